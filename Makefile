@@ -1,0 +1,49 @@
+# make demo   the main job: four nights of one model line, through the real Airflow DAG
+# make test   the tests;   make check   style, types, import contracts
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock install bench clean
+
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+SEED ?= 0
+# Where pip is told of a folder with wheels, uv is told too; elsewhere uv picks torch's build for this machine.
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_FIND_LINKS
+BACKEND := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
+export PYTHONWARNINGS ?= ignore
+export DO_NOT_TRACK := 1
+# Without bytecode every process would compile its large libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(BACKEND) -c constraints.txt -e '.[steps,airflow,dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/retain demo demo-line --seed $(SEED)
+
+test: install
+	$(BIN)/python -m pytest -n 2
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: install
+	@(echo "# The one lock: 'make lock' makes it from pyproject.toml. torch is pinned there alone: each machine gets its own build."; \
+	  $(BIN)/uv pip compile pyproject.toml --all-extras --universal --quiet --no-annotate --no-header \
+	  | grep -vE '^(nvidia|cuda|triton|torch)') > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+
+clean:
+	rm -rf $(VENV) demo-line

@@ -1,0 +1,158 @@
+"""The command line: a table of commands, one command one function, loaded only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from cl_steps.errors import RetainError
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a command, as argparse takes it."""
+
+    names: tuple[str, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it is called and does, its arguments, and `module:function` that does it."""
+
+    name: str
+    summary: str
+    function: str
+    arguments: tuple[Argument, ...] = ()
+
+
+def arg(*names: str, **options: Any) -> Argument:
+    """An argument, written as for argparse."""
+    return Argument(names, options)
+
+
+DIR = arg("dir", nargs="?", default=".", metavar="DIR", help="the workspace (default: this folder)")
+JSON = arg("--json", action="store_true", help="one JSON document on stdout, nothing else")
+RUN = arg("run", metavar="RUN", help="the run's id, as `retain runs` lists it")
+REASON = arg("--reason", required=True, help="why; it is recorded")
+BY = arg("--by", default="", help="who answers (default: you, as claimed)")
+IN = arg("--dir", default=".", metavar="DIR", help="the workspace (default: this folder)")
+
+COMMANDS = (
+    Command(
+        "init", "a new line from a diffusers pipeline", "cl_steps.commands.init:init",
+        (
+            arg("dir", metavar="DIR", help="the folder to make; its last part names the line"),
+            arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="the diffusers pipeline (default: the demo's)"),
+            arg("--extractor", default=None, metavar="PATH_OR_HUB_ID", help="the CLIP model that sees"),
+            arg("--data", default=None, metavar="FOLDER", help="images that the base knows: the line's first slices"),
+            arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the new params.yaml"),
+        ),
+    ),
+    Command(
+        "night", "one whole run here and now", "cl_steps.commands.night:night",
+        (
+            DIR,
+            arg("--until", choices=("ingest", "drift", "update", "evaluate", "gate"), help="stop after this step"),
+            arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, for this run alone"),
+            arg("--batch", default=None, metavar="RUN", help="learn the stored batch of this run"),
+            arg("--force", action="store_true", help="learn also where drift is quiet"),
+            arg("--reason", default="", help="why; it is recorded"),
+            arg("--run", default=None, metavar="RUN", help="go on with this run instead of a new one"),
+            arg("--no-promote", action="store_true", help="stop before promotion"),
+            arg("--offline", action="store_true", help="use no network at all"),
+        ),
+    ),
+    Command(
+        "step", "one step of a run, as a container runs it", "cl_steps.commands.step:step",
+        (
+            arg("name", metavar="NAME", help="ingest, drift, update, evaluate, gate, promote or close"),
+            arg("--workspace", default=None, metavar="URL", help="a workspace's folder or Git URL"),
+            arg("--run", default=None, metavar="RUN", help="the run's id"),
+        ),
+    ),
+    Command("status", "where a line stands", "cl_steps.commands.status:status", (DIR, JSON)),
+    Command("versions", "every version and its scores", "cl_steps.commands.status:versions", (DIR, JSON)),
+    Command("runs", "every run and how it ended", "cl_steps.commands.status:runs", (DIR, JSON)),
+    Command("approve", "say yes to a held run", "cl_steps.commands.answer:approve", (RUN, REASON, BY, IN)),
+    Command("refuse", "say no to a held run", "cl_steps.commands.answer:refuse", (RUN, REASON, BY, IN)),
+    Command(
+        "sample", "pictures of a prompt", "cl_steps.commands.sample:sample",
+        (
+            arg("prompt", metavar="PROMPT"),
+            IN,
+            arg("--version", default=None, metavar="v7", help="the version (default: the champion)"),
+            arg("--out", default="sample.png", metavar="FILE", help="where to write the PNG (default: sample.png)"),
+            arg("--count", type=int, default=4, help="how many pictures, side by side (default: 4)"),
+            arg("--seed", type=int, default=0, help="the first picture's seed (default: 0)"),
+        ),
+    ),
+    Command(
+        "report", "the line's page", "cl_steps.commands.report:report",
+        (DIR, arg("--open", action="store_true", help="open it in a browser")),
+    ),
+    Command(
+        "export", "a version as a plain diffusers pipeline or LoRA", "cl_steps.commands.export:export",
+        (
+            arg("version", metavar="VERSION", help="v7, or champion"),
+            arg("out", metavar="FOLDER", help="a folder that is not there yet"),
+            IN,
+            arg("--merged", action="store_true", help="the whole pipeline with the adapter in its weights"),
+        ),
+    ),
+    Command(
+        "demo", "the demo line: four nights and a bad idea", "cl_steps.commands.demo:demo",
+        (
+            arg("dir", nargs="?", default="demo-line", metavar="DIR", help="where to play (default: demo-line)"),
+            arg("--seed", type=int, default=0, help="which pictures arrive (default: 0)"),
+            arg("--train-base", default=None, metavar="FOLDER", help="train the demo's models again, into it"),
+        ),
+    ),
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    chosen = vars(_parser().parse_args(argv))
+    name = chosen.pop("command")
+    command = next(c for c in COMMANDS if c.name == name)
+    try:
+        module, _, attribute = command.function.partition(":")
+        function: Callable[..., object] = getattr(import_module(module), attribute)
+        as_json = chosen.get("json", False)
+        result = function(**chosen)
+        if as_json:
+            print(json.dumps(result, indent=1, sort_keys=True))
+        elif isinstance(result, str):
+            print(result)
+    except RetainError as error:
+        print(f"retain {command.name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(f"retain {command.name}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="retain", description="Keep a generative image model current without letting it forget."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.summary, description=command.summary)
+        for argument in command.arguments:
+            sub.add_argument(*argument.names, **argument.options)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Step `close` (trusted, always): what a run took in and how it ended, as one event on main.
+
+It also leaves `skipped: why` reports on the run's branch for the stages that never ran, so that a run always has all
+its reports. A run that was promoted is closed already; one that failed may be closed again after a retry.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cl_steps.lineage import intake_file, run_event
+from cl_steps.pipeline import STAGES, Outcome, next_step, outcome, stop_reason
+from cl_steps.workspace.branch import RunState, run_state
+from cl_steps.workspace.context import StepReport, json_text, write_report
+from cl_steps.workspace.execute import checked_out, push_branch
+from cl_steps.workspace.ledger import FINAL, event_path
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import Change, Mainline, reading
+
+
+def run(line: Line, run_id: str) -> Outcome:
+    """Close a run and return how it ended; a run that ended stays as it is."""
+    with reading(line.git) as main, checked_out(line, run_id) as root:
+        ended = main.ledger().outcome(run_id)
+        if ended in FINAL:
+            return ended  # type: ignore[return-value]
+        state = run_state(root)
+        result = _outcome(main, state)
+        _complete(root, line, state, result)
+        main.swap(lambda: _change(main, state, result))
+        return result
+
+
+def _outcome(main: Mainline, state: RunState) -> Outcome:
+    wanted = len(state.reports) == len(STAGES) and next_step(state.reports) == "promote"
+    return outcome(state.reports, promoted=False, stale=wanted and main.tree("state") != state.spec.state)
+
+
+def _complete(root: Path, line: Line, state: RunState, result: Outcome) -> None:
+    why = stop_reason(state.reports)
+    if not why or result == "failed":
+        return
+    for step in STAGES:
+        if step.name not in state.reports:
+            write_report(root, step.name, state.spec.id, StepReport(why=why), status="skipped")
+    push_branch(root, line, state.spec.id, "close: the rest is skipped")
+
+
+def _change(main: Mainline, state: RunState, result: Outcome) -> Change | None:
+    if main.ledger().outcome(state.spec.id) in FINAL:
+        return None
+    event = run_event(state, result, _why(state, result))
+    files = {**intake_file(state), event_path("run", state.spec.id): json_text(event).encode()}
+    return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
+
+
+def _why(state: RunState, result: Outcome) -> str:
+    if result == "stale":
+        return "another version was promoted first: trigger a new run"
+    if result == "failed":
+        done = [step.name for step in STAGES if step.name in state.reports]
+        return f"it stopped after {done[-1] if done else 'its beginning'}: see the log of the step that follows"
+    for name in ("gate", "drift", "ingest"):
+        report = state.reports.get(name)
+        if report and report["status"] == "done":
+            return str(report["why"])
+    return ""

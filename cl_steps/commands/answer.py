@@ -1,0 +1,53 @@
+"""`retain approve` and `retain refuse`: a person's answer to a held run, recorded as an event on main.
+
+A yes binds to the batch's digest. Held by drift: the next night, or a run started now, learns exactly that batch.
+Held by the gate: the candidate is promoted now, if the champion is still the one that it was compared with.
+"""
+
+from __future__ import annotations
+
+from cl_steps.commands.night import person
+from cl_steps.errors import UsageError
+from cl_steps.lineage import now
+from cl_steps.workspace.context import json_text
+from cl_steps.workspace.ledger import EVENT_SCHEMA, Event, event_path
+from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.mainline import Change, reading
+
+
+def approve(run: str, reason: str, by: str, dir: str) -> str:
+    """Say yes; raises UsageError where the run is not held or has its answer."""
+    line = resolve(dir)
+    event = _answer(line, run, "yes", reason, by)
+    if event["gate"] is None:
+        return f"approved: the next night learns exactly the batch of {run}; now: retain night {dir} --batch {run}"
+    from cl_steps.promote import run as promote
+
+    return f"approved: {promote(line, run, {'by': by or person(), 'reason': reason, 'answer': 'yes', 'at': now()})}"
+
+
+def refuse(run: str, reason: str, by: str, dir: str) -> str:
+    """Say no; raises UsageError where the run is not held or has its answer."""
+    _answer(resolve(dir), run, "no", reason, by)
+    return f"refused: the batch of {run} stays set aside"
+
+
+def _answer(line: Line, run: str, answer: str, reason: str, by: str) -> Event:
+    if not reason.strip():
+        raise UsageError('an answer needs a reason: --reason "..."')
+    with reading(line.git) as main:
+        document = {"schema": EVENT_SCHEMA, "kind": "answer", "run": run, "answer": answer}
+        document |= {"by": by or person(), "reason": reason, "at": now()}
+
+        def change() -> Change:
+            ledger = main.ledger()
+            held = ledger.runs.get(run)
+            if not held or held["outcome"] != "held":
+                raise UsageError(f"run {run!r} is not held: `retain status` lists what waits for an answer")
+            if run in ledger.answers:
+                raise UsageError(f"run {run!r} was answered already, by {ledger.answers[run].by}")
+            content = json_text({**document, "digest": held["batch"]["digest"]}).encode()
+            return Change({event_path("answer", run): content}, f"answer to run {run}\n\nRun-Id: {run}\n")
+
+        main.swap(change)
+        return main.ledger().runs[run]

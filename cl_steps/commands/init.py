@@ -1,0 +1,125 @@
+"""`retain init`: a new line. The workspace is made beside its place and moved there whole, or not at all."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cl_steps.commands.first_state import write_state
+from cl_steps.config import Params, RunSpec, load_params, parse_overrides
+from cl_steps.errors import UsageError
+from cl_steps.lineage import RECORD_SCHEMA, environment, now
+from cl_steps.workspace.context import code_digest, write_json
+from cl_steps.workspace.create import lay_out, publish, store_state
+from cl_steps.workspace.line import Line, local
+from cl_steps.workspace.progress import say
+
+
+def init(dir: str, base: str | None, extractor: str | None, data: str | None, set: list[str]) -> str:
+    """Make the workspace `dir`; see `init_line`."""
+    line = init_line(Path(dir), base, extractor, data, parse_overrides(set))
+    return f"{dir} is ready: put images and metadata.jsonl into {line.landing}, then run `retain night {dir}`"
+
+
+def init_line(
+    folder: Path,
+    base: str | None = None,
+    extractor: str | None = None,
+    data: str | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Line:
+    """A new line in `folder`: v1 is the base as it came, with an adapter that changes nothing yet.
+
+    Args:
+        folder: does not exist, or is empty.
+        base: a folder or hub id of a diffusers pipeline; None takes the demo's.
+        extractor: a folder or hub id of the model whose features drift and gate look at; None chooses by base.
+        data: an imagefolder with what the base knows already: the line's first slices.
+        overrides: parameters, dotted, that the new params.yaml gets.
+
+    Raises:
+        UsageError: the folder is taken, base or parameters are not right.
+        NoUsableData: `data` holds nothing usable.
+        Unavailable: the hub cannot be reached.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already and is not empty: choose another folder")
+    draft = folder.resolve().with_name(f".{folder.resolve().name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        params = _write_templates(draft, folder.resolve().name, overrides or {})
+        slices = write_state(draft, params, base, extractor, data)
+        line = local(folder)
+        say("init: storing the first version")
+        _write_record(draft, slices, store_state(draft))
+        publish(draft, line)
+        if folder.exists():
+            folder.rmdir()
+        draft.rename(folder.resolve())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return line
+
+
+def template(name: str) -> Path:
+    """A file that every workspace gets: shipped in the package, or at the top of a source tree."""
+    package = Path(__file__).parents[1]
+    shipped = package / "template" / name
+    return shipped if shipped.is_file() else package.parent / name
+
+
+def _write_templates(root: Path, name: str, overrides: dict[str, Any]) -> Params:
+    simple = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "my-line"
+    shutil.copy(template("dvc.yaml"), root / "dvc.yaml")
+    shutil.copy(template("params.yaml"), root / "params.yaml")
+    _edit_params(root / "params.yaml", {"name": simple, **overrides})
+    (root / "run.yaml").write_text(yaml.safe_dump(RunSpec().model_dump(), sort_keys=False), encoding="utf-8")
+    lay_out(root)
+    return load_params(root)
+
+
+def _edit_params(path: Path, values: dict[str, Any]) -> None:
+    """Set dotted keys in a YAML file and keep its comments."""
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.width = 120
+    document = editor.load(path.read_text(encoding="utf-8"))
+    for dotted, value in values.items():
+        *parents, last = dotted.split(".")
+        block = document
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        block[last] = list(value) if isinstance(value, tuple) else value
+    with path.open("w", encoding="utf-8") as stream:
+        editor.dump(document, stream)
+
+
+def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> None:
+    champion = {"version": "v1", "seed_plan": 1, "slices": slices, "anchors": dict.fromkeys(slices, "v1")}
+    write_json(root / "state/champion.json", champion)
+    write_json(root / "versions/v0001.json", _record(root, slices, digests))
+
+
+def _record(root: Path, slices: list[str], digests: dict[str, str]) -> dict[str, Any]:
+    return {
+        "schema": RECORD_SCHEMA,
+        "version": "v1",
+        "parent": None,
+        "run": None,
+        "created": now(),
+        "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
+        "approval": None,
+        "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": digests},
+        "parameters": {"file": yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")), "set": {}},
+        "code": code_digest(),
+        "environment": environment(),
+        "slices": {name: {} for name in slices},
+    }

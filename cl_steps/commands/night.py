@@ -1,0 +1,122 @@
+"""`retain night`: one whole run here and now, without Airflow; with `--offline` without any network."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cl_steps.commands.step import run_step
+from cl_steps.config import RunSpec, parse_overrides
+from cl_steps.errors import (
+    HeldForPerson,
+    NothingToDo,
+    NoUsableData,
+    RejectedByGate,
+    RetainError,
+    StaleRun,
+    UsageError,
+)
+from cl_steps.pipeline import next_step
+from cl_steps.workspace.branch import RunState, open_run, read_run, run_id
+from cl_steps.workspace.checkout import refuse_dirty, sync
+from cl_steps.workspace.ledger import FINAL
+from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.progress import say
+
+ENDINGS: dict[str, type[RetainError]] = {
+    "no_update": NothingToDo,
+    "held": HeldForPerson,
+    "rejected": RejectedByGate,
+    "stale": StaleRun,
+}
+
+
+def night(
+    dir: str,
+    until: str | None,
+    set: list[str],
+    batch: str | None,
+    force: bool,
+    reason: str,
+    run: str | None,
+    no_promote: bool,
+    offline: bool,
+) -> str:
+    """Run the pipeline to its end, or up to a step, and say how it ended.
+
+    Raises:
+        NothingToDo, HeldForPerson, RejectedByGate, StaleRun: how a run ends without a new version.
+        RetainError: what went wrong; the run is recorded as failed and can be gone on with.
+    """
+    line = resolve(dir)
+    if offline:
+        _cut_network(line)
+    refuse_dirty(Path(dir))
+    spec = read_run(line, run).spec if run else _new_run(line, parse_overrides(set), batch, force, reason)
+    say(f"run {spec.id}")
+    ended = _play(line, spec.id, until, no_promote)
+    sync(Path(dir))
+    return ended or _ending(line, spec.id, dir)
+
+
+def _new_run(line: Line, overrides: dict[str, object], batch: str | None, force: bool, reason: str) -> RunSpec:
+    moment = datetime.now(UTC)
+    identity = run_id(f"{moment:%Y-%m-%d}", "night", moment.isoformat(), str(os.getpid()))
+    spec = RunSpec(id=identity, by=person(), reason=reason, batch=batch, force=force, set=overrides)
+    return open_run(line, spec)
+
+
+def _play(line: Line, run: str, until: str | None, no_promote: bool) -> str | None:
+    """Step after step; returns a sentence where it stopped before the end because it was asked to."""
+    try:
+        while (name := next_step(read_run(line, run).reports)) != "close":
+            if name == "promote" and no_promote:
+                return f"run {run} waits before its promotion; `retain night --run {run}` goes on"
+            say(f"{name}: {run_step(line, run, name)}")
+            if name == until:
+                return f"run {run} stopped after {name}; `retain night --run {run}` goes on"
+            if name == "promote":
+                break
+    except StaleRun:
+        pass
+    except RetainError:
+        run_step(line, run, "close")
+        raise
+    run_step(line, run, "close")
+    return None
+
+
+def _ending(line: Line, run: str, folder: str) -> str:
+    from cl_steps.commands.report import write_report
+    from cl_steps.commands.status import run_events
+
+    page = write_report(line, Path(folder) / "reports")
+    event = run_events(line)[run]
+    sentence = f"run {run} ended {event['outcome']}: {event['why']} (page: {page})"
+    if event["outcome"] not in FINAL or event["outcome"] == "promoted":
+        return f"run {run}: {event['version']}. {event['why']} (page: {page})"
+    if _nothing_usable(read_run(line, run)):
+        raise NoUsableData(sentence)
+    raise ENDINGS[event["outcome"]](sentence)
+
+
+def _nothing_usable(state: RunState) -> bool:
+    figures = state.reports.get("ingest", {}).get("figures", {})
+    return bool(figures.get("quarantined")) and not figures.get("batch", {}).get("assets")
+
+
+def _cut_network(line: Line) -> None:
+    remote = [url for url in (line.git, line.store, line.landing) if "://" in url]
+    if remote:
+        raise UsageError(f"--offline needs a line that lives on this machine, and {remote[0]} does not")
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"})
+
+
+def person() -> str:
+    """Who started this process, as far as it can be known without authentication."""
+    try:
+        return f"{getpass.getuser()} (claimed)"
+    except (KeyError, OSError):
+        return "unknown (claimed)"

@@ -1,0 +1,120 @@
+"""`retain status`, `versions`, `runs`: where a line stands, read from main of its Git remote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cl_steps.config import load_params
+from cl_steps.workspace.branch import read_run
+from cl_steps.workspace.git import remote_refs
+from cl_steps.workspace.ledger import Event, Ledger
+from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.mainline import Mainline, reading
+
+Document = dict[str, Any]
+
+
+def status(dir: str, json: bool) -> Document | str:
+    """Champion, slices, what is pending, set aside or held, and what runs now."""
+    line = resolve(dir)
+    with reading(line.git) as main:
+        ledger, champion = main.ledger(), main.read_json("state/champion.json")
+        pending = ledger.pending(_max_attempts(main))
+        document = {
+            "champion": champion.get("version"),
+            "slices": champion.get("slices", []),
+            "anchors": champion.get("anchors", {}),
+            "pending": {"runs": list(pending), "assets": sum(ledger.intakes[run].assets for run in pending)},
+            "set_aside": {i.run: i.why for i in ledger.intakes.values() if i.status == "set_aside"},
+            "held": [
+                run for run, event in ledger.runs.items() if event["outcome"] == "held" and run not in ledger.answers
+            ],
+            "running": _running(line, ledger),
+            "taken_in": sum(intake.assets for intake in ledger.intakes.values()),
+            "landing": line.landing,
+        }
+    return document if json else _status_text(document)
+
+
+def versions(dir: str, json: bool) -> Document | str:
+    """Every version, its parent, its run and its slices' scores."""
+    with reading(resolve(dir).git) as main:
+        champion = main.read_json("state/champion.json").get("version")
+        keys = ("version", "parent", "run", "created", "slices")
+        found = [{key: record.get(key) for key in keys} for record in main.records()]
+    if json:
+        return {"champion": champion, "versions": found}
+    return "\n".join(_version_text(version, champion) for version in found)
+
+
+def runs(dir: str, json: bool) -> Document | str:
+    """Every run in the order of its end, those that run now last."""
+    line = resolve(dir)
+    with reading(line.git) as main:
+        ledger = main.ledger()
+    found = [_run_row(event) for event in ledger.runs.values()]
+    found += [_running_row(line, run) for run in _running(line, ledger)]
+    return {"runs": found} if json else "\n".join(_run_text(row) for row in found) or "no run yet"
+
+
+def run_events(line: Line) -> dict[str, Event]:
+    """How every run ended, by run id."""
+    with reading(line.git) as main:
+        return main.ledger().runs
+
+
+def _max_attempts(main: Mainline) -> int:
+    (main.folder / "params.yaml").write_bytes(main.read("params.yaml") or b"")
+    return load_params(main.folder).ingest.max_attempts
+
+
+def _running(line: Line, ledger: Ledger) -> list[str]:
+    branches = (ref.removeprefix("refs/heads/runs/") for ref in remote_refs(line.git, "refs/heads/runs/*"))
+    return sorted(run for run in branches if run not in ledger.runs)
+
+
+def _run_row(event: Event) -> Document:
+    return {
+        "run": event["run"],
+        "trigger": event["trigger"]["kind"],
+        "drift": event["drift"],
+        "gate": event["gate"],
+        "outcome": event["outcome"],
+        "version": event["version"],
+        "seconds": event["seconds"],
+        "why": event["why"],
+    }
+
+
+def _running_row(line: Line, run: str) -> Document:
+    state = read_run(line, run)
+    verdicts = {name: state.reports.get(name, {}).get("verdict") for name in ("drift", "gate")}
+    row = {"run": run, "trigger": state.spec.trigger, "outcome": "running", "version": None, "seconds": None}
+    return {**row, **verdicts, "why": ""}
+
+
+def _run_text(row: Document) -> str:
+    cells = (row["run"], row["trigger"], row["drift"] or "-", row["gate"] or "-", row["outcome"], row["version"] or "-")
+    seconds = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
+    return "{:<20} {:<9} {:<9} {:<13} {:<10} {:<5} {:>7}  {}".format(*cells, seconds, row["why"])
+
+
+def _version_text(version: Document, champion: str | None) -> str:
+    scores = (
+        f"{name} " + ", ".join(f"{metric} {value:.3f}" for metric, value in metrics.items())
+        for name, metrics in version["slices"].items()
+    )
+    mark = "*" if version["version"] == champion else " "
+    return f"{mark} {version['version']:<5} {version['created']}  from {version['parent'] or '-'}  {'; '.join(scores)}"
+
+
+def _status_text(document: Document) -> str:
+    lines = [
+        f"champion   {document['champion']}, knows {', '.join(document['slices'])}",
+        f"pending    {document['pending']['assets']} assets of {len(document['pending']['runs'])} runs",
+        f"held       {', '.join(document['held']) or 'nothing waits for an answer'}",
+        f"set aside  {'; '.join(f'{run} ({why})' for run, why in document['set_aside'].items()) or 'nothing'}",
+        f"running    {', '.join(document['running']) or 'nothing'}",
+        f"landing    {document['landing']}: {document['taken_in']} assets of it are taken in and may be removed there",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,296 @@
+"""params.yaml and run.yaml as frozen, typed, validated blocks; read once, passed on.
+
+`params.yaml` holds a line's knobs (see its comments); `run.yaml` says what is special about one run and may
+override single knobs for that run alone. An unknown key or a wrong type is refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from cl_steps.errors import UsageError
+
+FORMAT: Literal[1] = 1
+PILLOW_MAX_PIXELS = 178_956_970
+"""Pillow itself opens nothing larger (twice its `Image.MAX_IMAGE_PIXELS`)."""
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,60}")
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Block(BaseModel):
+    """A part of the configuration: frozen, typed strictly, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Ingest(Block):
+    """What may come in, and how it is divided."""
+
+    min_new_assets: Count = 16
+    max_attempts: Count = 3
+    max_file_bytes: Count = 64 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS)] = 64_000_000
+    min_side: Count = 16
+    max_caption_characters: Count = 2000
+    near_duplicate_rmse: Positive = 3.0
+    probe_share: Share = 0.1
+    evaluation_share: Share = 0.3
+    sealed_share: Share = 0.1
+
+    @model_validator(mode="after")
+    def _some_to_learn(self) -> Ingest:
+        if self.probe_share + self.evaluation_share >= 1:
+            raise ValueError("probe_share and evaluation_share must leave something to learn: make their sum less")
+        return self
+
+
+class Drift(Block):
+    """How different is different; levels are the chances of a false verdict, all slices and looks together.
+
+    An AUC is how well a classifier tells new items from known ones: 0.5 not at all, 1 always. A known slice has drifted
+    when its p-value is within `level` and its AUC at least `min_auc`; pictures and captions that fit worse than known
+    ones within `alarm_level` and by at least `alarm_auc` are alarming. A slice never seen before needs `min_new_slice`
+    items to be learnt.
+    """
+
+    level: Share = 0.005
+    alarm_level: Share = 0.0001
+    min_auc: Share = 0.6
+    alarm_auc: Share = 0.75
+    max_quarantine_share: Share = 0.5
+    min_new_slice: Count = 16
+    reference_per_slice: Annotated[int, Field(ge=20)] = 500
+
+
+class Lora(Block):
+    """The shape of the adapter; it is fixed when a line begins."""
+
+    rank: Count = 16
+    alpha: Count = 64
+    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class Update(Block):
+    """How a candidate learns."""
+
+    method: Literal["replay_distill", "replay", "finetune"] = "replay_distill"
+    steps: Count = 1000
+    batch_size: Count = 4
+    learning_rate: Positive = 5e-5
+    base_learning_rate: Positive = 1e-4
+    warmup_share: Share = 0.05
+    clip_norm: Positive = 1.0
+    ema_decay: Share = 0.99
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    distillation_weight: Annotated[float, Field(ge=0)] = 1.0
+    replay_capacity: Count = 2000
+    checkpoint_every: Count = 100  # steps between two looks of the guard, each saved as a checkpoint
+    probe_budget: Positive = 0.05  # how far the loss on old slices' probes may rise, as a share, before it backs off
+    lora: Lora = Lora()
+
+    @model_validator(mode="after")
+    def _below_the_base(self) -> Update:
+        if self.learning_rate >= self.base_learning_rate:
+            raise ValueError("learning_rate must be below base_learning_rate, the rate at which the base was trained")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_both(self) -> Update:
+        if self.batch_size < 2 and self.method != "finetune":
+            raise ValueError("batch_size must be at least 2, since half of each step is replayed")
+        return self
+
+
+class Evaluate(Block):
+    """How much is measured; `looks` are the numbers of prompts per slice at which a decision may fall."""
+
+    looks: tuple[Count, ...] = (48, 96)
+    loss_draws: Count = 4
+    images_per_slice: Count = 200
+    batch_size: Count = 16
+
+    @model_validator(mode="after")
+    def _rising(self) -> Evaluate:
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError("looks must rise, for example [48, 96]")
+        return self
+
+
+class Serving(Block):
+    """How the line is sampled where it is used; the gate samples in the same way."""
+
+    num_inference_steps: Count = 30
+    guidance_scale: Annotated[float, Field(ge=0)] = 7.5
+    negative_prompt: str = ""
+    height: Count | None = None
+    width: Count | None = None
+
+
+class Margins(Block):
+    """The largest harm that counts as none, in each metric's own unit.
+
+    `loss` and `diversity` are shares of the champion's; `fidelity` is 1 where samples fit their captions as well as
+    the held-out images do and 0 where they fit them no better than any other caption; `kid` is in units of KID.
+    """
+
+    loss: Positive = 0.05
+    fidelity: Positive = 0.08
+    kid: Positive = 0.3
+    diversity: Positive = 0.1
+
+
+class Gate(Block):
+    """What a candidate must show; `nightly` against the champion, `total` against each slice's anchor.
+
+    `level` is the chance of a wrong answer on one batch, over all its looks and attempts. The user's own checks get
+    `checks_seconds` and `checks_bytes` of memory.
+    """
+
+    level: Share = 0.05
+    nightly: Margins = Margins()
+    total: Margins = Margins(loss=0.15, fidelity=0.15, kid=0.6, diversity=0.2)
+    min_gain: Annotated[float, Field(ge=0)] = 0.05
+    approval: bool = False
+    checks_seconds: Count = 120
+    checks_bytes: Count = 4 * 2**30
+
+    @model_validator(mode="after")
+    def _total_not_below_nightly(self) -> Gate:
+        for metric, margin in self.nightly:
+            if getattr(self.total, metric) < margin:
+                raise ValueError(f"total.{metric} must not be below nightly.{metric}: raise it to {margin} or more")
+        return self
+
+
+class Compute(Block):
+    """Where steps run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class Params(Block):
+    """Everything that a line's owner may set."""
+
+    format: Literal[1] = FORMAT
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")] = "my-line"
+    seed: Annotated[int, Field(ge=0)] = 0
+    landing: str | None = None
+    ingest: Ingest = Ingest()
+    drift: Drift = Drift()
+    update: Update = Update()
+    evaluate: Evaluate = Evaluate()
+    serving: Serving = Serving()
+    gate: Gate = Gate()
+    compute: Compute = Compute()
+
+
+class RunSpec(Block):
+    """What is special about one run; on main it holds the defaults of a run by hand (`dvc repro`)."""
+
+    id: Annotated[str, StringConstraints(pattern=RUN_ID.pattern)] = "local"
+    trigger: Literal["schedule", "manual", "asset"] = "manual"
+    by: str = ""
+    reason: str = ""
+    batch: str | None = None
+    force: bool = False
+    base: str = ""
+    state: str = ""
+    started: str = ""
+    set: dict[str, Any] = {}
+
+
+BlockType = TypeVar("BlockType", bound=Block)
+
+
+def load_params(root: Path, run: RunSpec | None = None) -> Params:
+    """`root/params.yaml` with the run's own overrides on top.
+
+    Raises:
+        UsageError: no such file, no YAML, an unknown key, a wrong type or value.
+    """
+    values = _mapping(root / "params.yaml")
+    for key, value in (run.set if run else {}).items():
+        _put(values, key, value)
+    return validate_block(Params, values, "params.yaml")
+
+
+def load_run(root: Path) -> RunSpec:
+    """`root/run.yaml`; raises UsageError as `load_params` does."""
+    return validate_block(RunSpec, _mapping(root / "run.yaml"), "run.yaml")
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """`["update.steps=10"]` as `{"update.steps": 10}`; values are YAML; raises UsageError for anything else."""
+    result = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key):
+            raise UsageError(f"--set takes key=value, for example update.steps=500, and not {pair!r}")
+        result[key] = _parse_yaml(value, f"--set {key}")
+    return result
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes `5e-5` for a word; people mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{dotted!r} cannot be set: {parent!r} is not a block of params.yaml")
+    values[last] = value
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"there is no {path.name} in {path.parent}: is it a workspace? `retain init DIR` makes one")
+    values = _parse_yaml(path.read_text(encoding="utf-8", errors="replace"), path.name)
+    if not isinstance(values, dict):
+        raise UsageError(f"{path.name} must hold keys and values, and it holds {type(values).__name__}")
+    return values
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where else ""
+        raise UsageError(f"{name} is not valid YAML{line}: mend it and try again") from error
+
+
+def validate_block(block: type[BlockType], values: dict[str, Any], name: str) -> BlockType:
+    """`values` of the file `name` as a block; raises UsageError, one sentence about the first thing that is wrong."""
+    try:
+        return block.model_validate(_tuples(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or name
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{name} has an unknown key {key!r}: remove it or look up its name") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name} has a wrong value for {key!r}: {message}, got {first['input']!r:.80}") from error
+
+
+def _tuples(value: Any) -> Any:
+    """YAML lists as tuples, since blocks are frozen; whole numbers are taken for floats by pydantic itself."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Learning without forgetting: one method a file."""

@@ -1,0 +1,1 @@
+"""Assets on disk: landing formats, validation, duplicates, Parquet shards, replay buffer."""

@@ -1,0 +1,122 @@
+"""What a metadata line says of its image: read out of hostile JSON or CSV values, checked, brought to one form.
+
+A caption is normalised (Unicode NFC, runs of white space as one blank, ends stripped), since these never carry
+meaning. Control characters and characters that turn the direction of text are refused: they hide what a person reads.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from cl_steps.data.quarantine import Unusable
+
+DEFAULT_SLICE = "general"
+SLICE = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+MAX_FACT_CHARACTERS = 500
+MAX_NAME_CHARACTERS = 1000
+
+_WHITE = re.compile(r"\s+")
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Cn", "Co"})
+_TURNS_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The words and facts that came with an image; absent facts are empty strings."""
+
+    text: str
+    slice: str = DEFAULT_SLICE
+    source: str = ""
+    licence: str = ""
+    consent: str = ""
+
+
+def caption_of(values: Mapping[str, Any], max_characters: int) -> Caption:
+    """The checked caption of a metadata line; raises Unusable with the first fault found.
+
+    Keys that we do not know are left alone, as the imagefolder convention has it; `license` is taken for `licence`.
+    """
+    facts = {
+        "source": _fact(values, "source"),
+        "licence": _fact(values, "licence") or _fact(values, "license"),
+        "consent": _fact(values, "consent"),
+    }
+    return Caption(_text(values.get("text"), max_characters), _slice(values.get("slice")), **facts)
+
+
+def file_of(values: Mapping[str, Any], folder: str) -> str:
+    """The path in the landing of the file that a line of a metadata file in `folder` names.
+
+    Raises:
+        Unusable: no name, no text, or a path that is absolute, leads upwards, or is written in Windows' way.
+    """
+    name = values.get("file_name")
+    if name is None or name == "":
+        raise Unusable("no_file_name", "the line names no file: give it the key file_name")
+    if not isinstance(name, str):
+        raise Unusable("bad_type", "file_name is no text: write the file's name in quotes")
+    path = PurePosixPath(name)
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or _DRIVE.match(name)
+        or len(name) > MAX_NAME_CHARACTERS
+    ):
+        reason = "file_name leaves the folder: write it relative to the metadata file, with /, and without .."
+        raise Unusable("unsafe_path", reason)
+    if not is_clean(name):
+        raise Unusable("bad_name", "file_name holds control characters: rename the file")
+    return str(PurePosixPath(folder) / path)
+
+
+def is_clean(text: str) -> bool:
+    """Whether a text holds nothing that hides or turns what a person reads."""
+    return not any(unicodedata.category(c) in _HIDDEN_CATEGORIES or c in _TURNS_DIRECTION for c in text)
+
+
+def _text(value: Any, max_characters: int) -> str:
+    if value is None:
+        raise Unusable("no_caption", "the image has no caption: name it in metadata.jsonl with file_name and text")
+    text = _normalised(value, "text", "bad_caption")
+    if not text:
+        raise Unusable("empty_caption", "the caption is empty: write what the image shows")
+    if len(text) > max_characters:
+        reason = (
+            f"the caption has {len(text)} characters: shorten it to {max_characters} (ingest.max_caption_characters)"
+        )
+        raise Unusable("long_caption", reason)
+    return text
+
+
+def _slice(value: Any) -> str:
+    if value is None or value == "":
+        return DEFAULT_SLICE
+    if not isinstance(value, str):
+        raise Unusable("bad_type", "slice is no text: write one name in quotes")
+    if not SLICE.fullmatch(value):
+        raise Unusable("bad_slice", "slice must be of a-z, 0-9 and -, at most 61 characters: rename the slice")
+    return value
+
+
+def _fact(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    text = "" if value is None else _normalised(value, key, "bad_fact")
+    if len(text) > MAX_FACT_CHARACTERS:
+        raise Unusable("bad_fact", f"{key} has {len(text)} characters: shorten it to {MAX_FACT_CHARACTERS}")
+    return text
+
+
+def _normalised(value: Any, key: str, code: str) -> str:
+    if not isinstance(value, str):
+        raise Unusable("bad_type", f"{key} is no text: write it in quotes")
+    text = unicodedata.normalize("NFC", _WHITE.sub(" ", value).strip())
+    if not is_clean(text):
+        raise Unusable(code, f"{key} holds control characters: remove them")
+    return text

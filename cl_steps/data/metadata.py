@@ -1,0 +1,105 @@
+"""`metadata.jsonl` and `metadata.csv` as lines, each with its own fault if it has one: the others go on."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cl_steps.data.quarantine import Unusable
+
+NAMES = ("metadata.csv", "metadata.jsonl")
+MAX_BYTES = 256 * 2**20
+"""A metadata file above this is refused whole: it would be read into memory."""
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line (of CSV: one row) of a metadata file: its number from 1, its bytes, its values or its fault."""
+
+    number: int
+    raw: bytes
+    values: Mapping[str, Any] = field(default_factory=dict)
+    fault: Unusable | None = None
+
+
+def lines_of(name: str, content: bytes) -> Iterator[Line]:
+    """The lines of a metadata file, blank ones left out; raises Unusable where the whole file cannot be read."""
+    if content.startswith(_UTF16):
+        raise Unusable("not_utf8", "the file is in UTF-16: save it as UTF-8")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    return _csv_lines(content) if name.endswith(".csv") else _json_lines(content)
+
+
+def _json_lines(content: bytes) -> Iterator[Line]:
+    for number, raw in enumerate(content.split(b"\n"), start=1):
+        if raw.strip():
+            try:
+                yield Line(number, raw, values=_json_object(raw))
+            except Unusable as fault:
+                yield Line(number, raw, fault=fault)
+
+
+def _json_object(raw: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+    except (ValueError, RecursionError):
+        raise Unusable("bad_line", "the line is not valid JSON: mend it, one object a line") from None
+    if not isinstance(values, dict):
+        raise Unusable("bad_line", 'the line is no JSON object: write it as {"file_name": ..., "text": ...}')
+    return values
+
+
+def _csv_lines(content: bytes) -> Iterator[Line]:
+    """Rows of comma-separated values; an undecodable byte spoils its own row only."""
+    lines = list(io.StringIO(content.decode("utf-8", "surrogateescape"), newline=""))
+    rows = _csv_rows(lines)
+    header = next((row.values for row in rows if row.values), [])
+    if "file_name" not in header:
+        raise Unusable("bad_header", "the first line does not name the columns: it must hold file_name and text")
+    return (_csv_line(row, header, lines) for row in rows)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of CSV: its values (None: it cannot be parsed) and the lines `first` to `end` that it spans, from 0."""
+
+    values: list[str] | None
+    first: int
+    end: int
+
+
+def _csv_rows(lines: list[str]) -> Iterator[_Row]:
+    reader = csv.reader(lines, strict=True)
+    while True:
+        first = reader.line_num
+        try:
+            row: list[str] | None = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            row = None
+        if row != []:
+            yield _Row(row, first, reader.line_num)
+
+
+def _csv_line(row: _Row, header: list[str], lines: list[str]) -> Line:
+    number, raw = (row.first + 1, "".join(lines[row.first : row.end]).encode("utf-8", "surrogateescape"))
+    if row.values is None or len(row.values) != len(header):
+        fault = Unusable("bad_line", f"the row is not one of {len(header)} comma-separated values: check its quotes")
+        return Line(number, raw, fault=fault)
+    if any("\udc80" <= character <= "\udcff" for value in row.values for character in value):
+        return Line(number, raw, fault=_not_utf8())
+    return Line(number, raw, values=dict(zip(header, row.values, strict=True)))
+
+
+def _not_utf8() -> Unusable:
+    return Unusable("not_utf8", "the line is not UTF-8: save the file as UTF-8")

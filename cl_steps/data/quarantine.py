@@ -1,0 +1,89 @@
+"""What cannot be used is set aside with a stable code and one plain sentence; nothing that arrived is lost silently.
+
+Codes, by what is at fault:
+    the file      symlink, not_a_file, bad_name, unreadable, too_large, no_caption
+    a line        bad_header, bad_line, not_utf8, no_file_name, unsafe_path, missing_file, duplicate_line, bad_type
+    the caption   no_caption, empty_caption, long_caption, bad_caption, bad_slice, bad_fact, bad_type
+    the image     empty_file, not_an_image, damaged, too_many_pixels, too_small, animated, cmyk, sixteen_bit,
+                  colour_mode, transparent
+    the asset     caption_conflict, withdrawn
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Unusable(ValueError):
+    """A fault of one file or one line: it is quarantined and the others go on; never seen by a person as an error."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, order=True)
+class Quarantined:
+    """One thing set aside: a file, or a line of a metadata file (`metadata.jsonl:12`).
+
+    `file` is its name as printable text, `reason` says what to do, `sha256` is "" where the bytes were not read and
+    `num_bytes` is the size. Where its bytes are: `content` (of a line), else the file `origin` of the landing.
+    """
+
+    file: str
+    code: str
+    reason: str
+    sha256: str = ""
+    num_bytes: int = 0
+    origin: str = field(default="", compare=False)
+    content: bytes = field(default=b"", compare=False, repr=False)
+
+    def row(self) -> dict[str, str | int]:
+        """As a line of `quarantine.jsonl`."""
+        return {
+            "file": self.file,
+            "sha256": self.sha256,
+            "code": self.code,
+            "reason": self.reason,
+            "bytes": self.num_bytes,
+        }
+
+
+def write_quarantine(folder: Path, found: Iterable[Quarantined], read: Callable[[str], bytes] | None = None) -> None:
+    """Write `quarantine.jsonl` (sorted) and, where they were read, the bytes as `quarantine/<sha256>`.
+
+    `read` gives the bytes of a file of the landing; a file that changed or went meanwhile is left out, its row stays.
+    """
+    rows = sorted(found)
+    text = "".join(json.dumps(row.row(), sort_keys=True) + "\n" for row in rows)
+    (folder / "quarantine.jsonl").write_text(text, encoding="utf-8")
+    (folder / "quarantine").mkdir(exist_ok=True)
+    for row in rows:
+        if row.sha256 and read:
+            _keep(folder / "quarantine" / row.sha256, row, read)
+
+
+def _keep(path: Path, row: Quarantined, read: Callable[[str], bytes]) -> None:
+    try:
+        content = row.content or read(row.origin)
+    except Unusable:
+        return
+    if hashlib.sha256(content).hexdigest() == row.sha256:
+        path.write_bytes(content)
+
+
+def printable(name: str) -> str:
+    """A hostile name as plain text: what is no printable character is written as its escape, `\\x1b`."""
+    return "".join(_shown(character) for character in name)
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character)[0] in "CZ" and character != " ":
+        return character.encode("unicode_escape").decode("ascii")
+    return character

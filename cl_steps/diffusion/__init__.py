@@ -1,0 +1,1 @@
+"""What the loop needs of a model family: load, encode, predict, sample, adapters, checkpoints."""

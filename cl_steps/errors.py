@@ -1,0 +1,73 @@
+"""Every way a run can end other than well, as one small tree.
+
+RetainError                 1   a bug of ours (anything that is not one of the below)
+├── UsageError              2   wrong use or parameters
+├── NoUsableData            3   nothing that can be used was found
+├── StaleRun                4   another run promoted first: trigger a new run
+├── IntegrityError          5   a digest or signature does not match
+├── Unavailable             6   a remote or a resource is not there now: try again
+└── Night                       how `retain night` says that it ended without a promotion
+    ├── NothingToDo        10
+    ├── HeldForPerson      11
+    └── RejectedByGate     12
+
+A message is one sentence that says what is wrong and what to do.
+"""
+
+
+class RetainError(Exception):
+    """The root of the tree; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(RetainError):
+    """The command, a parameter or a workspace is not as it must be."""
+
+    exit_code = 2
+
+
+class NoUsableData(RetainError):
+    """Data was asked for and nothing usable is there."""
+
+    exit_code = 3
+
+
+class StaleRun(RetainError):
+    """The champion changed since this run began."""
+
+    exit_code = 4
+
+
+class IntegrityError(RetainError):
+    """Bytes are not what their digest or signature says."""
+
+    exit_code = 5
+
+
+class Unavailable(RetainError):
+    """A remote or a resource cannot be reached now; the same command may work later."""
+
+    exit_code = 6
+
+
+class Night(RetainError):
+    """A night that ended as it should, without a promotion."""
+
+
+class NothingToDo(Night):
+    """No update: quiet, or too few new assets."""
+
+    exit_code = 10
+
+
+class HeldForPerson(Night):
+    """A person has to answer."""
+
+    exit_code = 11
+
+
+class RejectedByGate(Night):
+    """The candidate was worse somewhere."""
+
+    exit_code = 12

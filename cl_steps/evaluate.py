@@ -1,0 +1,231 @@
+"""Step: measure champion, candidate and anchors on everything the model ever knew.
+
+Held-out images give denoising losses; distinct captions give samples, at the line's serving settings. All models see
+the same images, timesteps, noise, prompts and seeds. After each look the rule that the gate will apply is asked whether
+it can decide; while it cannot, and looks remain, more samples are drawn. Sealed rows are passed on and never opened.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from cl_steps.config import Params
+from cl_steps.data.shards import (
+    content_digest,
+    decode,
+    iter_assets,
+    manifest_of,
+    read_manifest,
+    write_dataset,
+    write_manifest,
+)
+from cl_steps.diffusion.lora import FILE_NAME, adapter_digest, adapter_path
+from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.errors import IntegrityError
+from cl_steps.stats.decision import Decision, decide
+from cl_steps.stats.evaluation_set import SliceSet, choose, seed_plan
+from cl_steps.stats.features import Extractor
+from cl_steps.stats.figures import Figures, Plan, write_figures
+from cl_steps.stats.measure import Bench, HeldOut, Measured, figures_of, measure_losses, measure_samples, summary
+from cl_steps.workspace.context import Context, StepReport, write_json
+from cl_steps.workspace.progress import progress, say
+
+SIDE_IN_GRID = 256
+SET_FOLDERS = ("state/global_eval", "tonight/batch")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is compared: the known slices with the adapter each was learnt with, the new ones, and the digests."""
+
+    slices: tuple[str, ...]
+    new_slices: tuple[str, ...]
+    anchors: Mapping[str, str]
+    champion: str
+    candidate: str
+    seed_plan: int
+
+    def models(self, slice_name: str) -> dict[str, str]:
+        """The adapters that are measured in a slice; an anchor that is the champion is not measured again."""
+        anchor = self.anchors.get(slice_name, self.champion)
+        extra = {} if anchor == self.champion else {"anchor": f"anchor-{anchor}"}
+        return {"champion": "champion", "candidate": "candidate"} | extra
+
+
+def run(context: Context) -> StepReport:
+    """Measure, look by look, and write figures, samples, the next evaluation set and the next anchors."""
+    line = _line(context)
+    bench = _bench(context, line)
+    measured, figures, decision = _measure(bench, line, context.params)
+    write_figures(context.fresh("tonight/evaluation/figures"), figures)
+    _write_samples(context.fresh("tonight/evaluation/samples"), measured)
+    _write_global_eval(context)
+    _write_anchors(context, line)
+    return StepReport(None, _why(figures, decision), _report(figures))
+
+
+def _line(context: Context) -> Line:
+    champion = _json(context.path("state/champion.json"))
+    anchors = _json(context.path("state/anchors/anchors.json"))
+    known = set(champion["slices"])
+    if missing := sorted(known - anchors.keys()):
+        raise IntegrityError(f"state/anchors has no anchor for {missing[0]!r}: restore the state of a version")
+    arrived = set(read_manifest(context.path("tonight/batch"))["slice"].to_pylist())
+    return Line(
+        tuple(sorted(known)),
+        tuple(sorted(arrived - known)),
+        {name: anchors[name] for name in sorted(known)},
+        adapter_digest(context.path("state/adapter")),
+        adapter_digest(context.path("tonight/candidate/adapter")),
+        champion["seed_plan"],
+    )
+
+
+def _bench(context: Context, line: Line) -> Bench:
+    """Load the models and encode the evaluation set."""
+    params = context.params
+    plan = seed_plan(params.seed, line.seed_plan)
+    folders = [context.path(name) for name in SET_FOLDERS]
+    groups = choose(manifest_of(folders).to_pylist(), plan, params.evaluate.images_per_slice)
+    denoiser = open_denoiser(context.path("state/base"), params.compute)
+    _load_adapters(context, denoiser, line)
+    extractor = Extractor(context.path("state/extractor"), str(denoiser.device))
+    images = _images(folders, groups, denoiser.size)
+    held_out = {
+        name: HeldOut.of(group, [images[row["sha256"]] for row in group.rows], denoiser, extractor)
+        for name, group in groups.items()
+    }
+    return Bench(denoiser, extractor, held_out, plan, params.evaluate, params.serving)
+
+
+def _load_adapters(context: Context, denoiser: Denoiser, line: Line) -> None:
+    denoiser.adapters.load("champion", context.path("state/adapter"))
+    denoiser.adapters.load("candidate", context.path("tonight/candidate/adapter"))
+    for digest in sorted(set(line.anchors.values()) - {line.champion}):
+        folder = context.path("state/anchors") / digest
+        if adapter_digest(folder) != digest:
+            raise IntegrityError(f"the anchor in {folder} is not what its name says: fetch it again")
+        denoiser.adapters.load(f"anchor-{digest}", folder)
+
+
+def _images(folders: list[Path], groups: Mapping[str, SliceSet], size: tuple[int, int]) -> dict[str, Image.Image]:
+    """The chosen images, by SHA-256; a sealed row is not decoded."""
+    wanted = {row["sha256"] for group in groups.values() for row in group.rows}
+    assets = (asset for folder in folders for asset in iter_assets(folder, "evaluation"))
+    return {asset.sha256: decode(asset.image, size) for asset in assets if asset.sha256 in wanted}
+
+
+def _measure(bench: Bench, line: Line, params: Params) -> tuple[Measured, Figures, Decision]:
+    """Losses once, then look after look until the rule decides or the looks are used up."""
+    measured = Measured()
+    every = [(model, name, adapter) for name in bench.held_out for model, adapter in line.models(name).items()]
+    for model, name, adapter in progress(every, len(every), "losses"):
+        measured.losses[model, name, "loss"] = measure_losses(bench, name, adapter)
+    for number, look in enumerate(params.evaluate.looks, start=1):
+        for model, name, adapter in progress(every, len(every), f"samples of look {number}"):
+            measure_samples(bench, measured, (model, name), adapter, look)
+        figures = figures_of(bench, measured, partial(_plan, line, params.evaluate.looks, number))
+        decision = decide(figures, params)
+        say(f"look {number} of {len(params.evaluate.looks)}: {decision.verdict}")
+        if decision.verdict != "inconclusive":
+            break
+    return measured, figures, decision
+
+
+def _plan(line: Line, looks: tuple[int, ...], look: int, left_out: Mapping[str, Mapping[str, str]]) -> Plan:
+    return Plan(
+        line.slices,
+        line.new_slices,
+        line.champion,
+        line.candidate,
+        line.anchors,
+        looks,
+        look,
+        line.seed_plan,
+        left_out,
+    )
+
+
+def _write_samples(folder: Path, measured: Measured) -> None:
+    """A row of pictures a slice and model, the same prompts and seeds in the same order, and `prompts.json`."""
+    prompts: dict[str, list[dict[str, Any]]] = {}
+    for (model, name), pictures in sorted(measured.pictures.items()):
+        prompts[name] = [{"prompt": draw.prompt, "seed": draw.seed} for draw in pictures]
+        _grid(list(pictures.values())).save(folder / f"grid-{name}-{model}.png")
+    write_json(folder / "prompts.json", prompts)
+
+
+def _grid(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures side by side, each at most `SIDE_IN_GRID` pixels wide and high."""
+    scale = min(1.0, SIDE_IN_GRID / max(pictures[0].size))
+    width, height = (max(1, round(side * scale)) for side in pictures[0].size)
+    grid = Image.new("RGB", (width * len(pictures), height))
+    for place, picture in enumerate(pictures):
+        grid.paste(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (place * width, 0))
+    return grid
+
+
+def _write_global_eval(context: Context) -> None:
+    """The next evaluation set: today's shards byte for byte, and the batch's rows in a folder of their own."""
+    before, batch = (context.path(name) for name in SET_FOLDERS)
+    folder = context.fresh("tonight/evaluation/global_eval")
+    for path in sorted(before.rglob("shard-*.parquet")):
+        target = folder / path.relative_to(before)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    manifest = read_manifest(before)
+    known = set(manifest["sha256"].to_pylist())
+    assets = [asset for asset in iter_assets(batch, "evaluation") if asset.sha256 not in known]
+    if assets:
+        part = folder / content_digest(read_manifest(batch))[:16]
+        write_dataset(part, assets)
+        manifest = pa.concat_tables([manifest, read_manifest(part)])
+        (part / "manifest.parquet").unlink()
+    write_manifest(folder, manifest)
+
+
+def _write_anchors(context: Context, line: Line) -> None:
+    """The next anchors: those there are, and the candidate for each new slice."""
+    folder = context.fresh("tonight/evaluation/anchors")
+    anchors = dict(line.anchors) | dict.fromkeys(line.new_slices, line.candidate)
+    for digest in sorted(set(anchors.values())):
+        new = digest == line.candidate
+        source = context.path("tonight/candidate/adapter") if new else context.path("state/anchors") / digest
+        (folder / digest).mkdir()
+        shutil.copyfile(adapter_path(source), folder / digest / FILE_NAME)
+    write_json(folder / "anchors.json", anchors)
+
+
+def _why(figures: Figures, decision: Decision) -> str:
+    plan = figures.plan
+    looks = f"{plan.look} of {len(plan.looks)} looks at {plan.looks[plan.look - 1]} prompts a slice"
+    left_out = "".join(f"; no fidelity in {name}: {why['fidelity']}" for name, why in sorted(plan.left_out.items()))
+    return f"{looks}: {decision.verdict}{left_out}"
+
+
+def _report(figures: Figures) -> dict[str, Any]:
+    plan = figures.plan
+    return {
+        "slices": summary(figures),
+        "looks": plan.look,
+        "seed_plan": plan.seed_plan,
+        "new_slices": list(plan.new_slices),
+        "left_out": {name: dict(why) for name, why in plan.left_out.items()},
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path} cannot be read: restore the state of a version") from error
+    return document

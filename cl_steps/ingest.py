@@ -1,0 +1,131 @@
+"""Step 1, ingest: landing -> tonight's intake -> the batch that this run learns from.
+
+The batch is every pending intake with tonight's new assets, or exactly the batch of an earlier run that a person
+approved (`run.batch`); then nothing is taken in.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cl_steps.data.intake import COUNTS, Intake, take_in
+from cl_steps.data.quarantine import write_quarantine
+from cl_steps.data.shards import (
+    MANIFEST_SCHEMA,
+    SPLITS,
+    content_digest,
+    distinct,
+    manifest_of,
+    read_manifest,
+    read_table,
+    write_dataset,
+    write_manifest,
+)
+from cl_steps.errors import Unavailable
+from cl_steps.workspace.context import Context, StepReport
+from cl_steps.workspace.ledger import Ledger, read_ledger
+
+NUM_SHOWN = 50
+
+
+def run(context: Context) -> StepReport:
+    """Write `tonight/intake` and `tonight/batch`; the verdict is `ok` or `too_few`.
+
+    Raises:
+        NoUsableData: there is no landing.
+        Unavailable: an intake that the batch needs is not here, or the landing changes while it is read.
+    """
+    ledger = read_ledger(context.root / "events")
+    folder = context.fresh("tonight/intake")
+    intake = _take_in(context, ledger, folder)
+    runs, batch = _assemble(context, _members(context, ledger), folder)
+    return _report(context, _figures(ledger, intake, runs, batch))
+
+
+def _take_in(context: Context, ledger: Ledger, folder: Path) -> Intake | None:
+    """Tonight's intake, written into `folder`; None (and an empty dataset) where this run must take in nothing.
+
+    That is so where it repeats an earlier batch, and where its intake is in the ledger already: a run that is tried
+    again must not change what was recorded.
+    """
+    if context.run.batch or context.run.id in ledger.intakes:
+        write_dataset(folder, [])
+        write_quarantine(folder, [])
+        return None
+    params = context.params
+    intake = take_in(context.path("landing"), params.ingest, params.seed, context.run.id, _known(context, ledger))
+    intake.write(folder)
+    return intake
+
+
+def _known(context: Context, ledger: Ledger) -> pa.Table:
+    """Every asset that was ever taken in, learnt or not."""
+    learnt = context.path("state/reference") / "known.parquet"
+    tables = [read_table(learnt)] if learnt.is_file() else []
+    intakes = manifest_of(context.root / "data" / run for run in sorted(ledger.intakes))
+    return distinct(pa.concat_tables([*tables, intakes]))
+
+
+def _members(context: Context, ledger: Ledger) -> dict[str, Path]:
+    """The stored intakes that the batch is made of, by run; raises Unavailable where one is not here."""
+    batch = context.run.batch
+    runs = ledger.batch_of(batch) if batch else ledger.pending(context.params.ingest.max_attempts)
+    members = {run: context.root / "data" / run for run in runs}
+    for run, folder in members.items():
+        if not (folder / "manifest.parquet").is_file():
+            raise Unavailable(f"the intake of run {run} is not here: `dvc pull data/{run}` brings it")
+    return members
+
+
+def _assemble(context: Context, members: dict[str, Path], tonight: Path) -> tuple[list[str], pa.Table]:
+    """Copy the shards of all intakes, byte for byte, and write one manifest over them; the runs and it."""
+    folder = context.fresh("tonight/batch")
+    parts = dict(members)
+    if read_manifest(tonight).num_rows:
+        parts[context.run.id] = tonight
+    for run, part in parts.items():
+        (folder / run).mkdir()
+        for shard in sorted(part.glob("shard-*.parquet")):
+            shutil.copyfile(shard, folder / run / shard.name)
+    manifest = manifest_of(parts.values())
+    write_manifest(folder, manifest)
+    return sorted(parts), manifest
+
+
+def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.Table) -> dict[str, Any]:
+    digest = content_digest(batch)
+    new = intake.assets.manifest if intake else MANIFEST_SCHEMA.empty_table()
+    refused = intake.quarantine if intake else ()
+    answer = ledger.answer_for(digest)
+    return {
+        **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
+        "quarantine": [{"file": item.file, "code": item.code, "reason": item.reason} for item in refused[:NUM_SHOWN]],
+        "intake": {"assets": new.num_rows, "slices": dict(Counter(new["slice"].to_pylist()))},
+        "batch": {"runs": runs, "assets": batch.num_rows, "slices": _slices(batch), "digest": digest},
+        "approved": {"by": answer.by, "reason": answer.reason, "run": answer.run} if answer else None,
+    }
+
+
+def _slices(batch: pa.Table) -> dict[str, dict[str, int]]:
+    """Assets a slice and split."""
+    counts = Counter(zip(batch["slice"].to_pylist(), batch["split"].to_pylist(), strict=True))
+    return {name: {split: counts[name, split] for split in SPLITS} for name in sorted({name for name, _ in counts})}
+
+
+def _report(context: Context, figures: dict[str, Any]) -> StepReport:
+    """The verdict: a batch that a person approved is never too small."""
+    num_assets, num_new, num_refused = (figures["batch"]["assets"], figures["new"], figures["quarantined"])
+    least = context.params.ingest.min_new_assets
+    refused = f"; {num_refused} files or lines were quarantined, each with its reason" if num_refused else ""
+    if context.run.batch:
+        why = f"the batch of run {context.run.batch} again: {num_assets} assets"
+        return StepReport("ok", why, figures)
+    if num_assets < least:
+        why = f"{num_assets} assets are waiting and a run needs {least} (ingest.min_new_assets){refused}"
+        return StepReport("too_few", why, figures)
+    return StepReport("ok", f"{num_assets} assets to learn from, {num_new} of them new{refused}", figures)

@@ -1,0 +1,124 @@
+"""What is written down for ever: the event of a run and the record of a version."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import yaml
+
+from cl_steps.pipeline import NEXT_STATE, STAGES, Outcome
+from cl_steps.workspace.branch import RunState
+from cl_steps.workspace.context import code_digest
+from cl_steps.workspace.ledger import EVENT_SCHEMA
+from cl_steps.workspace.mainline import Mainline
+from cl_steps.workspace.store import Out, dvc_file, lock_outs, read_dvc_file
+
+RECORD_SCHEMA = 1
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
+
+
+def now() -> str:
+    """This moment, as it is written down."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run_event(state: RunState, outcome: Outcome, why: str, version: str | None = None) -> dict[str, Any]:
+    """The event that closes a run: what came in, what it was about, and how it ended."""
+    spec, reports = state.spec, state.reports
+    ingest = reports.get("ingest", {}).get("figures", {})
+    batch = dict(ingest.get("batch") or {}) or None
+    if batch is not None:
+        batch["of"] = spec.batch
+    return {
+        "schema": EVENT_SCHEMA,
+        "kind": "run",
+        "run": spec.id,
+        "at": now(),
+        "trigger": {"kind": spec.trigger, "by": spec.by, "reason": spec.reason, "set": spec.set, "force": spec.force},
+        "outcome": outcome,
+        "why": why,
+        "version": version,
+        "drift": reports.get("drift", {}).get("verdict"),
+        "gate": reports.get("gate", {}).get("verdict"),
+        "intake": _intake(state, ingest),
+        "batch": batch,
+        "base": spec.base,
+        "tip": state.tip,
+        "seconds": _seconds_since(spec.started),
+    }
+
+
+def intake_file(state: RunState) -> dict[str, bytes]:
+    """The `.dvc` file that keeps what this run took in, under `data/`; nothing if it took in nothing."""
+    out = lock_outs(state.lock).get("tonight/intake")
+    ingest = state.reports.get("ingest", {}).get("figures", {})
+    kept = ingest.get("intake", {}).get("assets") or ingest.get("quarantined")
+    return {f"data/{state.spec.id}.dvc": dvc_file(out, state.spec.id)} if out and kept else {}
+
+
+def version_record(
+    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], approval: Any
+) -> dict[str, Any]:
+    """Everything that version `number` was made from and judged by."""
+    outs = lock_outs(state.lock)
+    evaluated = state.reports["evaluate"]["figures"]["slices"]
+    return {
+        "schema": RECORD_SCHEMA,
+        "version": f"v{number}",
+        "parent": champion["version"],
+        "run": state.spec.id,
+        "created": now(),
+        "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
+        "approval": approval,
+        "digests": {
+            "batch": state.reports["ingest"]["figures"]["batch"]["digest"],
+            "teacher": _state_out(main, "adapter")["md5"],
+            "base": _state_out(main, "base")["md5"],
+            "extractor": _state_out(main, "extractor")["md5"],
+            "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
+        },
+        "stages": {step.name: state.lock[step.name] for step in STAGES},
+        "parameters": {"file": yaml.safe_load(main.read("params.yaml") or b"{}"), "set": state.spec.set},
+        "code": code_digest(),
+        "environment": environment(),
+        "reports": state.reports,
+        "slices": {
+            name: {metric: values["candidate"] for metric, values in metrics.items()}
+            for name, metrics in evaluated.items()
+        },
+        "seconds": _seconds_since(state.spec.started),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what computed; no names of machines."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine(), **found}
+
+
+def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None:
+    out = lock_outs(state.lock).get("tonight/intake")
+    if not out:
+        return None
+    facts = {"md5": out["md5"], "quarantined": ingest.get("quarantined", 0)}
+    return {**facts, **(ingest.get("intake") or {"assets": 0, "slices": {}})}
+
+
+def _state_out(main: Mainline, name: str) -> Out:
+    content = main.read(f"state/{name}.dvc")
+    assert content is not None, f"main has no state/{name}.dvc"
+    return read_dvc_file(content)
+
+
+def _seconds_since(started: str) -> float:
+    return round((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds(), 1)

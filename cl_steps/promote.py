@@ -1,0 +1,108 @@
+"""Step `promote` (trusted): the candidate becomes the champion, in one commit on main, or nothing happens.
+
+The verdict is computed again from the stored figures before anything is written; every object of the new state must be
+on the store; the commit is a compare-and-swap. Run it again and it finds its own event on main and is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cl_steps.config import Params, load_params
+from cl_steps.errors import IntegrityError, StaleRun, UsageError
+from cl_steps.lineage import intake_file, run_event, version_record
+from cl_steps.pipeline import NEXT_STATE
+from cl_steps.stats.decision import decide
+from cl_steps.stats.figures import read_figures
+from cl_steps.workspace import store
+from cl_steps.workspace.branch import RunState, run_state
+from cl_steps.workspace.context import json_text
+from cl_steps.workspace.execute import checked_out
+from cl_steps.workspace.ledger import event_path
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import Change, Mainline, reading, tag_of
+
+FIGURES, CANDIDATE = "tonight/evaluation/figures", "tonight/candidate/adapter"
+
+
+def run(line: Line, run_id: str, approval: Mapping[str, Any] | None = None) -> str:
+    """Promote the candidate of a run and return its version.
+
+    Raises:
+        UsageError: the gate did not say `promote` and no person approved.
+        StaleRun: the champion changed since the run began.
+        IntegrityError: the stored verdict does not follow from the stored figures, or an object is not on the store.
+    """
+    with reading(line.git) as main, checked_out(line, run_id) as root:
+        state = run_state(root)
+        event = main.ledger().runs.get(run_id)
+        if event and event["outcome"] == "promoted":
+            return str(event["version"])
+        _check(root, line, state, approval)
+        main.swap(lambda: _change(main, state, approval))
+        return str(main.ledger().runs[run_id]["version"])
+
+
+def _check(root: Path, line: Line, state: RunState, approval: Mapping[str, Any] | None) -> None:
+    verdict = state.reports.get("gate", {}).get("verdict")
+    if verdict != "promote" and not (approval and verdict == "inconclusive"):
+        raise UsageError(f"run {state.spec.id} cannot be promoted: the gate's verdict is {verdict or 'missing'}")
+    outs = store.lock_outs(state.lock)
+    with store.opened(root, line.store) as repo:
+        store.pull(repo, [FIGURES, CANDIDATE])
+        _check_figures(root, load_params(root, state.spec), str(verdict), state.spec.id)
+        absent = store.missing(repo, [outs[path] for path in (*NEXT_STATE.values(), "tonight/intake")])
+    if absent:
+        raise IntegrityError(f"run {state.spec.id}: {', '.join(absent)} is not whole on the store; run its step again")
+
+
+def _check_figures(root: Path, params: Params, verdict: str, run_id: str) -> None:
+    """The stored verdict must follow from the stored figures, and these be of this candidate and of every slice."""
+    figures = read_figures(root / FIGURES)
+    known = json.loads((root / "state/champion.json").read_text(encoding="utf-8"))["slices"]
+    adapter = hashlib.sha256((root / CANDIDATE / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
+    if decide(figures, params).verdict != verdict:
+        raise IntegrityError(f"run {run_id}: its verdict does not follow from its figures; do not promote it")
+    if not adapter.startswith(figures.plan.candidate) or set(known) - set(figures.plan.slices):
+        raise IntegrityError(f"run {run_id}: its figures are of another candidate or lack a slice; run evaluate again")
+
+
+def _change(main: Mainline, state: RunState, approval: Mapping[str, Any] | None) -> Change | None:
+    if main.ledger().outcome(state.spec.id) == "promoted":
+        return None
+    if main.tree("state") != state.spec.state:
+        raise StaleRun(f"another version was promoted since run {state.spec.id} began: trigger a new run")
+    number = 1 + max(int(name[1:5]) for name in main.folder_files("versions") if name.endswith(".json"))
+    champion = main.read_json("state/champion.json")
+    record = version_record(main, state, number, champion, dict(approval) if approval else None)
+    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}")
+    files = {
+        **next_state(state),
+        **intake_file(state),
+        "state/champion.json": json_text(next_champion(champion, number, list(record["slices"]))).encode(),
+        f"versions/v{number:04d}.json": json_text(record).encode(),
+        event_path("run", state.spec.id): json_text(event).encode(),
+        **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
+    }
+    return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))
+
+
+def next_state(state: RunState) -> dict[str, bytes]:
+    """The `.dvc` files of the new state: digests out of the run's lock, no byte copied."""
+    outs = store.lock_outs(state.lock)
+    return {f"state/{name}.dvc": store.dvc_file(outs[path], name) for name, path in NEXT_STATE.items()}
+
+
+def next_champion(champion: Mapping[str, Any], number: int, slices: list[str]) -> dict[str, Any]:
+    """`state/champion.json` of version `number`: slices that are new have it as their anchor."""
+    anchors = {name: champion["anchors"].get(name, f"v{number}") for name in slices}
+    return {
+        "version": f"v{number}",
+        "seed_plan": number,
+        "slices": sorted({*champion["slices"], *slices}),
+        "anchors": {**champion["anchors"], **anchors},
+    }

@@ -1,0 +1,189 @@
+"""Gathers a line's story: records and events from main, reports and locks from the runs' branches, pictures from the
+store. One fetch brings every branch; nothing is checked out. What was pruned is left out and named.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
+from cl_steps.errors import Unavailable, UsageError
+from cl_steps.pipeline import STAGES
+from cl_steps.report.story import Night, Pictures, Story, table, text
+from cl_steps.workspace import store
+from cl_steps.workspace.git import GitError, git
+from cl_steps.workspace.git import text as git_text
+from cl_steps.workspace.ledger import Event, parse_event
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import Mainline
+
+ReadFolder = Callable[[store.Out, Iterable[str]], dict[str, bytes]]
+
+SAMPLES, DRIFT = "tonight/evaluation/samples", "tonight/drift/figures"
+PICTURES: Mapping[str, tuple[str, ...]] = {
+    SAMPLES: ("grid-*.png", "prompts.json"),
+    DRIFT: ("plots.json", "evidently.html"),
+}
+FILES = ("params.yaml", "run.yaml", "dvc.lock", *(step.report for step in STAGES))
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What the branch of a run holds of use here."""
+
+    reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lock: Mapping[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=Params)
+    spec: RunSpec = field(default_factory=RunSpec)
+
+
+def collect(line: Line, nights_with_pictures: int = 0) -> Story:
+    """The story of a line, with the pictures of its latest nights.
+
+    Without pictures the store is not touched and DVC not imported.
+
+    Raises:
+        Unavailable: a remote cannot be reached.
+        IntegrityError: an event, a record or a picture is not what it must be.
+    """
+    with tempfile.TemporaryDirectory(prefix="retain-") as name:
+        scratch = Path(name)
+        main = Mainline.open(line.git, scratch)
+        records = {str(record["version"]): record for record in main.records()}
+        events, answers = _events(main)
+        branches = _branches(main, line, scratch)
+        for run in branches:
+            events.setdefault(run, _running(run, branches[run].spec))
+        whole = [_whole(branches.get(run), records.get(str(event.get("version")))) for run, event in events.items()]
+        pictures = _pictures(line, scratch, [branch.lock for branch in whole], nights_with_pictures)
+        nights = [
+            Night(event, branch.reports, shown, answers.get(run), branch.params)
+            for (run, event), branch, shown in zip(events.items(), whole, pictures, strict=True)
+        ]
+        named = text(table(yaml.safe_load(main.read("params.yaml") or b"")).get("name")) or "line"
+        champion = text(main.read_json("state/champion.json").get("version"))
+        return Story(named, champion, tuple(records.values()), tuple(nights))
+
+
+def _events(main: Mainline) -> tuple[dict[str, Event], dict[str, Event]]:
+    """The last event of every run, in the order in which the runs first ended, and the answers to them."""
+    runs: dict[str, Event] = {}
+    answers: dict[str, Event] = {}
+    for name, content in main.folder_files("events").items():
+        event = parse_event(name, content) if name.endswith(".json") else {"kind": ""}
+        if event["kind"] in ("run", "answer"):
+            (runs if event["kind"] == "run" else answers)[str(event["run"])] = event
+    return runs, answers
+
+
+def _running(run: str, spec: RunSpec) -> Event:
+    """What stands for the event of a run that has none yet."""
+    trigger = {"kind": spec.trigger, "by": spec.by, "reason": spec.reason}
+    return {"kind": "run", "run": run, "at": spec.started, "outcome": "running", "trigger": trigger}
+
+
+def _branches(main: Mainline, line: Line, scratch: Path) -> dict[str, Branch]:
+    """Every run's branch, fetched at once and read in one go, oldest first."""
+    try:
+        git(main.folder, "fetch", "-q", "--depth", "1", "--no-tags", line.git, "+refs/heads/runs/*:refs/heads/runs/*")
+    except GitError as error:
+        raise Unavailable(f"the runs' branches cannot be read: {str(error).splitlines()[-1]}") from error
+    refs = git_text(main.folder, "for-each-ref", "--format=%(refname)", "refs/heads/runs/").splitlines()
+    runs = [name for name in (ref.removeprefix("refs/heads/runs/") for ref in refs) if RUN_ID.fullmatch(name)]
+    contents = _blobs(main.folder, [f"refs/heads/runs/{run}:{path}" for run in runs for path in FILES])
+    branches = {}
+    for at, run in enumerate(runs):
+        files = zip(FILES, contents[at * len(FILES) : (at + 1) * len(FILES)], strict=True)
+        branches[run] = _branch({path: content for path, content in files if content is not None}, scratch)
+    return dict(sorted(branches.items(), key=lambda item: item[1].spec.started))
+
+
+def _branch(files: Mapping[str, bytes], scratch: Path) -> Branch:
+    """A branch from its files; what cannot be read is as if it were not there."""
+    reports = {step.name: table(_json(files.get(step.report))) for step in STAGES if step.report in files}
+    params, spec = _configuration(files, scratch)
+    try:
+        lock = store.read_lock(files.get("dvc.lock"))
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+        lock = {}
+    return Branch({name: report for name, report in reports.items() if report}, lock, params, spec)
+
+
+def _configuration(files: Mapping[str, bytes], scratch: Path) -> tuple[Params, RunSpec]:
+    for name in ("params.yaml", "run.yaml"):
+        (scratch / name).write_bytes(files.get(name, b"{}"))
+    try:
+        spec = load_run(scratch)
+        return load_params(scratch, spec), spec
+    except UsageError:
+        return Params(), RunSpec()
+
+
+def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
+    """A run's branch, or, where it is pruned, what the record of its version kept."""
+    if branch or not record:
+        return branch or Branch()
+    reports = {name: table(report) for name, report in table(record.get("reports")).items()}
+    return Branch(reports, table(record.get("stages")))
+
+
+def _pictures(line: Line, scratch: Path, locks: Sequence[Mapping[str, Any]], latest: int) -> list[Pictures]:
+    """The pictures of the last `latest` runs; none of those before."""
+    first = max(0, len(locks) - latest)
+    if first == len(locks):
+        return [Pictures()] * len(locks)
+    root = scratch / "store"
+    root.mkdir()
+    with store.opened(root, line.store, no_scm=True) as repo:
+        read = partial(store.read_folder, repo)
+        return [Pictures()] * first + [_shown(read, lock) for lock in locks[first:]]
+
+
+def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
+    outs, found, gone = _outs(lock), {}, []
+    for path, names in PICTURES.items():
+        out = outs.get(path)
+        found[path] = read(out, names) if out else {}
+        if out and out.get("nfiles") and not found[path]:
+            gone.append(path)
+    return Pictures(found[SAMPLES], found[DRIFT], tuple(gone))
+
+
+def _outs(lock: Mapping[str, Any]) -> dict[str, store.Out]:
+    try:
+        return store.lock_outs(lock)
+    except (AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _blobs(repo: Path, names: Iterable[str]) -> list[bytes | None]:
+    """Contents of many objects in one call of git; None for those that are not there."""
+    request = "".join(f"{name}\n" for name in names).encode()
+    stream, at = git(repo, "cat-file", "--batch", stdin=request), 0
+    contents: list[bytes | None] = []
+    while at < len(stream):
+        start = stream.index(b"\n", at) + 1
+        header = stream[at:start].rsplit(maxsplit=2)
+        if header[-1] == b"missing":
+            contents.append(None)
+            at = start
+            continue
+        size = int(header[-1])
+        contents.append(stream[start : start + size])
+        at = start + size + 1
+    return contents
+
+
+def _json(content: bytes | None) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return None

@@ -1,0 +1,40 @@
+"""One self-contained page for a line: no scripts, nothing loaded from anywhere, every text escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cl_steps.report.story import Story
+from cl_steps.report.view import evidently_name, page_view
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+DETAILED = 12
+"""So many nights, the latest, have a section of their own; all are in the table."""
+
+
+def render(story: Story, detailed: int = DETAILED) -> str:
+    """The page as HTML; the same story gives the same page."""
+    return _environment().get_template("page.html.j2").render(page=page_view(story, detailed))
+
+
+def evidently_files(story: Story, detailed: int = DETAILED) -> dict[str, bytes]:
+    """The Evidently reports that the page links to, by the name of the file beside it."""
+    nights = story.nights[-detailed:]
+    return {
+        evidently_name(n): n.pictures.drift["evidently.html"] for n in nights if "evidently.html" in n.pictures.drift
+    }
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

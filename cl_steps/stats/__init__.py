@@ -1,0 +1,1 @@
+"""Statistics that decide: two-sample tests, kernel distances, paired comparison."""

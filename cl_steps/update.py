@@ -1,0 +1,160 @@
+"""The step `update`: learn the batch without forgetting; the candidate's adapter and the next replay buffer.
+
+    batch (train) ----> new pool ----+
+    replay (train) ---> replay pool -+--> train, watched by the guard --> moving average --> tonight/candidate/adapter
+    replay (probe) ---> guard's bank +
+    replay + batch (train, probe) --> bottom-k per slice ---------------------------------> tonight/candidate/replay
+
+Rows of the split `evaluation` are never opened here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import torch
+
+from cl_steps.continual.distillation import TEACHER
+from cl_steps.continual.guard import Bank, Guard
+from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
+from cl_steps.continual.methods import METHODS, Method
+from cl_steps.continual.training import train
+from cl_steps.data.replay import select
+from cl_steps.data.shards import Asset, content_digest, decode, iter_assets, manifest_of, read_manifest, write_dataset
+from cl_steps.diffusion.checkpoints import Checkpoints
+from cl_steps.diffusion.lora import adapter_digest, check_shape
+from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.errors import NoUsableData
+from cl_steps.workspace.context import Context, StepReport
+from cl_steps.workspace.progress import progress
+
+PROBES_OF_REPLAY = 0.25  # a buffer of 2,000 training images may hold 500 probe images beside them
+BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
+
+
+def run(context: Context) -> StepReport:
+    """Train the candidate; report its losses and what the probes say.
+
+    Raises:
+        UsageError: parameters that do not fit the line, or training that does not converge.
+        NoUsableData: the batch has no training images.
+        IntegrityError: an image or the adapter is not what its digest or the base says.
+        SystemExit: 143 on SIGTERM, after a checkpoint.
+    """
+    update = context.params.update
+    method = METHODS[update.method]
+    check_shape(context.path(ADAPTER), update.lora)
+    checkpoints = Checkpoints(context.work, run_key(context) if context.work else "")
+    denoiser = open_denoiser(context.path(BASE), context.params.compute)
+    learner = prepare(context, denoiser, method)
+    guard = Guard.before(learner, *_banks(context, denoiser))
+    train(learner, guard, checkpoints)
+    probe = guard.settle(learner, may_back_off=method.guarded)
+    denoiser.adapters.save(STUDENT, context.fresh("tonight/candidate/adapter"))
+    write_next_replay(context)
+    report = StepReport(why=_why(learner, probe), figures=_figures(context, learner, probe))
+    checkpoints.remove()
+    return report
+
+
+def prepare(context: Context, denoiser: Denoiser, method: Method) -> Learner:
+    """The student exactly where the champion ended, its teacher if the method has one, and what they look at."""
+    update = context.params.update
+    if method.teaches:
+        denoiser.adapters.load(TEACHER, context.path(ADAPTER))
+    denoiser.adapters.load(STUDENT, context.path(ADAPTER))
+    new = encode(denoiser, context.path(BATCH), "train")
+    if not len(new):
+        raise NoUsableData("the batch has no training images: let more assets land, or lower ingest.evaluation_share")
+    replay = encode(denoiser, context.path(REPLAY), "train") if method.replays else encode(denoiser, Path(), "none")
+    penalties = method.penalties(update)
+    return Learner(denoiser, Pools(new, replay), update, seed=context.params.seed, penalties=penalties)
+
+
+def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
+    """The latents of one split of a dataset folder, each image encoded once, sorted by SHA-256."""
+    rows = read_manifest(folder)["split"].to_pylist().count(split)
+    assets = progress(iter_assets(folder, split), rows, f"update: encode {folder.name} ({split})") if rows else ()
+    items = [
+        (asset.sha256, asset.text, asset.slice, denoiser.encode_images([decode(asset.image, denoiser.size)]))
+        for asset in assets
+    ]
+    items.sort(key=lambda item: item[0])
+    latents = torch.cat([item[3] for item in items]) if items else torch.empty((0, *denoiser.latent_shape))
+    return Pool(latents, tuple(item[1] for item in items), tuple(item[2] for item in items))
+
+
+def write_next_replay(context: Context) -> None:
+    """The buffer after this batch: of all training and of all probe rows known so far, bottom-k per slice."""
+    sources = (context.path(REPLAY), context.path(BATCH))
+    known, capacity = manifest_of(sources), context.params.update.replay_capacity
+    assets: dict[str, Asset] = {}
+    for split, room in (("train", capacity), ("probe", max(1, round(capacity * PROBES_OF_REPLAY)))):
+        rows = known.filter(pc.equal(known["split"], split))
+        kept = set(select(rows, room, context.params.seed)["sha256"].to_pylist())
+        for source in sources:
+            assets |= {asset.sha256: asset for asset in iter_assets(source, split) if asset.sha256 in kept}
+    write_dataset(context.fresh("tonight/candidate/replay"), assets.values())
+
+
+def run_key(context: Context) -> str:
+    """The digest of everything that training depends on: who has the same key may share checkpoints."""
+    here = Path(__file__).parent
+    code = [Path(__file__), *sorted((here / "continual").glob("*.py")), *sorted((here / "diffusion").glob("*.py"))]
+    parts = (
+        context.params.update.model_dump_json(),
+        context.params.compute.model_dump_json(exclude={"threads"}),
+        str(context.params.seed),
+        adapter_digest(context.path(ADAPTER)),
+        _digest_of(file for file in sorted(context.path(BASE).rglob("*")) if file.is_file()),
+        content_digest(read_manifest(context.path(BATCH))),
+        content_digest(read_manifest(context.path(REPLAY))),
+        _digest_of(code),
+        torch.__version__,
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _banks(context: Context, denoiser: Denoiser) -> tuple[Bank, Bank]:
+    """The probes of what the line knows and of what it is to learn, with fixed timesteps and noise."""
+    folders = (context.path(REPLAY), context.path(BATCH))
+    pools = [encode(denoiser, folder, "probe") for folder in folders]
+    old, new = (Bank.of(pool, context.params.seed, denoiser.num_timesteps) for pool in pools)
+    return old, new
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _why(learner: Learner, probe: dict[str, Any]) -> str:
+    """One sentence on how it went."""
+    last = probe["last"]
+    if not last["beyond_budget"]:
+        return f"learnt {len(learner.new)} new images in {learner.step} steps, the probes of old slices within budget"
+    rise = f"the probe loss of {last['worst_slice']} rose by {last['rise']:.1%}, beyond {probe['budget']:.1%}"
+    return f"{rise}: went back to step {probe['kept_step']}" if probe["backed_off"] else rise
+
+
+def _figures(context: Context, learner: Learner, probe: dict[str, Any]) -> dict[str, Any]:
+    losses = learner.tail_means()
+    return {
+        "method": context.params.update.method,
+        "steps": learner.step,
+        "examples_new": len(learner.new),
+        "examples_replay": len(learner.replay),
+        "parameters_trained": sum(parameter.numel() for parameter in learner.parameters),
+        "learning_rate": context.params.update.learning_rate,
+        "loss_new": losses["new"],
+        "loss_replay": losses["replay"] if len(learner.replay) else None,
+        "loss_distillation": losses.get("distillation"),
+        "probe": probe,
+    }

@@ -1,0 +1,185 @@
+"""One stage of a run, as a container runs it: clone, fetch what it reads, run, store what it wrote, commit, push.
+
+Stateless and repeatable: scratch is private, data is pushed before the branch, and a stage whose inputs are those of
+its entry in `dvc.lock` is not run again. Whether that is so is decided here from digests, never by DVC on a fresh
+clone, which takes a missing dependency for an unchanged one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cl_steps.config import Params, RunSpec
+from cl_steps.errors import NoUsableData, Unavailable
+from cl_steps.pipeline import STATE, Step, stop_reason
+from cl_steps.workspace import store
+from cl_steps.workspace.branch import RunState, branch_of, run_state
+from cl_steps.workspace.context import Context, StepReport, code_digest, read_reports, write_report
+from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
+from cl_steps.workspace.ledger import read_ledger
+from cl_steps.workspace.line import Line
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+StepFunction = Callable[[Context], StepReport]
+GIT_READS = ("events", "checks")
+
+
+def run_stage(line: Line, run: str, step: Step, function: StepFunction) -> dict[str, Any]:
+    """Run one stage of a run, unless it is done already, and return its report.
+
+    Raises:
+        RetainError: what the step says; nothing is stored then.
+        Unavailable: a remote cannot be reached, or another process wrote the branch meanwhile.
+    """
+    began = time.monotonic()
+    with checked_out(line, run) as root:
+        state = run_state(root)
+        if is_current(root, step, state):
+            return state.reports[step.name]
+        with store.opened(root, line.store) as repo:
+            context = Context.of(root, line.work_folder)
+            _fetch(repo, line, context, step, state.lock)
+            run_in_place(context, step, function)
+            store.commit(repo, step.name)
+        push_branch(root, line, run, f"{step.name}: done", seconds=time.monotonic() - began)
+        return read_reports(root)[step.name]
+
+
+def run_in_place(context: Context, step: Step, function: StepFunction) -> None:
+    """Run a stage on the checkout as it is; after a verdict that ends a run: `skipped: why` and empty outputs."""
+    before = {name: report for name, report in context.reports.items() if f"reports/{name}.json" in step.reads}
+    reason = stop_reason(before) or next((r["why"] for r in before.values() if r["status"] == "skipped"), None)
+    if reason:
+        write_skipped(context.root, step, context.run.id, reason)
+        return
+    report = function(context)
+    write_report(context.root, step.name, context.run.id, report)
+
+
+def write_skipped(root: Path, step: Step, run: str, why: str) -> None:
+    """The report and the empty outputs of a stage that has nothing to do."""
+    for name in step.writes:
+        if name.startswith("tonight/"):
+            shutil.rmtree(root / name, ignore_errors=True)
+            (root / name).mkdir(parents=True)
+        else:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text('<?xml version="1.0" encoding="utf-8"?><testsuites/>\n', encoding="utf-8")
+    write_report(root, step.name, run, StepReport(why=why), status="skipped")
+
+
+@contextmanager
+def checked_out(line: Line, run: str) -> Iterator[Path]:
+    """A private clone of the run's branch that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="retain-", ignore_cleanup_errors=True) as scratch:
+        root = Path(scratch) / "workspace"
+        clone(line.git, root, branch_of(run))
+        yield root
+
+
+def push_branch(root: Path, line: Line, run: str, message: str, seconds: float = 0.0) -> None:
+    """Commit lock and reports and put them on the run's branch, fast-forward only; raises Unavailable."""
+    git(root, "add", "--all", "--force", "--", "reports", *(["dvc.lock"] if (root / "dvc.lock").exists() else []))
+    if not text(root, "status", "--porcelain", "--untracked-files=no", "--", "reports", "dvc.lock"):
+        return
+    git(root, "commit", "-q", "-m", f"{message}\n\nRun-Id: {run}\nSeconds: {seconds:.1f}\n")
+    try:
+        git(root, "push", "-q", line.git, f"HEAD:refs/heads/{branch_of(run)}")
+    except GitError as error:
+        tip = remote_refs(line.git, f"refs/heads/{branch_of(run)}")
+        seen = next(iter(tip.values()), "gone")
+        raise Unavailable(f"the branch of run {run} moved to {seen[:10]} meanwhile: try the step again") from error
+
+
+def is_current(root: Path, step: Step, state: RunState) -> bool:
+    """Whether the stage's stored result was made from exactly what it would read now."""
+    entry, report = state.lock.get(step.name), state.reports.get(step.name)
+    if not entry or not report or report["run"] != state.spec.id or report["code"] != code_digest():
+        return False
+    outs = store.lock_outs(state.lock)
+    # The landing is read once a run: what arrives later belongs to the next night.
+    deps = {dep["path"]: dep["md5"] for dep in entry["deps"] if dep["path"] != "landing"}
+    return all(_md5(root, path, outs) == md5 for path, md5 in deps.items()) and _params_current(root, entry)
+
+
+def _md5(root: Path, path: str, outs: dict[str, store.Out]) -> str | None:
+    tracked = root / f"{path}.dvc"
+    if path in outs and not (root / path).is_file():
+        return str(outs[path]["md5"])
+    if tracked.is_file():
+        return str(store.read_dvc_file(tracked.read_bytes())["md5"])
+    if (root / path).is_dir():
+        return store.folder_md5(root / path)
+    return store.file_md5(root / path) if (root / path).is_file() else None
+
+
+def _params_current(root: Path, entry: dict[str, Any]) -> bool:
+    for name, values in entry.get("params", {}).items():
+        now = yaml.safe_load((root / name).read_text(encoding="utf-8"))
+        if any(now.get(key) != value for key, value in values.items()):
+            return False
+    return True
+
+
+def _fetch(repo: Repo, line: Line, context: Context, step: Step, lock: dict[str, Any]) -> None:
+    outs = store.lock_outs(lock)
+    tracked = [f"state/{name}" for name in STATE if f"state/{name}" in step.reads]
+    store.pull(repo, [*tracked, *(name for name in step.reads if name in outs and name.startswith("tonight/"))])
+    for name in GIT_READS:
+        (context.root / name).mkdir(exist_ok=True)
+    if "landing" in step.reads:
+        _snapshot_landing(line, context.params, context.run, context.root / "landing")
+        _fetch_intakes(repo, context)
+
+
+def _fetch_intakes(repo: Repo, context: Context) -> None:
+    """Whole intakes of the batch; of those set aside only what tells their assets again."""
+    ledger = read_ledger(context.root / "events")
+    batch = context.run.batch
+    whole = ledger.batch_of(batch) if batch else ledger.pending(context.params.ingest.max_attempts)
+    store.pull(repo, [f"data/{run}" for run in whole])
+    for run, intake in ledger.intakes.items():
+        if run not in whole and intake.status != "learnt":
+            (context.root / "data" / run).mkdir()
+            for name, content in store.read_folder(repo, {"md5": intake.md5}, ["manifest.parquet"]).items():
+                (context.root / "data" / run / name).write_bytes(content)
+
+
+def _snapshot_landing(line: Line, params: Params, run: RunSpec, target: Path) -> None:
+    """Copy what lies in the landing now: a run sees one state of it, whatever arrives meanwhile."""
+    source = params.landing or line.landing
+    shutil.rmtree(target, ignore_errors=True)
+    if run.batch:
+        target.mkdir()
+    elif "://" in source:
+        _download(source, target)
+    elif Path(source).is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        raise NoUsableData(
+            f"the landing folder {source or '(none set)'} is not there: make it and put images and metadata.jsonl in it"
+        )
+
+
+def _download(url: str, target: Path) -> None:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(url)
+    target.mkdir()
+    try:
+        if filesystem.exists(path):
+            filesystem.get(f"{path.rstrip('/')}/", str(target), recursive=True)
+            return
+    except OSError as error:
+        raise Unavailable(f"the landing {url} cannot be read: {error}") from error
+    raise NoUsableData(f"the landing {url} is not there: make it and put images and metadata.jsonl in it")

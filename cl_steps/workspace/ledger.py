@@ -1,0 +1,138 @@
+"""The ledger: what `events/` says about every intake. Pure: events in, states out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from cl_steps.errors import IntegrityError, UsageError
+
+Event = Mapping[str, Any]
+EVENT_SCHEMA = 1
+FINAL = ("no_update", "promoted", "rejected", "held", "stale")
+"""Outcomes that stand; `failed` may be followed by a retry of the same run."""
+
+
+@dataclass
+class Intake:
+    """What one run took in, and what became of it."""
+
+    run: str
+    md5: str
+    assets: int
+    status: Literal["pending", "learnt", "set_aside"] = "pending"
+    attempts: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A person's answer to a held run; it binds to the batch's digest."""
+
+    run: str
+    digest: str
+    yes: bool
+    by: str
+    reason: str
+
+
+@dataclass
+class Ledger:
+    """The state of every intake, run and answer after all events."""
+
+    intakes: dict[str, Intake] = field(default_factory=dict)
+    runs: dict[str, Event] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    def pending(self, max_attempts: int) -> tuple[str, ...]:
+        """The runs whose intakes wait to be learnt, oldest first."""
+        waiting = (i for i in self.intakes.values() if i.status == "pending" and i.attempts < max_attempts)
+        return tuple(intake.run for intake in waiting)
+
+    def batch_of(self, run: str) -> tuple[str, ...]:
+        """The intakes that the batch of `run` consisted of; raises UsageError for an unknown run."""
+        event = self.runs.get(run)
+        members = tuple(event["batch"]["runs"]) if event and event.get("batch") else ()
+        if not members:
+            raise UsageError(f"run {run!r} has no stored batch: `retain runs` lists the runs")
+        return members
+
+    def answer_for(self, digest: str) -> Answer | None:
+        """The yes that a person gave to exactly this batch, if any."""
+        return next((a for a in self.answers.values() if a.yes and a.digest == digest), None)
+
+    def approved(self) -> str | None:
+        """The oldest held run that a person approved and that nobody ran again since."""
+        repeated = {(event.get("batch") or {}).get("of") for event in self.runs.values()}
+        yes = (a.run for a in self.answers.values() if a.yes and a.run not in repeated)
+        return next((run for run in yes if self.runs[run]["outcome"] == "held"), None)
+
+    def outcome(self, run: str) -> str | None:
+        """How a run ended; None while it runs."""
+        event = self.runs.get(run)
+        return str(event["outcome"]) if event else None
+
+    def apply(self, event: Event) -> None:
+        """Take one event in; later events win."""
+        if event["kind"] == "run":
+            self._apply_run(event)
+        elif event["kind"] == "answer":
+            answer = Answer(event["run"], event["digest"], event["answer"] == "yes", event["by"], event["reason"])
+            self.answers[answer.run] = answer
+
+    def _apply_run(self, event: Event) -> None:
+        run = str(event["run"])
+        earlier = self.runs.pop(run, None)
+        self.runs[run] = event
+        intake = event.get("intake")
+        if intake and intake["assets"] and run not in self.intakes:
+            self.intakes[run] = Intake(run, intake["md5"], intake["assets"])
+        for member in (event.get("batch") or {}).get("runs", ()):
+            if member in self.intakes:
+                _settle(self.intakes[member], event, first=earlier is None)
+
+
+def _settle(intake: Intake, event: Event, *, first: bool) -> None:
+    outcome = event["outcome"]
+    if outcome == "promoted":
+        intake.status, intake.why = "learnt", f"learnt by {event['version']}"
+    elif intake.status == "learnt":
+        return
+    elif outcome == "held":
+        intake.status, intake.why = "set_aside", f"held by run {event['run']}"
+    elif outcome == "rejected" and first:
+        intake.attempts += 1
+
+
+def fold(events: Iterable[Event]) -> Ledger:
+    """The ledger after `events`, which must be in order."""
+    ledger = Ledger()
+    for event in events:
+        ledger.apply(event)
+    return ledger
+
+
+def read_ledger(folder: Path) -> Ledger:
+    """The ledger of an `events/` folder; file names sort by time."""
+    return fold(parse_event(path.name, path.read_bytes()) for path in sorted(folder.glob("*.json")))
+
+
+def parse_event(name: str, content: bytes) -> Event:
+    """One event file; raises IntegrityError where it is none."""
+    try:
+        event = json.loads(content)
+        if event["schema"] <= EVENT_SCHEMA and event["kind"]:
+            return dict(event)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise IntegrityError(f"events/{name} is not an event of this format: restore it from Git's history")
+
+
+def event_path(kind: str, run: str, at: datetime | None = None) -> str:
+    """A new event's path; names sort by time."""
+    moment = at or datetime.now(UTC)
+    return f"events/{moment:%Y%m%dT%H%M%S}{moment.microsecond:06d}Z-{kind}-{run}.json"

@@ -1,0 +1,56 @@
+"""Where a line's places are: its Git remote, its DVC store, its landing and its place for checkpoints.
+
+They come from the deployment and never from what a clone holds: for a folder made by `retain init` from
+`.retain/line.json` in it (which Git ignores), for a Git URL from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cl_steps.errors import UsageError
+from cl_steps.workspace.context import write_json
+
+DEPLOYMENT = ".retain/line.json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model that is kept up to date, as this machine reaches it."""
+
+    git: str
+    store: str
+    work: str
+    landing: str
+
+    @property
+    def work_folder(self) -> Path | None:
+        """Where checkpoints go, if that is a folder here."""
+        return Path(self.work) if self.work else None
+
+    def save(self, folder: Path) -> None:
+        """Keep it as the deployment of the workspace in `folder`."""
+        write_json(folder / DEPLOYMENT, asdict(self))
+
+
+def resolve(workspace: str) -> Line:
+    """The line of a workspace folder or of a Git URL; raises UsageError where it is neither."""
+    folder = Path(workspace)
+    if (folder / DEPLOYMENT).is_file():
+        return Line(**json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8")))
+    if "://" not in workspace and not (folder / "HEAD").is_file():
+        raise UsageError(f"{workspace!r} is not a workspace: `retain init DIR` makes one")
+    store = os.environ.get("RETAIN_STORE_URL")
+    if not store:
+        raise UsageError("a workspace given by its Git URL needs RETAIN_STORE_URL, the URL of its DVC store")
+    return Line(workspace, store, os.environ.get("RETAIN_WORK", ""), os.environ.get("RETAIN_LANDING", ""))
+
+
+def local(folder: Path) -> Line:
+    """The line of a workspace that keeps everything under its own `.retain/`."""
+    here = folder.resolve()
+    own = here / ".retain"
+    return Line(str(own / "git"), str(own / "store"), str(own / "work"), str(here / "landing"))

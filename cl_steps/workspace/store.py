@@ -1,0 +1,226 @@
+"""DVC, in-process and in one place: what a workspace's big data is called, fetched, kept and checked by.
+
+Git-tracked `.dvc` files and `dvc.lock` are plain YAML and are read here without DVC; only moving bytes needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import chdir, contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cl_steps.errors import IntegrityError, Unavailable
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+Out = Mapping[str, Any]
+"""An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
+
+CONFIG = """[core]
+    remote = store
+    no_scm = {no_scm}
+    autostage = false
+    analytics = false
+    check_update = false
+[cache]
+    type = "reflink,copy"
+['remote "store"']
+    url = {url}
+    verify = true
+"""
+
+
+def read_lock(content: bytes | None) -> dict[str, Any]:
+    """The stages of a `dvc.lock`, by name."""
+    return dict((yaml.safe_load(content) or {}).get("stages") or {}) if content else {}
+
+
+def lock_outs(stages: Mapping[str, Any]) -> dict[str, Out]:
+    """Every output that a lock names, by path."""
+    return {out["path"]: out for stage in stages.values() for out in stage.get("outs", ())}
+
+
+def dvc_file(out: Out, path: str) -> bytes:
+    """The `.dvc` file that tracks the bytes of `out` under the name `path` (relative to the file)."""
+    facts = {key: out[key] for key in ("md5", "size", "nfiles") if key in out}
+    return yaml.safe_dump({"outs": [{**facts, "hash": "md5", "path": path}]}, sort_keys=False).encode()
+
+
+def read_dvc_file(content: bytes) -> Out:
+    """The one output of a `.dvc` file."""
+    return dict(yaml.safe_load(content)["outs"][0])
+
+
+def file_md5(path: Path) -> str:
+    """What DVC calls a file."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """What DVC calls a folder: the digest of the sorted list of its files and theirs."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [{"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
+    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def quiet_dvc(root: Path) -> None:
+    """Keep DVC to the workspace: no file of the machine's users, no telemetry."""
+    for name in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        os.environ[name] = str(root.resolve() / ".dvc" / "tmp" / name.lower())
+    os.environ["DVC_NO_ANALYTICS"] = "1"
+
+
+@contextmanager
+def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> Iterator[Repo]:
+    """DVC on the clone at `root`, whose own `.dvc/config` is replaced by the deployment's store, if one is given.
+
+    DVC takes paths and names of stages from the process's folder, which is `root` meanwhile.
+    """
+    quiet_dvc(root)
+    if store_url:
+        (root / ".dvc").mkdir(exist_ok=True)
+        (root / ".dvc" / "config").write_text(
+            CONFIG.format(url=store_url, no_scm=str(no_scm).lower()), encoding="utf-8"
+        )
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    with chdir(root), Repo(str(root)) as repo:
+        yield repo
+
+
+def pull(repo: Repo, targets: Iterable[str]) -> None:
+    """Fetch outputs by name, verified against their digests.
+
+    DVC's own `Repo.pull` reads every YAML file anew for every target; asked for objects it takes a tenth of the time.
+
+    Raises:
+        IntegrityError: an object is missing or is not what its name says.
+        Unavailable: the store cannot be reached.
+    """
+    outs = [_out(repo, target) for target in targets]
+    if not outs:
+        return
+    from dvc.exceptions import CheckoutError, DvcException
+    from dvc_objects.errors import ObjectFormatError
+
+    names = ", ".join(str(out) for out in outs)
+    try:
+        failed = repo.cloud.pull(_hashes(outs)).failed
+        if failed:
+            raise IntegrityError(f"{names}: {len(failed)} objects are missing from the store or are corrupt")
+        for out in outs:
+            out.checkout(force=True)
+    except (CheckoutError, ObjectFormatError, FileNotFoundError) as error:
+        raise IntegrityError(f"{names}: objects are missing from the store or are corrupt: {error}") from error
+    except (DvcException, OSError) as error:
+        raise Unavailable(f"{names} cannot be fetched from the store: {error}") from error
+
+
+def track(repo: Repo, targets: Iterable[str]) -> None:
+    """Make a `.dvc` file for each folder."""
+    repo.add(list(targets))
+
+
+def commit(repo: Repo, name: str) -> None:
+    """Write a stage's entry of `dvc.lock` from what lies on disk, and send its outputs to the store.
+
+    Raises:
+        Unavailable: the store cannot be reached.
+    """
+    from dvc.repo import lock_repo
+
+    with lock_repo(repo):
+        stage = repo.stage.load_one(name=name)
+        stage.save()
+        stage.commit(relink=False)
+        stage.dump(update_pipeline=False)
+    push(repo, [out for out in stage.outs if out.use_cache])
+
+
+def push(repo: Repo, outs: Iterable[Any]) -> None:
+    """Send DVC's outputs to the store; raises Unavailable."""
+    from dvc.exceptions import DvcException
+
+    try:
+        failed = repo.cloud.push(_hashes(outs)).failed
+    except (DvcException, OSError) as error:
+        raise Unavailable(f"the store cannot be written: {error}") from error
+    if failed:
+        raise Unavailable(f"the store did not take {len(failed)} objects: try again")
+
+
+def _hashes(outs: Iterable[Any]) -> set[Any]:
+    """DVC's names of all objects of those outputs; lists of folders that are not here yet are fetched."""
+    return {oid for out in outs for oids in out.get_used_objs().values() for oid in oids}
+
+
+def _out(repo: Repo, target: str) -> Any:
+    """DVC's output of that path."""
+    place = str(Path(repo.root_dir) / target)
+    found = next((out for out in repo.index.outs if out.fs_path == place), None)
+    if found is None or not found.hash_info:
+        raise IntegrityError(f"the workspace names no bytes for {target}: was its step run?")
+    return found
+
+
+def fetch(root: Path, store_url: str, folders: Mapping[str, str]) -> None:
+    """Fetch folders by their digests, with no workspace: name under `root` to md5; raises as `pull` does."""
+    root.mkdir(parents=True)
+    for name, md5 in folders.items():
+        (root / f"{name}.dvc").write_bytes(dvc_file({"md5": md5}, name))
+    with opened(root, store_url, no_scm=True) as repo:
+        pull(repo, folders)
+
+
+def missing(repo: Repo, outs: Iterable[Out]) -> list[str]:
+    """The paths of those outputs that the store does not hold whole."""
+    odb = repo.cloud.get_remote_odb("store")
+    return [str(out["path"]) for out in outs if not all(odb.exists(oid) for oid in _objects(odb, str(out["md5"])))]
+
+
+def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
+    """The files of a stored folder whose names match (as `fnmatch` does), without checking anything out.
+
+    Objects that the store no longer holds are left out.
+
+    Raises:
+        IntegrityError: an object is not what its name says.
+        Unavailable: the store cannot be reached.
+    """
+    odb, patterns = repo.cloud.get_remote_odb("store"), list(names)
+    listing = _object(odb, str(out["md5"]))
+    entries = json.loads(listing) if listing else []
+    wanted = {e["relpath"]: e["md5"] for e in entries if any(fnmatchcase(e["relpath"], p) for p in patterns)}
+    found = {name: _object(odb, oid) for name, oid in sorted(wanted.items())}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def _object(odb: Any, oid: str) -> bytes | None:
+    """An object's bytes, checked; None where the store has none."""
+    try:
+        content = bytes(odb.fs.cat_file(odb.oid_to_path(oid)))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unavailable(f"object {oid} cannot be fetched from the store: {error}") from error
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != oid.removesuffix(".dir"):
+        raise IntegrityError(f"object {oid} in the store is not what its name says: restore the store from a copy")
+    return content
+
+
+def _objects(odb: Any, oid: str) -> Iterator[str]:
+    yield oid
+    if oid.endswith(".dir") and odb.exists(oid):
+        listing = odb.fs.cat_file(odb.oid_to_path(oid))
+        yield from (entry["md5"] for entry in json.loads(listing))

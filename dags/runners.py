@@ -1,0 +1,172 @@
+"""How a step becomes an Airflow task: as a process on the worker's own machine.
+
+The DAG only orders what a `Runner` makes, so that where steps run is decided here and nowhere else. A step's exit code
+says what Airflow has to do:
+
+    0          done
+    4          stale: another run promoted first. The task is skipped, and close records the run as stale
+    2, 3, 5    parameters, data or a digest are wrong: failed at once, a retry would find the same
+    6, others  a remote is away, a crash, a kill: tried again
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from cl_steps.errors import IntegrityError, NoUsableData, RetainError, StaleRun, UsageError
+
+FINAL_CODES = tuple(error.exit_code for error in (UsageError, NoUsableData, IntegrityError))
+GRACE_SECONDS = 20.0
+MAX_LINE_CHARACTERS = 2000
+STEP_LOG = logging.getLogger("retain.step")
+
+PASSED = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
+    "PYTHONPATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT",
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR",
+    "RETAIN_STORE_URL", "RETAIN_WORK", "RETAIN_LANDING",
+)  # fmt: skip
+"""What a step's process sees of the worker's environment: no Airflow settings, no secrets but those a line names.
+
+`PYTHONDONTWRITEBYTECODE`, which many images set, is not among it: compiling the libraries anew costs a step 10 s.
+"""
+ALWAYS = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+class Runner(Protocol):
+    """Makes the tasks of one line's steps."""
+
+    def task(self, step: str, run: str, **options: Any) -> BaseOperator:
+        """The task that runs `step` of the run `run` (a template); `options` are any operator's."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalProcess:
+    """Steps as processes beside the worker: for one machine, and for the demo."""
+
+    workspace: str
+    settings: Mapping[str, str]
+    """Environment variables of the line."""
+    names: tuple[str, ...] = ()
+    """Names of further variables that the line's steps may see."""
+
+    def task(self, step: str, run: str, **options: Any) -> BaseOperator:
+        """A `ProcessOperator` for `retain step`."""
+        arguments = ("step", step, "--workspace", self.workspace, "--run", run)
+        return ProcessOperator(task_id=step, arguments=arguments, settings=self.settings, names=self.names, **options)
+
+
+class ProcessOperator(BaseOperator):  # type: ignore[misc]
+    """Runs `retain ARGUMENTS` as a process; what its exit code asks for is raised, its last line being the reason."""
+
+    template_fields = ("arguments",)
+
+    def __init__(
+        self, *, arguments: Sequence[str], settings: Mapping[str, str], names: Iterable[str] = (), **options: Any
+    ) -> None:
+        super().__init__(do_xcom_push=False, **options)
+        self.arguments = list(arguments)
+        self.settings = dict(settings)
+        self.names = tuple(names)
+        self._child: Child | None = None
+
+    def execute(self, context: Context) -> None:  # noqa: ARG002
+        """Run it to its end."""
+        self._child = Child(self.arguments, environment(os.environ, self.names, self.settings))
+        settle(*self._child.run())
+
+    def on_kill(self) -> None:
+        """Airflow wants the task to end: so must the process and what it started."""
+        if self._child:
+            self._child.end()
+
+
+class Child:
+    """A process in a group of its own that runs `retain ARGUMENTS`; its lines go to the task's log as they come."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [*program(), *arguments],
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def run(self) -> tuple[int, str]:
+        """Wait for its end; returns its exit code and its last line."""
+        last = ""
+        assert self._process.stdout is not None
+        try:
+            with self._process.stdout as lines:
+                for line in lines:
+                    STEP_LOG.info("%s", line.rstrip()[:MAX_LINE_CHARACTERS])
+                    last = line.rstrip()[:MAX_LINE_CHARACTERS] or last
+            return self._process.wait(), last
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Ask the whole group to end, and after a while make it."""
+        if self._process.poll() is not None:
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def program() -> list[str]:
+    """What a step's process runs: this Python and this package."""
+    return [sys.executable, "-m", "cl_steps"]
+
+
+def environment(source: Mapping[str, str], names: Iterable[str], settings: Mapping[str, str]) -> dict[str, str]:
+    """A step's environment: what it may see of `source`, and the line's own settings."""
+    return {name: source[name] for name in (*PASSED, *names) if name in source} | ALWAYS | dict(settings)
+
+
+def settle(code: int, reason: str) -> None:
+    """Raise for Airflow what the exit code of a step means; nothing for 0."""
+    if code == 0:
+        return
+    if code == StaleRun.exit_code:
+        raise AirflowSkipException(f"stale, and closed as such: {reason}")
+    if code in FINAL_CODES:
+        raise AirflowFailException(reason)
+    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    raise AirflowException(f"{cause}: {reason}")
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """The same for what a light task raises in Airflow's own process."""
+    try:
+        yield
+    except RetainError as error:
+        settle(error.exit_code, str(error))

@@ -1,0 +1,56 @@
+"""A tiny learner: a student and a teacher that start equal, new and replayed items of random latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from cl_steps.config import Compute, Lora, Update
+from cl_steps.continual.distillation import TEACHER, Distillation
+from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
+from cl_steps.diffusion.model import Denoiser, open_denoiser
+from tests.tiny import TARGET_MODULES, make_tiny_pipeline
+
+LORA = Lora(rank=2, alpha=4, target_modules=TARGET_MODULES)
+UPDATE = Update(
+    steps=12, batch_size=6, learning_rate=5e-2, base_learning_rate=1e-1, checkpoint_every=4, ema_decay=0.9, lora=LORA
+)
+MakeLearner = Callable[..., Learner]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base", "v_prediction")
+
+
+@pytest.fixture
+def denoiser(base: Path) -> Denoiser:
+    return open_denoiser(base, Compute(device="cpu", threads=1))
+
+
+def pool(seed: int, count: int, slices: tuple[str, ...] = ("a", "b")) -> Pool:
+    latents = torch.randn((count, 4, 8, 8), generator=torch.Generator().manual_seed(seed))
+    names = tuple(slices[place % len(slices)] for place in range(count))
+    return Pool(latents, tuple(f"{name} {place}" for place, name in enumerate(names)), names)
+
+
+@pytest.fixture
+def make_learner(base: Path) -> MakeLearner:
+    """A new denoiser with student and teacher, and a learner on it; keywords replace those of `UPDATE`."""
+
+    def make(
+        num_replay: int = 9, seed: int = 0, distils: bool = True, precision: Precision = "float32", **changes: object
+    ) -> Learner:
+        denoiser = open_denoiser(base, Compute(device="cpu", threads=1, precision=precision))
+        for name in (TEACHER, STUDENT):
+            denoiser.adapters.add_fresh(name, LORA, seed=0)
+        update = UPDATE.model_copy(update=changes)
+        penalties = (Distillation(update.distillation_weight),) if distils else ()
+        return Learner(denoiser, Pools(pool(1, 11), pool(2, num_replay)), update, seed=seed, penalties=penalties)
+
+    return make

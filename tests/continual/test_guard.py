@@ -1,0 +1,103 @@
+"""The guard: paired figures by hand, backing off, and what it keeps over a checkpoint."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cl_steps.continual.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
+from cl_steps.continual.learner import STUDENT, Learner
+from tests.continual.conftest import MakeLearner, pool
+
+
+def guard_of(learner: Learner) -> Guard:
+    old, new = (Bank.of(pool(seed, 8), 0, learner.denoiser.num_timesteps) for seed in (5, 6))
+    return Guard.before(learner, old, new)
+
+
+def test_compare_is_the_paired_formula() -> None:
+    teacher = torch.tensor([1.0, 2.0, 3.0, 10.0], dtype=torch.float64)
+    rise = torch.tensor([0.1, 0.3, 0.2, 5.0], dtype=torch.float64)
+    rows = compare(("a", "a", "a", "b"), teacher + rise, teacher)
+    assert rows["a"]["rise"] == pytest.approx(0.1)
+    assert rows["a"]["rise_lower"] == pytest.approx((0.2 - 1.645 * 0.1 / math.sqrt(3)) / 2)
+    assert rows["b"] == pytest.approx({"images": 1, "teacher": 10, "candidate": 15, "rise": 0.5, "rise_lower": 0})
+
+
+def test_a_bank_is_balanced_fixed_and_limited() -> None:
+    many = pool(0, 3 * MAX_PER_SLICE, ("a", "a", "b"))
+    bank = Bank.of(many, 0, 1000)
+    assert bank.pool.slices.count("a") == bank.pool.slices.count("b") == MAX_PER_SLICE
+    assert torch.equal(bank.t, Bank.of(many, 0, 1000).t)
+    quarters = (bank.t.view(-1, DRAWS) // 250).sort(dim=1).values
+    assert torch.equal(quarters, torch.arange(DRAWS).expand_as(quarters))
+
+
+def test_the_unit_is_the_image(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    bank = Bank.of(pool(5, 3), 0, learner.denoiser.num_timesteps)
+    measured = bank.measure(learner.denoiser, STUDENT)
+    for image in range(3):
+        rows = slice(image * DRAWS, (image + 1) * DRAWS)
+        latents = bank.pool.latents[image : image + 1].expand(DRAWS, -1, -1, -1)
+        texts = [bank.pool.texts[image]] * DRAWS
+        errors = learner.denoiser.errors(latents, bank.noise[rows], bank.t[rows], texts, STUDENT)
+        assert float(measured[image]) == pytest.approx(float(errors.mean()), rel=1e-5)
+
+
+def test_before_training_nothing_has_risen(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    guard = guard_of(learner)
+    guard.look(learner)
+    assert guard.readings[0].worst()[1:] == (0.0, 0.0)
+
+
+def test_within_the_budget_the_last_average_is_promoted(make_learner: MakeLearner) -> None:
+    learner = make_learner(probe_budget=99.0)
+    guard = guard_of(learner)
+    for _ in range(4):
+        learner.advance()
+    guard.look(learner)
+    probe = guard.settle(learner, may_back_off=True)
+    assert (probe["backed_off"], probe["kept_step"]) == (False, 4)
+    assert all(torch.equal(a, b) for a, b in zip(learner.parameters, learner.average, strict=True))
+
+
+@pytest.mark.parametrize("may_back_off", [True, False])
+def test_beyond_the_budget_it_goes_back_to_the_last_look_within(make_learner: MakeLearner, may_back_off: bool) -> None:
+    learner = make_learner(num_replay=0, distils=False, steps=60, probe_budget=1e-6)
+    guard = guard_of(learner)
+    learner.advance()
+    guard.budget = 99.0
+    guard.look(learner)
+    kept = [weight.clone() for weight in learner.average]
+    guard.budget = -99.0
+    for _ in range(5):
+        learner.advance()
+    guard.look(learner)
+    probe = guard.settle(learner, may_back_off)
+    expected = kept if may_back_off else learner.average
+    assert (probe["backed_off"], probe["kept_step"]) == ((True, 1) if may_back_off else (False, 6))
+    assert probe["last"]["beyond_budget"] is True
+    assert all(torch.equal(a, b) for a, b in zip(learner.parameters, expected, strict=True))
+
+
+def test_its_memory_survives_a_checkpoint(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    guard, other = guard_of(learner), guard_of(make_learner())
+    learner.advance()
+    guard.look(learner)
+    other.restore(*guard.state())
+    assert (other.kept_step, other.readings) == (guard.kept_step, guard.readings)
+    assert all(torch.equal(a, b) for a, b in zip(other.kept, guard.kept, strict=True))
+
+
+def test_without_probes_it_says_nothing(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    empty = Bank.of(pool(0, 0), 0, 1000)
+    guard = Guard.before(learner, empty, empty)
+    guard.look(learner)
+    probe = guard.settle(learner, may_back_off=True)
+    assert (probe["old"], probe["new"], probe["backed_off"]) == ({}, {}, False)

@@ -1,0 +1,195 @@
+"""The learner: the loss by hand, the closed forms of averaging and of the rate, resuming bit for bit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cl_steps.config import Update
+from cl_steps.continual.distillation import TEACHER
+from cl_steps.continual.learner import MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
+from cl_steps.diffusion.model import Denoiser
+from cl_steps.errors import UsageError
+from tests.continual.conftest import UPDATE, MakeLearner
+
+
+def snapshot(learner: Learner) -> dict[str, Tensor]:
+    return {
+        f"{kind}.{n}": w.detach().clone()
+        for kind in ("parameters", "average")
+        for n, w in enumerate(getattr(learner, kind))
+    }
+
+
+def assert_bit_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def test_each_half_is_normalised_by_its_own_count(make_learner: MakeLearner) -> None:
+    learner = make_learner(batch_size=7, caption_dropout=0.0, distils=False)
+    plan = learner.planner.plan(0)
+    by_hand = []
+    for pool, places, rows in ((learner.new, plan.new, slice(0, 4)), (learner.replay, plan.replay, slice(4, 7))):
+        texts = [pool.texts[place] for place in places.tolist()]
+        errors = learner.denoiser.errors(pool.latents[places], plan.noise[rows], plan.t[rows], texts, STUDENT)
+        by_hand.append(errors.sum() / len(texts))
+    torch.testing.assert_close(learner.terms(plan).detach(), torch.stack(by_hand), atol=1e-5, rtol=1e-5)
+
+
+def test_dropped_captions_become_the_empty_prompt(make_learner: MakeLearner) -> None:
+    learner = make_learner(caption_dropout=0.5, distils=False)
+    plan = next(
+        plan for plan in map(learner.planner.plan, range(99)) if plan.dropped[:3].tolist() == [True, False, True]
+    )
+    texts = ["", learner.new.texts[int(plan.new[1])], ""]
+    errors = learner.denoiser.errors(learner.new.latents[plan.new], plan.noise[:3], plan.t[:3], texts, STUDENT)
+    torch.testing.assert_close(learner.terms(plan)[0].detach(), errors.mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_average_is_the_closed_form(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    expected = [weight.detach().clone().double() for weight in learner.parameters]
+    for step in range(6):
+        learner.advance()
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = [
+            decay * old + (1 - decay) * new.detach() for old, new in zip(expected, learner.parameters, strict=True)
+        ]
+    for average, value in zip(learner.average, expected, strict=True):
+        torch.testing.assert_close(average.double(), value, atol=1e-6, rtol=1e-5)
+    assert [average_decay(step, 0.5) for step in (0, 8, 10**6)] == [0.1, 0.5, 0.5]
+
+
+def test_the_rate_warms_up_and_follows_a_cosine() -> None:
+    update = Update(steps=100, warmup_share=0.1, learning_rate=1.0, base_learning_rate=2.0)
+    assert [learning_rate(step, update) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert learning_rate(55, update) == pytest.approx(0.5)
+    assert learning_rate(99, update) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+def test_within_averaged_the_student_is_its_average(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    for _ in range(3):
+        learner.advance()
+    before = snapshot(learner)
+    with learner.averaged():
+        assert all(torch.equal(a, b) for a, b in zip(learner.parameters, learner.average, strict=True))
+    assert_bit_equal(before, snapshot(learner))
+
+
+@pytest.mark.parametrize("stop", [1, 5, 11])
+def test_resumed_equals_uninterrupted_bit_for_bit(make_learner: MakeLearner, stop: int) -> None:
+    whole, first, second = make_learner(), make_learner(), make_learner()
+    for _ in range(12):
+        whole.advance()
+    for _ in range(stop):
+        first.advance()
+    torch.manual_seed(7)
+    second.restore(first.step, first.state())
+    for _ in range(12 - stop):
+        second.advance()
+    assert_bit_equal(snapshot(whole), snapshot(second))
+    assert_bit_equal(whole.state(), second.state())
+    assert whole.tail_means() == second.tail_means()
+
+
+def test_another_seed_is_another_run(make_learner: MakeLearner) -> None:
+    one, other = make_learner(seed=0), make_learner(seed=1)
+    for learner in (one, other):
+        learner.advance()
+        learner.advance()
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters, other.parameters, strict=True))
+
+
+def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(make_learner: MakeLearner) -> None:
+    learner = make_learner(steps=40)
+    unet = learner.denoiser.pipeline.unet
+    frozen = {key: value.clone() for key, value in unet.state_dict().items()}
+    teacher = [weight.clone() for weight in learner.denoiser.adapters.weights(TEACHER).values()]
+    before = learner.terms(learner.planner.plan(0)).detach()
+    for _ in range(40):
+        learner.advance()
+    after = learner.terms(learner.planner.plan(0)).detach()
+    assert after[0] < before[0]
+    assert_bit_equal(frozen, unet.state_dict())
+    weights = learner.denoiser.adapters.weights(TEACHER).values()
+    assert all(torch.equal(a, b) for a, b in zip(teacher, weights, strict=True))
+
+
+def test_distillation_holds_the_student_near_the_teacher(make_learner: MakeLearner) -> None:
+    distances = []
+    for weight in (0.0, 30.0):
+        learner = make_learner(steps=20, distillation_weight=weight)
+        for _ in range(20):
+            learner.advance()
+        distances.append(float(learner.terms(learner.planner.plan(0))[2].detach()))
+    assert distances[1] < 0.5 * distances[0]
+
+
+def test_without_replay_nothing_asks_the_teacher(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(num_replay=0, distils=False)
+    asked: list[str | None] = []
+    own = Denoiser.predict
+
+    def predict(self: Denoiser, x_t: Tensor, t: Tensor, embeddings: Tensor, adapter: str | None = STUDENT) -> Tensor:
+        asked.append(adapter)
+        return own(self, x_t, t, embeddings, adapter)
+
+    monkeypatch.setattr(Denoiser, "predict", predict)
+    learner.advance()
+    assert asked == [STUDENT]
+    assert learner.planner.plan(0).new.numel() == UPDATE.batch_size
+
+
+def test_clipping_bounds_the_gradient(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(clip_norm=1e-3)
+    norms = []
+    own = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW) -> None:
+        gradients = [weight.grad.flatten() for weight in learner.parameters if weight.grad is not None]
+        norms.append(float(torch.cat(gradients).norm()))
+        own(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    learner.advance()
+    assert norms == pytest.approx([1e-3], rel=1e-3)
+
+
+def test_a_run_that_blows_up_says_what_to_do(make_learner: MakeLearner) -> None:
+    learner = make_learner()
+    learner.new.latents.fill_(math.inf)
+    with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
+        learner.advance()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_takes_nearly_the_same_steps(make_learner: MakeLearner, precision: str) -> None:
+    full, half = make_learner(), make_learner(precision=precision)
+    start = torch.cat([weight.detach().flatten() for weight in full.parameters])
+    moves = []
+    for learner in (full, half):
+        for _ in range(4):
+            learner.advance()
+        moves.append(torch.cat([weight.detach().flatten() for weight in learner.parameters]) - start)
+    assert torch.cosine_similarity(*moves, dim=0) > 0.9
+
+
+def test_float16_skips_a_step_that_overflows_and_gives_up_after_many(make_learner: MakeLearner) -> None:
+    learner = make_learner(precision="float16")
+    good = learner.new.latents.clone()
+    learner.new.latents.fill_(math.inf)
+    before = snapshot(learner)
+    learner.advance()
+    assert_bit_equal(before, snapshot(learner))
+    learner.new.latents.copy_(good)
+    learner.advance()
+    assert not torch.equal(before["parameters.1"], snapshot(learner)["parameters.1"])
+    learner.new.latents.fill_(math.inf)
+    learner._skipped = MAX_SKIPPED
+    with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
+        learner.advance()

@@ -1,0 +1,109 @@
+"""Whole DAG runs of a tiny line, in Airflow itself: every way in which they end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import pytest
+
+from cl_steps.commands.status import run_events
+from cl_steps.workspace.branch import read_run
+from cl_steps.workspace.ledger import Event
+from cl_steps.workspace.line import Line
+from dags.play import Player
+from tests.dags.conftest import WORKSPACE
+
+# Airflow's own: it builds on deprecated parts of its libraries and leaves sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("default")
+DAYS = count(1)
+LEARN = {"ingest": "ok", "drift": "drifted"}
+ALL = ("ingest", "drift", "update", "evaluate", "gate", "promote", "close")
+
+
+def states(player: Player, moment: datetime) -> dict[str, str]:
+    """Task to state of the DAG run of a moment."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        run = session.scalars(select(DagRun).where(DagRun.logical_date == moment)).one()
+        return {task.task_id: str(task.state) for task in run.get_task_instances(session=session)}
+
+
+def played(player: Player, line: Line, kind: str = "scheduled", **form: Any) -> tuple[bool, Event, dict[str, str]]:
+    moment = datetime(2026, 2, next(DAYS), tzinfo=UTC)
+    well = player.play(kind, moment, form)
+    return well, run_events(line)[player.identity(kind, moment)], states(player, moment)
+
+
+def called() -> tuple[str, ...]:
+    return tuple(line.split()[0] for line in (WORKSPACE / "calls.txt").read_text().splitlines())
+
+
+def test_quiet_ends_without_an_update(player: Player, scenario: Any) -> None:
+    well, event, found = played(player, scenario(ingest="ok", drift="quiet"))
+    assert (well, event["outcome"], event["trigger"]["kind"]) == (True, "no_update", "schedule")
+    assert called() == ("ingest", "drift", "close")
+    assert {found[name] for name in ("update", "evaluate", "gate", "after_gate", "promote")} == {"skipped"}
+    assert found["report"] == "success"
+
+
+def test_a_better_candidate_is_promoted(player: Player, scenario: Any) -> None:
+    form = {"force": True, "method": "replay", "reason": "to see"}
+    well, event, _ = played(player, scenario(**LEARN, gate="promote"), "manual", **form)
+    assert (well, event["outcome"], called()) == (True, "promoted", ALL)
+    assert event["trigger"] == {
+        "kind": "manual",
+        "by": "",
+        "reason": "to see",
+        "force": True,
+        "set": {"update.method": "replay"},
+    }
+
+
+def test_a_stale_run_is_closed_as_stale(player: Player, scenario: Any) -> None:
+    well, event, found = played(player, scenario(**LEARN, gate="promote", promote={"codes": [4]}))
+    assert (well, event["outcome"]) == (True, "stale")
+    assert (found["promote"], found["report"]) == ("skipped", "success")
+
+
+def test_a_step_that_fails_is_red_and_closed(player: Player, scenario: Any) -> None:
+    line = scenario(**LEARN, update={"codes": [2]}, gate="promote")
+    moment = datetime(2026, 2, next(DAYS), tzinfo=UTC)
+    assert not player.play("scheduled", moment, {})
+    run = player.identity("scheduled", moment)
+    found = states(player, moment)
+    assert (found["update"], found["promote"], found["close"]) == ("failed", "upstream_failed", "success")
+    assert run_events(line)[run]["outcome"] == "failed"
+    assert called().count("update") == 1
+    tip = read_run(line, run).tip
+    # Ops mend it and clear the run: the same branch goes on.
+    assert player.play("scheduled", moment, {})
+    assert run_events(line)[run]["outcome"] == "promoted"
+    assert read_run(line, run).tip != tip
+    assert {line.split()[1] for line in (WORKSPACE / "calls.txt").read_text().splitlines()} == {run}
+
+
+def test_what_may_pass_is_tried_again_and_a_worse_candidate_rejected(player: Player, scenario: Any) -> None:
+    well, event, found = played(player, scenario(**LEARN, update={"codes": [6, -9]}, gate="reject"))
+    assert (well, event["outcome"], called().count("update")) == (True, "rejected", 3)
+    assert (found["update"], found["promote"]) == ("success", "skipped")
+
+
+def test_a_wrong_form_fails_at_once_and_leaves_no_run(player: Player, scenario: Any) -> None:
+    line = scenario()
+    moment = datetime(2026, 2, next(DAYS), tzinfo=UTC)
+    assert not player.play("manual", moment, {"force": True})
+    assert run_events(line) == {}
+    assert states(player, moment)["open"] == "failed"
+    assert not (WORKSPACE / "calls.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["scheduled", "manual"])
+def test_a_run_keeps_its_identity(player: Player, kind: str) -> None:
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    assert player.identity(kind, moment) == player.identity(kind, moment)
+    assert player.identity(kind, moment).startswith("2026-03-01-")

@@ -1,0 +1,26 @@
+"""A tiny random pipeline for all tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cl_steps.config import Compute, Lora
+from cl_steps.diffusion.model import Denoiser, open_denoiser
+from tests.tiny import TARGET_MODULES, make_tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture
+def denoiser(base: Path) -> Denoiser:
+    return open_denoiser(base, Compute(device="cpu", threads=1))
+
+
+@pytest.fixture
+def lora() -> Lora:
+    return Lora(rank=2, alpha=6, target_modules=TARGET_MODULES)

@@ -1,0 +1,163 @@
+"""The denoiser: formulas against diffusers, independence of the batch, refusal of what is no pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from PIL import Image
+
+from cl_steps.config import Compute, Lora, Serving
+from cl_steps.diffusion.loading import choose_device, load_pipeline
+from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.errors import UsageError
+from tests.tiny import Prediction, disturb, make_tiny_pipeline
+
+SERVING = Serving(num_inference_steps=3, guidance_scale=2.0, negative_prompt="z")
+
+
+def pictures(count: int) -> list[Image.Image]:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    return [Image.fromarray(rows) for rows in pixels]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_noising_and_targets_are_those_of_diffusers(tmp_path: Path, prediction: Prediction) -> None:
+    denoiser = open_denoiser(make_tiny_pipeline(tmp_path / "base", prediction), Compute(device="cpu", threads=1))
+    reference = DDPMScheduler.from_config(denoiser.pipeline.scheduler.config)
+    random = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn((5, 4, 8, 8), generator=random) for _ in range(2))
+    t = torch.tensor([0, 1, 400, 998, 999])
+    torch.testing.assert_close(denoiser.add_noise(x0, noise, t), reference.add_noise(x0, noise, t))
+    expected = {"epsilon": noise, "sample": x0, "v_prediction": reference.get_velocity(x0, noise, t)}
+    torch.testing.assert_close(denoiser.target(x0, noise, t), expected[prediction])
+    assert denoiser.num_timesteps == 1000
+
+
+def test_sizes(denoiser: Denoiser) -> None:
+    assert denoiser.size == (16, 16)
+    assert denoiser.latent_shape == tuple(denoiser.encode_images(pictures(1)).shape[1:]) == (4, 8, 8)
+    assert denoiser.encode_images([]).shape == (0, 4, 8, 8)
+
+
+def test_latents_are_scaled_posterior_means_and_independent_of_the_batch(denoiser: Denoiser) -> None:
+    images = pictures(3)
+    latents = denoiser.encode_images(images)
+    assert torch.equal(latents[1:2], denoiser.encode_images(images[1:2]))
+    pixels = torch.tensor(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        means = denoiser.pipeline.vae.encode(pixels).latent_dist.mean
+    torch.testing.assert_close(latents, means * denoiser.pipeline.vae.config.scaling_factor, atol=1e-5, rtol=1e-4)
+
+
+def test_embeddings_are_those_of_the_pipeline_and_kept(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a b", "", "a b", "a caption with far too many letters"]
+    ours = denoiser.encode_prompts(texts)
+    theirs = denoiser.pipeline.encode_prompt(texts, torch.device("cpu"), 1, False)[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(ours[0], ours[2])
+    monkeypatch.setattr(denoiser.pipeline, "text_encoder", None)
+    assert torch.equal(denoiser.encode_prompts(texts), ours)
+
+
+def test_a_sample_depends_on_its_prompt_and_seed_only(denoiser: Denoiser, lora: Lora) -> None:
+    denoiser.adapters.add_fresh("default", lora, seed=0)
+    disturb(denoiser, "default")
+    prompts, seeds = ["a", "b", "c", "a", "a"], [1, 2, 3, 1, 9]
+    whole = [np.asarray(image, np.int16) for image in denoiser.sample(prompts, seeds, SERVING, "default")]
+    torch.manual_seed(123)
+    parts = denoiser.sample(prompts[::-1], seeds[::-1], SERVING, "default", batch_size=2)[::-1]
+    for one, other in zip(whole, parts, strict=True):
+        assert np.abs(one - np.asarray(other, np.int16)).max() <= 1
+    assert np.abs(whole[0] - whole[3]).max() <= 1
+    assert np.abs(whole[0] - whole[4]).max() > 10
+    base = denoiser.sample(prompts[:1], seeds[:1], SERVING, None)
+    assert np.abs(whole[0] - np.asarray(base[0], np.int16)).max() > 1
+
+
+def test_sampling_and_predicting_leave_the_global_random_state_alone(denoiser: Denoiser, lora: Lora) -> None:
+    before = torch.get_rng_state()
+    denoiser.adapters.add_fresh("default", lora, seed=0)
+    denoiser.sample(["a"], [0], SERVING)
+    denoiser.errors(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), torch.tensor([3]), ["a"], "default")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_serving_size_is_used(denoiser: Denoiser) -> None:
+    serving = Serving(num_inference_steps=1, guidance_scale=1.0, width=32, height=24)
+    assert denoiser.sample(["a"], [0], serving, None)[0].size == (32, 24)
+
+
+def test_errors_are_each_items_own_mean_square(denoiser: Denoiser) -> None:
+    random = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn((5, 4, 8, 8), generator=random) for _ in range(2))
+    t, texts = torch.tensor([0, 100, 400, 700, 999]), ["a", "b", "", "c", "a"]
+    errors = denoiser.errors(x0, noise, t, texts, None, batch_size=2)
+    for row in range(5):
+        one = slice(row, row + 1)
+        x_t = denoiser.add_noise(x0[one], noise[one], t[one])
+        with torch.no_grad():
+            output = denoiser.pipeline.unet(x_t, t[one], denoiser.encode_prompts(texts[one])).sample
+        torch.testing.assert_close(errors[row], (output - noise[one]).square().mean(), atol=1e-6, rtol=1e-5)
+
+
+def test_half_precision_is_near(base: Path, denoiser: Denoiser) -> None:
+    half = open_denoiser(base, Compute(device="cpu", precision="bfloat16", threads=1))
+    x = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    arguments = (x, torch.zeros_like(x), torch.tensor([3, 700]), ["a", "b"], None)
+    assert half.pipeline.unet.dtype == torch.float32
+    torch.testing.assert_close(half.errors(*arguments), denoiser.errors(*arguments), atol=0.05, rtol=0.05)
+    assert half.sample(["a"], [0], SERVING, None)[0].size == (16, 16)
+
+
+def change_index(base: Path, folder: Path, key: str, value: object) -> Path:
+    shutil.copytree(base, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {key: value}))
+    return folder
+
+
+def test_other_families_and_foreign_code_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'FluxPipeline', and only a StableDiffusionPipeline"):
+        load_pipeline(change_index(base, tmp_path / "flux", "_class_name", "FluxPipeline"))
+    with pytest.raises(UsageError, match="takes its 'unet' from 'my_code'"):
+        load_pipeline(change_index(base, tmp_path / "code", "unet", ["my_code", "Net"]))
+    with pytest.raises(UsageError, match="takes its 'extra' from 'os'"):
+        load_pipeline(change_index(base, tmp_path / "more", "extra", ["os", "system"]))
+
+
+def test_what_is_no_pipeline_is_refused_in_one_sentence(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no diffusers pipeline"):
+        load_pipeline(tmp_path)
+    with pytest.raises(UsageError, match="neither a folder nor a Hugging Face id"):
+        load_pipeline(tmp_path / "absent")
+    shutil.copytree(base, tmp_path / "torn")
+    (tmp_path / "torn/unet/diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UsageError, match="no complete diffusers pipeline"):
+        load_pipeline(tmp_path / "torn")
+
+
+def test_pickled_weights_are_refused(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "pickled")
+    (tmp_path / "pickled/unet/diffusion_pytorch_model.safetensors").rename(
+        tmp_path / "pickled/unet/diffusion_pytorch_model.bin"
+    )
+    with pytest.raises(UsageError, match="no complete diffusers pipeline"):
+        load_pipeline(tmp_path / "pickled")
+
+
+def test_a_folder_of_the_fp16_variant_loads(base: Path, tmp_path: Path, denoiser: Denoiser) -> None:
+    denoiser.pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    assert load_pipeline(tmp_path / "half").unet.dtype == torch.float32
+
+
+def test_asking_for_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(Compute(device="auto", threads=1)).type == "cpu"
+    with pytest.raises(UsageError, match="set it to auto or cpu"):
+        choose_device(Compute(device="cuda", threads=1))

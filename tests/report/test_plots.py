@@ -1,0 +1,116 @@
+"""The plots: what is in them, in which colours, and that labels stay labels."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from fabricate import CHALK, NEON, OLD, RUNS, gate_check, report
+
+from cl_steps.report.histograms import histograms_plot, panels
+from cl_steps.report.plots import drift_plot, forgetting_plot, gate_plot, measured, short, spread
+from cl_steps.report.story import Night, Story
+
+
+def words(svg: object) -> set[str]:
+    """The texts of a plot."""
+    root = ElementTree.fromstring(str(svg))  # noqa: S314 - our own
+    return {"".join(element.itertext()).strip() for element in root.iter("text")}
+
+
+def gate_night(*checks: dict[str, object]) -> Night:
+    """A night whose gate made these checks."""
+    return Night({"run": "2026-11-09-x"}, {"gate": report("r", "gate", "promote", "", {"checks": list(checks)})})
+
+
+def test_drift_names_the_slices_and_their_aucs(story: Story) -> None:
+    found = words(drift_plot(story.nights[3]))
+    assert {"black-ink · pictures", "black-ink · captions, agreement", "0.93 · p < 0.0001"} <= found
+
+
+def test_forgetting_names_slices_and_versions(story: Story) -> None:
+    assert {*OLD, NEON, CHALK, "v1", "v2", "v3", "night 5"} <= words(forgetting_plot(story))
+
+
+def test_scores_are_relative_to_the_anchor_and_new_slices_begin_where_they_were_learnt(story: Story) -> None:
+    first, second, third, rejected = measured(story)
+    assert (first.label, set(first.values)) == ("v1", set(OLD))
+    assert first.values["black-ink"]["loss"] == 0
+    assert second.values["black-ink"]["loss"] == pytest.approx(0.008)
+    assert second.values[NEON] == {"fidelity": 0.87, "loss": 0}
+    assert (third.kept, rejected.kept) == (True, False)
+    assert rejected.values["black-ink"]["loss"] == pytest.approx(0.166)
+
+
+def test_the_gate_names_every_check(story: Story) -> None:
+    found = words(gate_plot(story.nights[2]))
+    assert {"black-ink · loss", "neon-ink · fidelity since its anchor", f"{CHALK} · fidelity", "asked for"} <= found
+
+
+@pytest.mark.parametrize(("estimate", "colour"), [(0.0, "good"), (0.5, "bad"), (0.05, "warn")])
+def test_the_gates_colour_is_the_verdict(estimate: float, colour: str) -> None:
+    svg = str(gate_plot(gate_night(gate_check("ink", "loss", estimate, 0.02, 0.05))))
+    line_colours = {c for c in ("good", "warn", "bad") if f"stroke: var(--{c})" in svg}
+    assert line_colours == {colour}
+
+
+def test_unknown_bounds_are_drawn_and_do_not_fail() -> None:
+    check = gate_check("ink", "loss", 0.0, 0.01, 0.05) | {"estimate": None, "lower": None, "upper": None}
+    assert "ink · loss" in words(gate_plot(gate_night(check)))
+
+
+def test_a_plot_is_the_same_bytes_each_time_and_takes_its_colours_from_the_page(story: Story) -> None:
+    night = story.nights[2]
+    for plot in (drift_plot, gate_plot, histograms_plot):
+        once = str(plot(night))
+        assert once == str(plot(night))
+        assert "var(--ink)" in once
+        assert "#0000" not in once
+
+
+def test_hostile_labels_stay_labels() -> None:
+    name = "<script>$\\frac$</script>\u202e名前"
+    svg = gate_plot(gate_night(gate_check(name, "loss", 0.0, 0.01, 0.05)))
+    assert any("<script>$\\frac$" in word for word in words(svg))
+    assert "<script" not in str(svg)
+
+
+def test_nothing_measured_is_no_plot() -> None:
+    night = Night({"run": "r"})
+    assert drift_plot(night) is gate_plot(night) is histograms_plot(night) is None
+    assert forgetting_plot(Story("line", "v1", (), (night,))) is None
+
+
+def test_histograms_show_what_moved_most_first(story: Story) -> None:
+    moved = [panel.moved for panel in panels(story.nights[3])]
+    assert max(moved) > 0.5
+    assert panels(story.nights[0]) == []
+    assert "black-ink · specificity" in words(histograms_plot(story.nights[3]))
+
+
+def test_broken_series_are_no_plot(story: Story) -> None:
+    night = story.nights[3]
+    for content in (b"{", b"[]", b'{"slices": {"a": {"b": {"edges": [0], "reference": 1, "batch": "x"}}}}'):
+        broken = replace(night, pictures=replace(night.pictures, drift={"plots.json": content}))
+        assert histograms_plot(broken) is None
+
+
+def test_spread_keeps_order_and_gaps_and_moves_as_little_as_possible() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        places = sorted(rng.random(4).tolist())
+        found = spread(places, 0.2)
+        assert all(b - a >= 0.2 - 1e-9 for a, b in itertools.pairwise(found))
+        cost = sum((a - b) ** 2 for a, b in zip(places, found, strict=True))
+        for _ in range(200):  # no feasible neighbour is cheaper
+            other = np.array(found) + rng.normal(0, 0.02, 4)
+            if np.all(np.diff(other) >= 0.2):
+                assert ((other - places) ** 2).sum() >= cost - 1e-9
+
+
+def test_long_names_are_cut() -> None:
+    assert short("a" * 40) == "a" * 25 + "…"
+    assert RUNS[0] == short(RUNS[0])

@@ -1,0 +1,84 @@
+"""A small workspace whose state is a few bytes, and stages that write a few: fast, and all of Git and DVC real."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cl_steps.config import RunSpec
+from cl_steps.pipeline import STAGES, STATE, Step
+from cl_steps.workspace.branch import open_run
+from cl_steps.workspace.context import Context, StepReport, write_json
+from cl_steps.workspace.create import lay_out, publish, store_state
+from cl_steps.workspace.execute import run_stage
+from cl_steps.workspace.line import Line, local
+
+ROOT = Path(__file__).parents[2]
+SLICES = {"old": {"loss": {"champion": 1.0, "candidate": 1.0, "anchor": 1.0}}}
+
+
+def make_workspace(folder: Path) -> Line:
+    """A published workspace at v1."""
+    folder.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "run.yaml").write_text(yaml.safe_dump(RunSpec().model_dump()), encoding="utf-8")
+    lay_out(folder)
+    for name in STATE:
+        (folder / "state" / name).mkdir(parents=True)
+        (folder / "state" / name / "bytes").write_text(name, encoding="utf-8")
+    digests = store_state(folder)
+    champion = {"version": "v1", "seed_plan": 1, "slices": ["old"], "anchors": {"old": "v1"}}
+    write_json(folder / "state/champion.json", champion)
+    write_json(folder / "versions/v0001.json", {"version": "v1", "digests": {"state": digests}, "slices": {"old": {}}})
+    line = local(folder)
+    publish(folder, line)
+    return line
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return make_workspace(tmp_path / "line")
+
+
+def fake_stage(step: Step, verdict: str | None, assets: int = 20) -> Callable[[Context], StepReport]:
+    """A stage that writes the run's id into each of its outputs and gives `verdict`."""
+
+    def function(context: Context) -> StepReport:
+        for name in step.writes:
+            if name.startswith("tonight/"):
+                (context.fresh(name) / "bytes").write_text(f"{name} {context.run.id}", encoding="utf-8")
+            else:
+                (context.root / name).write_text("<testsuites/>", encoding="utf-8")
+        return StepReport(verdict, f"{step.name} says {verdict}", _figures(context, step.name, assets))
+
+    return function
+
+
+def play(line: Line, run: str, verdicts: dict[str, str | None], **spec: object) -> None:
+    """Open a run and run its stages with those verdicts."""
+    open_run(line, RunSpec(id=run, **spec))
+    for step in STAGES:
+        if step.name in verdicts:
+            run_stage(line, run, step, fake_stage(step, verdicts[step.name]))
+
+
+GOOD: dict[str, str | None] = {
+    "ingest": "ok",
+    "drift": "drifted",
+    "update": None,
+    "evaluate": None,
+    "gate": "promote",
+}
+
+
+def _figures(context: Context, step: str, assets: int) -> dict[str, object]:
+    if step == "ingest":
+        members = [context.run.id] if not context.run.batch else [context.run.batch]
+        batch = {"runs": members, "assets": assets, "slices": {"old": {"train": assets}}, "digest": "d" * 64}
+        return {"intake": {"assets": assets, "slices": {"old": assets}}, "quarantined": 0, "batch": batch}
+    return {"slices": SLICES} if step == "evaluate" else {}

@@ -1,0 +1,181 @@
+"""A run through the real Git and DVC: stages stored once, repeated for nothing, closed and promoted once."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import cl_steps.promote
+from cl_steps import close, promote
+from cl_steps.config import RunSpec
+from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
+from cl_steps.pipeline import INGEST, UPDATE
+from cl_steps.workspace.branch import open_run, read_run
+from cl_steps.workspace.context import Context, StepReport
+from cl_steps.workspace.execute import run_stage
+from cl_steps.workspace.git import text
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.store import lock_outs
+from tests.workspace.conftest import GOOD, fake_stage, play
+
+
+@pytest.fixture(autouse=True)
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake figures give no verdict of their own: take the stored one."""
+    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+
+
+def refuse(context: Context) -> StepReport:
+    raise AssertionError("the stage ran again")
+
+
+def test_a_stage_that_is_done_is_not_run_again(line: Line) -> None:
+    open_run(line, RunSpec(id="r-1"))
+    first = run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))
+    tip = read_run(line, "r-1").tip
+    assert run_stage(line, "r-1", INGEST, refuse) == first
+    assert read_run(line, "r-1").tip == tip
+
+
+def test_a_promotion_moves_the_state_and_nothing_else_of_the_run(line: Line, tmp_path: Path) -> None:
+    play(line, "r-1", GOOD, set={"update.steps": 7})
+    assert promote.run(line, "r-1") == "v2"
+    with reading(line.git) as main:
+        assert main.read_json("state/champion.json")["version"] == "v2"
+        adapter = lock_outs(read_run(line, "r-1").lock)["tonight/candidate/adapter"]
+        assert adapter["md5"].encode() in (main.read("state/adapter.dvc") or b"")
+        assert main.read("dvc.lock") is None
+        assert b"update.steps" not in (main.read("run.yaml") or b"")
+        assert main.read("data/r-1.dvc")
+        assert main.ledger().intakes["r-1"].status == "learnt"
+        assert [record["version"] for record in main.records()] == ["v1", "v2"]
+    tags = text(None, "ls-remote", "--tags", line.git)
+    assert "model@v0.0.2" in tags
+
+
+def test_promote_and_close_again_change_nothing(line: Line) -> None:
+    play(line, "r-1", GOOD)
+    assert promote.run(line, "r-1") == promote.run(line, "r-1") == "v2"
+    tip = text(None, "ls-remote", line.git, "refs/heads/main")
+    assert close.run(line, "r-1") == "promoted"
+    assert text(None, "ls-remote", line.git, "refs/heads/main") == tip
+
+
+def test_the_second_of_two_runs_is_stale_and_its_assets_stay_pending(line: Line) -> None:
+    play(line, "r-1", GOOD)
+    play(line, "r-2", GOOD)
+    promote.run(line, "r-1")
+    with pytest.raises(StaleRun, match="trigger a new run"):
+        promote.run(line, "r-2")
+    assert close.run(line, "r-2") == "stale"
+    with reading(line.git) as main:
+        assert main.ledger().pending(3) == ("r-2",)
+
+
+def test_a_parameter_edit_on_main_does_not_make_a_run_stale(line: Line) -> None:
+    play(line, "r-1", GOOD)
+    folder = Path(line.git).parents[1]
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("seed: 0", "seed: 1"))
+    for command in (["commit", "-qam", "seed"], ["push", "-q", "origin", "main"]):
+        subprocess.run(["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@y", *command], check=True)
+    assert promote.run(line, "r-1") == "v2"
+    with reading(line.git) as main:
+        assert b"seed: 1" in (main.read("params.yaml") or b"")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "outcome", "status"),
+    [
+        ({"ingest": "too_few"}, "no_update", "pending"),
+        ({"ingest": "ok", "drift": "quiet"}, "no_update", "pending"),
+        ({"ingest": "ok", "drift": "alarming"}, "held", "set_aside"),
+        ({**GOOD, "gate": "reject"}, "rejected", "pending"),
+        ({**GOOD, "gate": "inconclusive"}, "held", "set_aside"),
+        ({"ingest": "ok", "drift": "drifted"}, "failed", "pending"),
+    ],
+)
+def test_every_other_end_is_recorded(line: Line, verdicts: dict[str, str | None], outcome: str, status: str) -> None:
+    play(line, "r-1", verdicts)
+    assert close.run(line, "r-1") == outcome
+    state = read_run(line, "r-1")
+    with reading(line.git) as main:
+        ledger = main.ledger()
+        assert ledger.runs["r-1"]["outcome"] == outcome
+        assert ledger.intakes["r-1"].status == status
+        assert main.read_json("state/champion.json")["version"] == "v1"
+    if outcome != "failed":
+        assert len(state.reports) == 5
+        assert {r["status"] for n, r in state.reports.items() if n not in verdicts} <= {"skipped"}
+
+
+def test_a_failed_run_can_be_gone_on_with(line: Line) -> None:
+    play(line, "r-1", {"ingest": "ok", "drift": "drifted"})
+    assert close.run(line, "r-1") == "failed"
+    play(line, "r-1", GOOD)
+    assert promote.run(line, "r-1") == "v2"
+    with reading(line.git) as main:
+        assert main.ledger().outcome("r-1") == "promoted"
+
+
+def test_a_rejected_intake_is_set_aside_after_its_attempts(line: Line) -> None:
+    for run in ("r-1", "r-2"):
+        play(line, run, {**GOOD, "gate": "reject"})
+        close.run(line, run)
+    with reading(line.git) as main:
+        assert main.ledger().pending(2) == ("r-1", "r-2")
+        assert main.ledger().pending(1) == ()
+
+
+def test_a_step_that_fails_stores_nothing(line: Line) -> None:
+    def fail(context: Context) -> StepReport:
+        (context.fresh("tonight/candidate/adapter") / "half").write_text("x", encoding="utf-8")
+        raise UsageError("no")
+
+    play(line, "r-1", {"ingest": "ok", "drift": "drifted"})
+    tip = read_run(line, "r-1").tip
+    with pytest.raises(UsageError):
+        run_stage(line, "r-1", UPDATE, fail)
+    assert read_run(line, "r-1").tip == tip
+
+
+def test_a_tampered_input_is_refused(line: Line) -> None:
+    play(line, "r-1", {"ingest": "ok", "drift": "drifted"})
+    victim = next(path for path in Path(line.store).rglob("*") if path.is_file() and path.read_bytes() == b"adapter")
+    victim.chmod(0o644)
+    victim.write_bytes(b"Adapter")
+    with pytest.raises(IntegrityError):
+        run_stage(line, "r-1", UPDATE, fake_stage(UPDATE, None))
+
+
+def test_a_promotion_needs_every_object_on_the_store(line: Line) -> None:
+    play(line, "r-1", GOOD)
+    victim = next(p for p in Path(line.store).rglob("*") if p.is_file() and b"candidate/adapter" in p.read_bytes())
+    victim.unlink()
+    with pytest.raises(IntegrityError, match="candidate/adapter"):
+        promote.run(line, "r-1")
+    with reading(line.git) as main:
+        assert main.read_json("state/champion.json")["version"] == "v1"
+
+
+def test_a_missing_landing_is_one_clear_sentence(line: Line) -> None:
+    Path(line.landing).rmdir()
+    open_run(line, RunSpec(id="r-1"))
+    with pytest.raises(NoUsableData, match="landing"):
+        run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))
+
+
+def test_overrides_are_checked_before_a_run_begins(line: Line) -> None:
+    with pytest.raises(UsageError, match=r"update\.stepz"):
+        open_run(line, RunSpec(id="r-1", set={"update.stepz": 7}))
+
+
+def test_a_tag_that_a_crash_left_out_is_made_again(line: Line) -> None:
+    play(line, "r-1", GOOD)
+    promote.run(line, "r-1")
+    before = text(None, "ls-remote", line.git, "refs/tags/model@v0.0.2")
+    subprocess.run(["git", "-C", line.git, "tag", "-d", "model@v0.0.2"], check=True, capture_output=True)
+    open_run(line, RunSpec(id="r-2"))
+    assert text(None, "ls-remote", line.git, "refs/tags/model@v0.0.2") == before
