@@ -13,7 +13,7 @@ from cl_steps.config import Params
 from cl_steps.data.intake import take_in
 from cl_steps.data.replay import select
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
-from cl_steps.diffusion.loading import folder_of, hub_snapshot
+from cl_steps.diffusion.loading import check_index, folder_of, hub_snapshot
 from cl_steps.diffusion.lora import adapter_digest
 from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.drift import build_reference
@@ -33,8 +33,11 @@ def write_state(root: Path, params: Params, base: str | None, extractor: str | N
     """Fill `root/state` and return the names of the slices; raises as `init_line` does."""
     state = root / "state"
     say("init: taking the base")
-    _copy_model(folder_of(base or str(DEMO / "base")), state / "base")
-    _copy_model(_extractor_folder(base, extractor), state / "extractor")
+    source, seer = folder_of(base or str(DEMO / "base")), _extractor_folder(base, extractor)
+    check_index(source, str(base or source))
+    Extractor.open(seer)
+    _copy_model(source, state / "base")
+    _copy_model(seer, state / "extractor")
     denoiser = open_denoiser(state / "base", params.compute)
     denoiser.adapters.add_fresh("default", params.update.lora, params.seed)
     denoiser.adapters.save("default", state / "adapter")

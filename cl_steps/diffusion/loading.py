@@ -41,7 +41,7 @@ def load_pipeline(
         Unavailable: the hub cannot be reached.
     """
     folder = folder_of(path_or_id)
-    _check_index(folder, str(path_or_id))
+    check_index(folder, str(path_or_id))
     _quiet()
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -102,7 +102,7 @@ def _fetched(path_or_id: str | Path, fetch: Callable[[str], str]) -> Path:
         raise Unavailable(f"{path_or_id} cannot be fetched from the hub now: try again, or give a folder") from error
 
 
-def _check_index(folder: Path, name: str) -> None:
+def check_index(folder: Path, name: str) -> None:
     """Refuse what is no pipeline, another family, or names classes outside diffusers and transformers."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

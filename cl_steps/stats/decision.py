@@ -205,8 +205,12 @@ def explain(verdict: Verdict, checks: tuple[Check, ...]) -> str:
 def _describe_slice(group: list[Check]) -> str:
     """The check that people understand best, and which others say the same."""
     first, *others = sorted(group, key=lambda check: (TELLING.index(check.metric), check.against == "anchor"))
-    also = dict.fromkeys(f"{check.metric}{_since(check)}" for check in others)
+    also = dict.fromkeys(f"{check.metric}{_since(check)}{_by(check)}" for check in others)
     return describe(first) + (f" and in {', '.join(also)}" if also else "")
+
+
+def _by(check: Check) -> str:
+    return "" if check.estimate is None else f" (by {amount(check.metric, abs(check.estimate))})"
 
 
 def describe(check: Check) -> str:

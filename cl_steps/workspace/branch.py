@@ -20,6 +20,9 @@ from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.store import read_lock
 
+JUDGES = ("drift", "gate")
+"""Blocks of params.yaml that say how a run is judged."""
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -94,7 +97,17 @@ def run_state(root: Path) -> RunState:
     return RunState(load_run(root), reports, stages, text(root, "rev-parse", "HEAD"))
 
 
+def _refuse_own_rules(spec: RunSpec) -> None:
+    """A run may choose how it learns, and not how it is judged."""
+    for key in spec.set:
+        if key.split(".")[0] in JUDGES:
+            raise UsageError(
+                f"{key} cannot be set for one run: change it in params.yaml on main, where everybody sees it"
+            )
+
+
 def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:
+    _refuse_own_rules(spec)
     ledger = main.ledger()
     if spec.batch:
         ledger.batch_of(spec.batch)

@@ -84,7 +84,9 @@ def test_the_base_does_not_know_the_styles_to_come(judge: Judge, pipeline: Stabl
     for style in STYLES:
         if style not in BASE_STYLES:
             pictures, digits = sample(pipeline, style, SAMPLES_PER_STYLE, steps=10, seed=5)
-            assert judge.verdict(pictures).shares(digits, style)[1] <= 0.4  # it draws any colours, some by chance like these
+            assert (
+                judge.verdict(pictures).shares(digits, style)[1] <= 0.4
+            )  # it draws any colours, some by chance like these
 
 
 def test_the_configuration_names_a_plain_pipeline() -> None:

@@ -1,0 +1,95 @@
+"""The same steps without a network, under DVC, and killed on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cl_steps.config import RunSpec
+from cl_steps.pipeline import STAGES
+from cl_steps.workspace.branch import open_run, read_run
+from cl_steps.workspace.line import local
+from cl_steps.workspace.store import lock_outs
+
+NO_NETWORK = """
+import socket, sys
+def refuse(*_):
+    raise OSError("this process has no network")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from cl_steps.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def retain(*words: object, **options: object) -> list[str]:
+    return [sys.executable, "-m", "cl_steps", *(str(word) for word in words)]
+
+
+def test_a_night_without_a_network(line: Path) -> None:
+    words = [sys.executable, "-c", NO_NETWORK, "night", str(line), "--offline", "--force", "--reason", "x"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "v2" in done.stdout
+
+
+def test_offline_refuses_a_line_that_lives_elsewhere(line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**os.environ, "RETAIN_STORE_URL": "s3://bucket/line"}
+    words = retain("night", "https://example.org/line.git", "--offline")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert "--offline" in done.stderr
+
+
+def test_dvc_runs_the_same_stages(line: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "line"
+    shutil.copytree(line, folder)
+    local(folder).save(folder)
+    tools = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+
+    def dvc(*words: str) -> str:
+        command = [f"{tools}/dvc", *words]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "evaluate" in dvc("dag")
+    (folder / "landing").mkdir(exist_ok=True)
+    dvc("pull", "-R", "state", "data")
+    dvc("repro")
+    assert "ingest.json" in dvc("metrics", "show")
+    assert "didn't change" in dvc("repro") or "up to date" in dvc("repro")
+
+
+def test_a_step_killed_anywhere_and_tried_again_ends_the_same(line: Path, tmp_path: Path) -> None:
+    ends = []
+    for name in ("whole", "killed"):
+        folder = tmp_path / name / "line"
+        shutil.copytree(line, folder)
+        local(folder).save(folder)
+        open_run(local(folder), RunSpec(id="2026-01-01-aaaa", force=True, reason="x"))
+        for step in STAGES:
+            words = retain("step", step.name, "--workspace", folder, "--run", "2026-01-01-aaaa")
+            if name == "killed":
+                kill_on_the_way(words)
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        state = read_run(local(folder), "2026-01-01-aaaa")
+        digests = {path: out["md5"] for path, out in lock_outs(state.lock).items()}
+        ends.append({path: md5 for path, md5 in digests.items() if not path.endswith("junit.xml")})
+    assert ends[0] == ends[1]
+
+
+def kill_on_the_way(words: list[str]) -> None:
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    time.sleep(random.Random(words[4]).uniform(0.3, 5))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
