@@ -28,7 +28,7 @@ from cl_steps.diffusion.model import Denoiser
 MAX_TOKENS = 8
 WIDTH = 16
 SIDE = 16
-TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "ff.net.2")
+TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "ff.net.2", "proj_in", "time_emb_proj")
 """Layers of the tiny UNet that an adapter can sit on: attention, a convolution, a feed-forward layer."""
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]

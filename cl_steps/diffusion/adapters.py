@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
 from torch import Tensor, nn
 
 from cl_steps.config import Lora
@@ -109,7 +108,7 @@ class Adapters:
     def save(self, name: str, folder: Path) -> Path:
         """Write `pytorch_lora_weights.safetensors` for diffusers' `load_lora_weights`; the same bytes each time."""
         weights = {key: value.detach().cpu() for key, value in self.weights(name).items()}
-        return write_adapter(folder, Adapter(self.shape(name), convert_state_dict_to_diffusers(weights)))
+        return write_adapter(folder, Adapter(self.shape(name), weights))
 
     def train(self, name: str | None) -> list[nn.Parameter]:
         """Make one adapter trainable and all others frozen, until called again; None freezes all."""

@@ -46,7 +46,11 @@ def adapter_digest(path: Path) -> str:
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> Path:
-    """Write an adapter whose tensors carry diffusers' names; returns the file."""
+    """Write an adapter; returns the file.
+
+    Its tensors keep peft's names: diffusers' older names exist for attention layers alone, and of a file with both kinds
+    its loader takes one and drops the other without a word.
+    """
     metadata = {
         "unet.r": adapter.lora.rank,
         "unet.lora_alpha": adapter.lora.alpha,

@@ -8,6 +8,7 @@ elements of `ALLOWED` come through, so that no hostile label can become anything
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ class Margins:
 @contextmanager
 def styled() -> Iterator[None]:
     """Figures are made, drawn on and saved inside of this."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its first use of a machine
     from matplotlib import rc_context
 
     with rc_context(STYLE):

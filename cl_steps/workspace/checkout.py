@@ -28,7 +28,7 @@ def sync(folder: Path) -> None:
         return
     before = text(folder, "rev-parse", "HEAD:state")
     try:
-        git(folder, "pull", "-q", "--ff-only", "origin", "main")
+        git(folder, "pull", "-q", "--ff-only", "--tags", "origin", "main")
     except GitError as error:
         raise UsageError(f"the workspace's checkout cannot follow main: {str(error).splitlines()[-1]}") from error
     if text(folder, "rev-parse", "HEAD:state") != before:

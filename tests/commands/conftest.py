@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run a command here; its exit code, what it printed, and what it said."""
 
     def run(*words: object) -> tuple[int, str, str]:
@@ -38,7 +38,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
-    yield run
+    return run
 
 
 @pytest.fixture(scope="module")

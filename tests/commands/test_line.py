@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cl_steps.demo.nights import write_night
+from cl_steps.workspace.git import text
 from tests.commands.conftest import Cli
 
 RUNS: dict[str, str] = {}
@@ -112,8 +113,7 @@ def test_a_candidate_that_learnt_nothing_new_is_rejected(line: Path, cli: Cli) -
 def test_poison_is_held_and_leaves_the_next_batch_alone(line: Path, cli: Cli) -> None:
     shutil.rmtree(line / "landing" / "night-2")
     write_night(line / "landing" / "night-4", 4, 0)
-    code, _, said = cli("night", line, "--until", "ingest")
-    run = said.split()[1]
+    run = cli("night", line, "--until", "ingest")[1].split()[1]
     assert cli("night", line, "--run", run)[0] == 11
     status = ask(cli, "status", line)
     assert status["held"] == [run]
@@ -131,10 +131,7 @@ def test_a_held_run_is_answered_once_with_a_reason(line: Path, cli: Cli) -> None
     assert code == 2
     assert "answered already" in said
     assert ask(cli, "status", line)["held"] == []
-    log = subprocess.run(
-        ["git", "-C", str(line / ".retain" / "git"), "log", "--format=%B", "main"], capture_output=True
-    )
-    assert b"forged" not in log.stdout
+    assert "forged" not in text(line / ".retain" / "git", "log", "--format=%B", "main")
     assert cli("approve", RUNS["promoted"], "--dir", line, "--reason", "x")[0] == 2
 
 
@@ -154,8 +151,9 @@ torch.set_num_threads(1)
 parts = StableDiffusionPipeline.from_pretrained(sys.argv[1] + "/parts", safety_checker=None)
 parts.load_lora_weights(sys.argv[1] + "/parts", weight_name="pytorch_lora_weights.safetensors")
 merged = StableDiffusionPipeline.from_pretrained(sys.argv[1] + "/merged", safety_checker=None)
-draw = lambda pipe: pipe("a black ink two", num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0))
-print(float(np.abs(draw(parts).images - draw(merged).images).max()))
+def draw(pipe):
+    return pipe("two", num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0)).images
+print(float(np.abs(draw(parts) - draw(merged)).max()))
 """
 
 

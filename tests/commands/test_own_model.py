@@ -1,0 +1,28 @@
+"""A user's own pipeline and feature model, with no data of what it knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.commands.conftest import QUICK, Cli
+from tests.data.landings import encoded, jsonl, picture, put
+from tests.tiny import make_tiny_clip, make_tiny_pipeline
+
+
+def test_own_models_without_data_begin_with_the_bases_own_samples(tmp_path: Path, cli: Cli) -> None:
+    make_tiny_pipeline(tmp_path / "base")
+    make_tiny_clip(tmp_path / "clip")
+    settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    models = ("--base", tmp_path / "base", "--extractor", tmp_path / "clip")
+    code, _, said = cli("init", tmp_path / "line", *models, *settings)
+    assert code == 0, said
+    code, printed, _ = cli("versions", tmp_path / "line", "--json")
+    assert list(json.loads(printed)["versions"][0]["slices"]) == ["general"]
+    names = [f"{number}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        put(tmp_path / "line" / "landing", name, encoded(picture(number)))
+    jsonl(tmp_path / "line" / "landing", *({"file_name": name, "text": f"picture {name}"} for name in names))
+    code, printed, said = cli("night", tmp_path / "line", "--until", "update")
+    assert code == 0, said
+    assert "first data of slice general" in said
