@@ -48,8 +48,8 @@ def adapter_digest(path: Path) -> str:
 def write_adapter(folder: Path, adapter: Adapter) -> Path:
     """Write an adapter; returns the file.
 
-    Its tensors keep peft's names: diffusers' older names exist for attention layers alone, and of a file with both kinds
-    its loader takes one and drops the other without a word.
+    Its tensors keep peft's names: diffusers' older names exist for attention layers alone, and of a file with both
+    kinds its loader takes one and drops the other without a word.
     """
     metadata = {
         "unet.r": adapter.lora.rank,
