@@ -1,5 +1,5 @@
 # make demo   the main job: four nights of one model line, through the real Airflow DAG
-# make test   the tests;   make check   style, types, import contracts
+# make test   the tests;   make check   style, types, import contracts;   make bench   how fast the parts are
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lock install bench clean
 
@@ -31,13 +31,16 @@ demo: install
 	@$(BIN)/retain demo demo-line --seed $(SEED)
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python tests/benchmarks/run.py
 
 lock: install
 	@(echo "# The one lock: 'make lock' makes it from pyproject.toml. torch is pinned there alone: each machine gets its own build."; \

@@ -31,6 +31,8 @@ from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.ledger import Ledger, read_ledger
 
 NUM_SHOWN = 50
+NUM_REMEMBERED = 2000
+"""Quarantined things that a run's event names, so that what stays in the landing is not news every night."""
 
 
 def run(context: Context) -> StepReport:
@@ -104,6 +106,8 @@ def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.T
     answer = ledger.answer_for(digest)
     return {
         **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
+        "quarantined_before": sum(item.key in ledger.quarantined for item in refused),
+        "quarantine_keys": sorted(item.key for item in refused)[:NUM_REMEMBERED],
         "quarantine": [{"file": item.file, "code": item.code, "reason": item.reason} for item in refused[:NUM_SHOWN]],
         "intake": {"assets": new.num_rows, "slices": dict(Counter(new["slice"].to_pylist()))},
         "batch": {"runs": runs, "assets": batch.num_rows, "slices": _slices(batch), "digest": digest},

@@ -111,6 +111,7 @@ def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None
     if not out:
         return None
     facts = {"md5": out["md5"], "quarantined": ingest.get("quarantined", 0)}
+    facts["quarantine_keys"] = ingest.get("quarantine_keys", [])
     return {**facts, **(ingest.get("intake") or {"assets": 0, "slices": {}})}
 
 

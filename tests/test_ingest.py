@@ -32,7 +32,8 @@ def close(root: Path, report: StepReport, run: str, outcome: str = "no_update") 
     """What the trusted close does: keep the intake, write the event."""
     shutil.copytree(root / "tonight/intake", root / "data" / run)
     figures = report.figures
-    intake = {"md5": "0" * 32, "assets": figures["intake"]["assets"]}
+    remembered = figures["quarantine_keys"]
+    intake = {"md5": "0" * 32, "assets": figures["intake"]["assets"], "quarantine_keys": remembered}
     event(root, run, {"kind": "run", "outcome": outcome, "intake": intake, "batch": figures["batch"]})
 
 
@@ -150,6 +151,17 @@ def test_all_that_arrived_was_unusable(tmp_path: Path) -> None:
     assert report.verdict == "too_few"
     assert "3 files or lines were quarantined" in report.why
     assert len((tmp_path / "tonight/intake/quarantine.jsonl").read_text().splitlines()) == 3
+
+
+def test_what_stays_in_the_landing_is_no_news(tmp_path: Path) -> None:
+    fill(tmp_path / "landing", range(12))
+    put(tmp_path / "landing", "junk.png", b"junk")
+    first = night(tmp_path)
+    close(tmp_path, first, "night-1")
+    put(tmp_path / "landing", "more.png", b"more junk")
+    again = night(tmp_path, "night-2").figures
+    assert (first.figures["quarantined"], first.figures["quarantined_before"]) == (1, 0)
+    assert (again["quarantined"], again["quarantined_before"]) == (2, 1)
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:

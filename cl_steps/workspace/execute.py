@@ -50,6 +50,7 @@ def run_stage(line: Line, run: str, step: Step, function: StepFunction) -> dict[
             context = Context.of(root, line.work_folder)
             _fetch(repo, line, context, step, state.lock)
             run_in_place(context, step, function)
+            _drop_links(root / "landing")
             store.commit(repo, step.name)
         push_branch(root, line, run, f"{step.name}: done", seconds=time.monotonic() - began)
         return read_reports(root)[step.name]
@@ -164,11 +165,29 @@ def _snapshot_landing(line: Line, params: Params, run: RunSpec, target: Path) ->
     elif "://" in source:
         _download(source, target)
     elif Path(source).is_dir():
-        shutil.copytree(source, target, symlinks=True)
+        shutil.copytree(source, target, symlinks=True, copy_function=_copy_plain)
     else:
         raise NoUsableData(
             f"the landing folder {source or '(none set)'} is not there: make it and put images and metadata.jsonl in it"
         )
+
+
+def _drop_links(folder: Path) -> None:
+    """DVC would follow the links of the snapshot that it digests, out of it or to nothing; ingest has seen them."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            path.unlink()
+
+
+def _copy_plain(source: str, target: str) -> None:
+    """Copy a plain file; what is none, or cannot be read, leaves a link to nothing, for ingest to quarantine."""
+    try:
+        if Path(source).is_file():
+            shutil.copyfile(source, target)
+            return
+    except OSError:
+        Path(target).unlink(missing_ok=True)
+    Path(target).symlink_to("unreadable")
 
 
 def _download(url: str, target: Path) -> None:

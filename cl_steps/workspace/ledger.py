@@ -47,6 +47,7 @@ class Ledger:
     intakes: dict[str, Intake] = field(default_factory=dict)
     runs: dict[str, Event] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
+    quarantined: set[str] = field(default_factory=set)
 
     def pending(self, max_attempts: int) -> tuple[str, ...]:
         """The runs whose intakes wait to be learnt, oldest first."""
@@ -89,6 +90,7 @@ class Ledger:
         earlier = self.runs.pop(run, None)
         self.runs[run] = event
         intake = event.get("intake")
+        self.quarantined.update((intake or {}).get("quarantine_keys", ()))
         if intake and intake["assets"] and run not in self.intakes:
             self.intakes[run] = Intake(run, intake["md5"], intake["assets"])
         for member in (event.get("batch") or {}).get("runs", ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -179,3 +180,20 @@ def test_a_tag_that_a_crash_left_out_is_made_again(line: Line) -> None:
     subprocess.run(["git", "-C", line.git, "tag", "-d", "model@v0.0.2"], check=True, capture_output=True)
     open_run(line, RunSpec(id="r-2"))
     assert text(None, "ls-remote", line.git, "refs/tags/model@v0.0.2") == before
+
+
+def test_links_and_pipes_in_the_landing_stop_nothing(line: Line) -> None:
+    landing = Path(line.landing)
+    (landing / "picture.png").write_bytes(b"x")
+    (landing / "outside.png").symlink_to("/etc/hostname")
+    (landing / "dangling.png").symlink_to("nowhere")
+    os.mkfifo(landing / "pipe.png")
+    seen: list[str] = []
+
+    def look(context: Context) -> StepReport:
+        seen.extend(path.name for path in (context.root / "landing").iterdir())
+        return fake_stage(INGEST, "ok")(context)
+
+    open_run(line, RunSpec(id="r-1"))
+    run_stage(line, "r-1", INGEST, look)
+    assert sorted(seen) == ["dangling.png", "outside.png", "picture.png", "pipe.png"]

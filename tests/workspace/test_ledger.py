@@ -65,6 +65,12 @@ def test_an_empty_intake_is_none() -> None:
     assert fold([run("a", "no_update", assets=0)]).intakes == {}
 
 
+def test_what_was_quarantined_is_remembered() -> None:
+    first, second = run("a", "held"), run("b", "no_update")
+    first["intake"]["quarantine_keys"], second["intake"]["quarantine_keys"] = ["k1", "k2"], ["k2", "k3"]
+    assert fold([first, second]).quarantined == {"k1", "k2", "k3"}
+
+
 def test_an_unknown_run_has_no_batch() -> None:
     with pytest.raises(UsageError, match="retain runs"):
         fold([]).batch_of("x")

@@ -1,0 +1,153 @@
+"""How fast the parts of a night are on this machine: `make bench`. Figures are printed, nothing is judged.
+
+python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+IMPORTS = (
+    "cl_steps.__main__",
+    "cl_steps.ingest",
+    "cl_steps.drift",
+    "cl_steps.update",
+    "cl_steps.evaluate",
+    "dags.lines",
+)
+TARGETS = (
+    *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj"),
+)
+
+
+@contextmanager
+def clock(label: str, count: int = 1, unit: str = "s") -> Iterator[None]:
+    """Print the wall and CPU seconds of what runs within it, and for a count how many a second."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    rate = f"  {count / wall:8.1f} {unit}/s" if count > 1 else ""
+    print(f"{label:<52} {wall:7.2f} s wall {cpu:7.2f} s CPU{rate}", flush=True)
+
+
+def imports() -> None:
+    """What each kind of process pays before it begins."""
+    for name in IMPORTS:
+        with clock(f"import {name}, a new process"):
+            subprocess.run([sys.executable, "-c", f"import {name}"], check=True, capture_output=True)
+
+
+def learning(steps: int = 60) -> None:
+    """Training steps of the demo's model: batch 16 + 16, replay and distillation, all layers, one thread."""
+    import torch
+
+    from cl_steps.config import Lora, Update
+    from cl_steps.continual.distillation import Distillation
+    from cl_steps.continual.learner import Learner, Pool, Pools
+
+    denoiser, lora = _denoiser(), Lora(rank=16, alpha=64, target_modules=TARGETS)
+    for name in ("default", "teacher"):
+        denoiser.adapters.add_fresh(name, lora, 0)
+    update = Update(steps=steps, batch_size=32, learning_rate=1.8e-3, base_learning_rate=2e-3, lora=lora)
+    latents = torch.randn(200, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    pool = Pool(latents, ("a handwritten three in blue ink",) * 200, ("blue-ink",) * 200)
+    for label, pools, penalties in (
+        ("replay and distillation", Pools(pool, pool), (Distillation(2.0),)),
+        ("replay", Pools(pool, pool), ()),
+    ):
+        learner = Learner(denoiser, pools, update, seed=0, penalties=penalties)
+        with clock(f"learning, {label}, batch 32", steps, "steps"):
+            for _ in range(steps):
+                learner.advance()
+
+
+def sampling(count: int = 96) -> None:
+    """Samples of the demo's model: 10 steps with guidance, batch 16, one thread."""
+    from cl_steps.config import Serving
+
+    denoiser, serving = _denoiser(), Serving(num_inference_steps=10, guidance_scale=2.0)
+    with clock("sampling, 10 steps, guidance 2, batch 16", count, "images"):
+        denoiser.sample(["a handwritten three in blue ink"] * count, list(range(count)), serving, None)
+
+
+def duplicates(new: int = 5_000, known: int = 100_000) -> None:
+    """Near-duplicate search of a large night against a large line, smooth random pictures."""
+    import numpy as np
+
+    from cl_steps.data.duplicates import Prints, near_any, prints_of
+
+    random = np.random.default_rng(0)
+
+    def prints(count: int) -> Prints:
+        hashes = random.integers(0, 256, (count, 8), dtype=np.uint8)
+        thumbnails = random.integers(0, 256, (count, 192), dtype=np.uint8)
+        return prints_of((row.tobytes() for row in hashes), (row.tobytes() for row in thumbnails))
+
+    first, second = prints(new), prints(known)
+    with clock(f"near-duplicates, {new} new against {known} known"):
+        near_any(first, second, 3.0)
+
+
+def ledger(events: int = 1_000) -> None:
+    """Reading main of a line after many runs."""
+    from cl_steps.workspace.ledger import fold
+
+    batch = {"digest": "d", "of": None}
+    intake = {"md5": "m", "assets": 10}
+    rows = [
+        {"kind": "run", "run": f"r{n}", "outcome": "promoted", "version": "v2", "batch": {**batch, "runs": [f"r{n}"]}}
+        | {"intake": intake}
+        for n in range(events)
+    ]
+    with clock(f"ledger of {events} runs"):
+        fold(rows)
+
+
+def _denoiser():  # noqa: ANN202  (torch is imported late)
+    import torch
+
+    from cl_steps.config import Compute
+    from cl_steps.diffusion.model import open_denoiser
+
+    torch.set_num_threads(1)
+    return open_denoiser(Path(__file__).parents[2] / "cl_steps" / "demo" / "base", Compute(threads=1))
+
+
+def drift() -> None:
+    """Features and properties of a night's pictures with the demo's extractor."""
+    from cl_steps.config import Ingest
+    from cl_steps.data.intake import take_in
+    from cl_steps.demo.nights import write_initial
+    from cl_steps.drift import measure
+    from cl_steps.stats.features import Extractor
+
+    extractor = Extractor.open(Path(__file__).parents[2] / "cl_steps" / "demo" / "extractor")
+    with tempfile.TemporaryDirectory() as scratch:
+        write_initial(Path(scratch), 0)
+        with clock("ingest, 450 pictures of 32x32", 450, "images"):
+            assets = list(take_in(Path(scratch), Ingest(), 0, "bench").assets)
+        with clock("drift, features and properties of them", 450, "images"):
+            measure(assets, extractor, len(assets))
+
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "imports": imports,
+    "learning": learning,
+    "sampling": sampling,
+    "duplicates": duplicates,
+    "drift": drift,
+    "ledger": ledger,
+}
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or BENCHMARKS:
+        BENCHMARKS[chosen]()
