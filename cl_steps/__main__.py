@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from cl_steps.errors import RetainError
+from cl_steps.pipeline import STAGES, STEPS
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ COMMANDS = (
         "night", "one whole run here and now", "cl_steps.commands.night:night",
         (
             DIR,
-            arg("--until", choices=("ingest", "drift", "update", "evaluate", "gate"), help="stop after this step"),
+            arg("--until", choices=[stage.name for stage in STAGES], help="stop after this step"),
             arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, for this run alone"),
             arg("--batch", default=None, metavar="RUN", help="learn the stored batch of this run"),
             arg("--force", action="store_true", help="learn also where drift is quiet"),
@@ -72,7 +73,7 @@ COMMANDS = (
     Command(
         "step", "one step of a run, as a container runs it", "cl_steps.commands.step:step",
         (
-            arg("name", metavar="NAME", help="ingest, drift, update, evaluate, gate, promote or close"),
+            arg("name", metavar="NAME", help=", ".join(STEPS)),
             arg("--workspace", default=None, metavar="URL", help="a workspace's folder or Git URL"),
             arg("--run", default=None, metavar="RUN", help="the run's id"),
         ),
