@@ -110,8 +110,11 @@ def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None
     out = lock_outs(state.lock).get("tonight/intake")
     if not out:
         return None
-    facts = {"md5": out["md5"], "quarantined": ingest.get("quarantined", 0)}
-    facts["quarantine_keys"] = ingest.get("quarantine_keys", [])
+    facts = {
+        "md5": out["md5"],
+        "quarantined": ingest.get("quarantined", 0),
+        "quarantine_keys": ingest.get("quarantine_keys", []),
+    }
     return {**facts, **(ingest.get("intake") or {"assets": 0, "slices": {}})}
 
 

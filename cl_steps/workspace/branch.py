@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import yaml
 
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.pipeline import STAGES
+from cl_steps.workspace.context import read_reports
 from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
@@ -87,14 +86,9 @@ def read_run(line: Line, run: str) -> RunState:
 
 def run_state(root: Path) -> RunState:
     """What the clone of a run's branch at `root` holds."""
-    reports = {}
-    for step in STAGES:
-        path = root / step.report
-        if path.is_file():
-            reports[step.name] = json.loads(path.read_text(encoding="utf-8"))
     lock = root / "dvc.lock"
     stages = read_lock(lock.read_bytes() if lock.is_file() else None)
-    return RunState(load_run(root), reports, stages, text(root, "rev-parse", "HEAD"))
+    return RunState(load_run(root), read_reports(root), stages, text(root, "rev-parse", "HEAD"))
 
 
 def _refuse_own_rules(spec: RunSpec) -> None:

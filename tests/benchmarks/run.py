@@ -23,10 +23,6 @@ IMPORTS = (
     "cl_steps.evaluate",
     "dags.lines",
 )
-TARGETS = (
-    *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
-    *("conv1", "conv2", "conv_shortcut", "time_emb_proj"),
-)
 
 
 @contextmanager
@@ -50,11 +46,12 @@ def learning(steps: int = 60) -> None:
     """Training steps of the demo's model: batch 16 + 16, replay and distillation, all layers, one thread."""
     import torch
 
+    from cl_steps.commands.demo import OVERRIDES
     from cl_steps.config import Lora, Update
     from cl_steps.continual.distillation import Distillation
     from cl_steps.continual.learner import Learner, Pool, Pools
 
-    denoiser, lora = _denoiser(), Lora(rank=16, alpha=64, target_modules=TARGETS)
+    denoiser, lora = _denoiser(), Lora(rank=16, alpha=64, target_modules=tuple(OVERRIDES["update.lora.target_modules"]))
     for name in ("default", "teacher"):
         denoiser.adapters.add_fresh(name, lora, 0)
     update = Update(steps=steps, batch_size=32, learning_rate=1.8e-3, base_learning_rate=2e-3, lora=lora)

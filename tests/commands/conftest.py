@@ -25,6 +25,8 @@ QUICK = {
 }
 """Almost no learning: the candidate is as good as the champion."""
 
+SETTINGS = tuple(word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}"))
+
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -46,7 +48,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A line in its first version, with night 1's arrivals in its landing."""
     place = tmp_path_factory.mktemp("lines")
     write_initial(place / "known", 0)
-    settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    assert main(["init", str(place / "line"), "--data", str(place / "known"), *settings]) == 0
+    assert main(["init", str(place / "line"), "--data", str(place / "known"), *SETTINGS]) == 0
     write_night(place / "line" / "landing" / "night-1", 1, 0)
     return place / "line"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.commands.conftest import QUICK, Cli
+from tests.commands.conftest import SETTINGS, Cli
 from tests.data.landings import encoded, jsonl, picture, put
 from tests.tiny import make_tiny_clip, make_tiny_pipeline
 
@@ -13,9 +13,8 @@ from tests.tiny import make_tiny_clip, make_tiny_pipeline
 def test_own_models_without_data_begin_with_the_bases_own_samples(tmp_path: Path, cli: Cli) -> None:
     make_tiny_pipeline(tmp_path / "base")
     make_tiny_clip(tmp_path / "clip")
-    settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     models = ("--base", tmp_path / "base", "--extractor", tmp_path / "clip")
-    code, _, said = cli("init", tmp_path / "line", *models, *settings)
+    code, _, said = cli("init", tmp_path / "line", *models, *SETTINGS)
     assert code == 0, said
     code, printed, _ = cli("versions", tmp_path / "line", "--json")
     assert list(json.loads(printed)["versions"][0]["slices"]) == ["general"]
