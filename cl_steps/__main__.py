@@ -43,6 +43,7 @@ JSON = arg("--json", action="store_true", help="one JSON document on stdout, not
 RUN = arg("run", metavar="RUN", help="the run's id, as `retain runs` lists it")
 REASON = arg("--reason", required=True, help="why; it is recorded")
 BY = arg("--by", default="", help="who answers (default: you, as claimed)")
+THROUGH = arg("--through", choices=["command line", "airflow"], default="command line", help=argparse.SUPPRESS)
 IN = arg("--dir", default=".", metavar="DIR", help="the workspace (default: this folder)")
 
 COMMANDS = (
@@ -81,8 +82,8 @@ COMMANDS = (
     Command("status", "where a line stands", "cl_steps.commands.status:status", (DIR, JSON)),
     Command("versions", "every version and its scores", "cl_steps.commands.status:versions", (DIR, JSON)),
     Command("runs", "every run and how it ended", "cl_steps.commands.status:runs", (DIR, JSON)),
-    Command("approve", "say yes to a held run", "cl_steps.commands.answer:approve", (RUN, REASON, BY, IN)),
-    Command("refuse", "say no to a held run", "cl_steps.commands.answer:refuse", (RUN, REASON, BY, IN)),
+    Command("approve", "say yes to a held run", "cl_steps.commands.answer:approve", (RUN, REASON, BY, THROUGH, IN)),
+    Command("refuse", "say no to a held run", "cl_steps.commands.answer:refuse", (RUN, REASON, BY, THROUGH, IN)),
     Command(
         "sample", "pictures of a prompt", "cl_steps.commands.sample:sample",
         (

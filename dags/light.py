@@ -8,25 +8,29 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from airflow.sdk import Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import Asset, Param
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cl_steps.config import RUN_ID, RunSpec, Update
 from cl_steps.errors import UsageError
 from cl_steps.pipeline import STAGES, Step, next_step
 from cl_steps.workspace.branch import open_run, read_run, run_id
-from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.ledger import Event, Ledger
+from cl_steps.workspace.mainline import Mainline, reading
 from dags.registry import Entry
 from dags.runners import Child, environment, settled
+from dags.telling import measure, tell
 
+BUDGET_DAYS = 30
 LOG = logging.getLogger("retain.run")
 TRIGGERS: dict[str, Literal["schedule", "asset"]] = {"scheduled": "schedule", "asset_triggered": "asset"}
 METHODS = get_args(Update.model_fields["method"].annotation)
+STAGE_NAMES_ON_GPU = tuple(step.name for step in STAGES if step.device == "gpu")
 VERDICTS = (None, "ok", "too_few", "quiet", "drifted", "alarming", "promote", "reject", "inconclusive")
 """Every word that a report may give: where two of them lead to different steps, the DAG needs a decision."""
 
@@ -106,26 +110,89 @@ def decide(entry: Entry, step: Step, run: str) -> str:
     if chosen == step.name or step.name not in known:
         raise AirflowException(f"run {run} has no report of {step.name}: clear the task {step.name}")
     LOG.info("%s: %s. %s -> %s", step.name, known[step.name]["verdict"], known[step.name]["why"], chosen)
+    if entry.gpu_hours is not None and chosen in STAGE_NAMES_ON_GPU:
+        _hold_budget(entry, entry.gpu_hours)
     return chosen
 
 
+def _hold_budget(entry: Entry, hours: float) -> None:
+    """Raise AirflowFailException where the line used its GPU hours up; what was taken in stays pending."""
+    with reading(entry.line().git) as main:
+        used = gpu_hours_since(main.ledger(), datetime.now(UTC) - timedelta(days=BUDGET_DAYS))
+    if used >= hours:
+        raise AirflowFailException(
+            f"line {entry.name} used {used:.1f} of its {hours:g} GPU hours in {BUDGET_DAYS} days: raise gpu_hours in "
+            "lines.yaml and clear this task, or let it wait; its assets stay pending"
+        )
+
+
+def gpu_hours_since(ledger: Ledger, moment: datetime) -> float:
+    """The GPU hours of all runs that ended after a moment."""
+    recent = (event for event in ledger.runs.values() if datetime.fromisoformat(event["at"]) >= moment)
+    return sum(float(event.get("gpu_seconds") or 0) for event in recent) / 3600
+
+
 @settled()
-def report(entry: Entry, run: str) -> dict[str, Any]:
-    """How the run ended, as main has it; beside it the line's page, where the workspace is a folder here.
+def report(entry: Entry, run: str, **context: Any) -> dict[str, Any]:
+    """How the run ended, as main has it: logged, counted, told to whom it concerns.
 
     Raises:
         AirflowFailException: the run failed, or left nothing on main.
     """
     with reading(entry.line().git) as main:
-        event = main.ledger().runs.get(run)
-    if not event:
-        raise AirflowFailException(f"main knows nothing of run {run}: clear the task close")
+        event = _event(main, run)
+        measure(entry, event, main)
     found = {key: event[key] for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
     LOG.info("run %s ended: %s %s. %s", run, event["outcome"], event["version"] or "", event["why"])
     _write_page(entry)
     if event["outcome"] == "failed":
         raise AirflowFailException(f"run {run} failed: {event['why']}")
+    tell(entry, event["outcome"], found, context)
     return found
+
+
+@settled()
+def decide_after_report(entry: Entry, run: str) -> list[str]:
+    """What a run's outcome asks for: a person, or that its new version is made known."""
+    with reading(entry.line().git) as main:
+        event, ledger = _event(main, run), main.ledger()
+    if event["outcome"] == "held" and run not in ledger.answers:
+        return ["ask"]
+    return ["publish"] if event["outcome"] == "promoted" else []
+
+
+@settled()
+def publish(entry: Entry, run: str, *, outlet_events: Any, **_context: Any) -> None:
+    """Emit the version's asset event, so that what serves the model can follow; skipped where there is no version."""
+    with reading(entry.line().git) as main:
+        event = _event(main, run)
+        record = next((r for r in main.records() if r["version"] == event["version"]), None)
+    if event["outcome"] != "promoted" or record is None:
+        raise AirflowSkipException(f"run {run} ended {event['outcome']}: there is no new version")
+    outlet_events[version_asset(entry.name)].extra = version_facts(record)
+
+
+def version_asset(name: str) -> Asset:
+    """The asset that is updated with each new champion of a line; its events carry `version_facts`."""
+    return Asset(name=f"retain/{name}/champion", uri=f"retain://{name}/champion")
+
+
+def landing_asset(name: str) -> Asset:
+    """The asset whose updates start a run of a line: whoever fills the landing emits it."""
+    return Asset(name=f"retain/{name}/landing", uri=f"retain://{name}/landing")
+
+
+def version_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an asset event says of a version: enough to fetch exactly these bytes."""
+    facts = {key: record[key] for key in ("version", "parent", "run", "created")}
+    return facts | {"adapter": record["digests"]["state"]["adapter"], "base": record["digests"]["base"]}
+
+
+def _event(main: Mainline, run: str) -> Event:
+    event = main.ledger().runs.get(run)
+    if not event:
+        raise AirflowFailException(f"main knows nothing of run {run}: clear the task close")
+    return event
 
 
 def _write_page(entry: Entry) -> None:

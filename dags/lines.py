@@ -4,27 +4,32 @@
                            |                        |                                           |            |
                            +------------------------+-------------> close <---------------------+------------+
                                                                       |
-                                                                   report
+                                     report -> after_report -> [held: ask -> answer ->] [new version: publish]
 
 `open` and `close` are set-up and teardown: close runs whatever became of the steps, and a step that failed makes the
-DAG run red all the same. Steps and edges come from `cl_steps/pipeline.py`; how a step runs comes from a runner.
+DAG run red all the same. Steps and edges come from `cl_steps/pipeline.py`; how a step runs comes from a runner. A
+person is asked when all is on record: whatever becomes of the question, nothing waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.python import BranchPythonOperator, PythonOperator
-from airflow.sdk import DAG, BaseOperator
+from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable
+from airflow.sdk.definitions.param import ParamsDict
 
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
 from dags import light
+from dags.asking import FORM, Ask, answer_arguments
 from dags.registry import Entry, lines_file, read_lines
-from dags.runners import LocalProcess, Runner
+from dags.runners import Runner, runner_of
+from dags.telling import notifiers
 
 RUN = "{{ retain_run(dag_run) }}"
 """The run's id, in every task's template: nothing is handed from task to task."""
@@ -32,51 +37,66 @@ RUN = "{{ retain_run(dag_run) }}"
 
 def build_all() -> dict[str, DAG]:
     """Every line's DAG, by its id; raises UsageError where `lines.yaml` is not right, which Airflow shows."""
-    entries = read_lines(lines_file())
-    return {
-        entry.dag_id: build(entry, LocalProcess(entry.workspace, entry.settings, entry.environment))
-        for entry in entries
-    }
+    return {entry.dag_id: build(entry) for entry in read_lines(lines_file())}
 
 
-def build(entry: Entry, runner: Runner) -> DAG:
-    """The DAG of one line; its steps run where `runner` says."""
+def build(entry: Entry) -> DAG:
+    """The DAG of one line."""
+    runner = runner_of(entry)
     with _dag(entry) as dag:
-        opened, close = _open(entry), runner.task(CLOSE.name, RUN)
+        opened = _light(entry, "open", light.open_it, "make the run's branch, or find it")
+        close = runner.task(CLOSE, RUN, doc_md=CLOSE.summary)
         previous = opened
         for step in STAGES:
             previous = _stage(entry, runner, step, previous, close)
-        previous >> runner.task(PROMOTE.name, RUN) >> close
+        previous >> runner.task(PROMOTE, RUN, doc_md=PROMOTE.summary) >> close
         close.as_teardown(setups=opened)
-        report = _report(entry)
+        report = _light(entry, "report", light.report, "how the run ended, which is the DAG run's result")
         dag.add_result(report.output)
         close >> report
+        _afterwards(entry, runner, report)
+    # Given last: each operator would copy and check the form anew, a third of the time that reading a line takes.
+    dag.params = ParamsDict(light.form())
     return dag
 
 
 def _stage(entry: Entry, runner: Runner, step: Step, previous: BaseOperator, close: BaseOperator) -> BaseOperator:
     """A stage and, where the pipeline may go more than one way after it, the decision; returns the last of them."""
-    node = runner.task(step.name, RUN, doc_md=step.summary)
+    node = runner.task(step, RUN, doc_md=step.summary)
     previous >> node
-    if len(light.successors(step)) == 1:
+    ways = light.successors(step)
+    if len(ways) == 1:
         return node
-    decision = _decision(entry, step)
+    decision = _decision(step.name, partial(light.decide, entry, step), " or ".join(ways))
     node >> decision >> close
     return decision
+
+
+def _afterwards(entry: Entry, runner: Runner, report: BaseOperator) -> None:
+    """What a run's outcome asks for: a person's answer, and that a new version is made known."""
+    decision = _decision("report", partial(light.decide_after_report, entry), "ask a person, publish, or nothing")
+    ask = Ask(task_id="ask", entry=entry, run=RUN, params=FORM, retries=0, doc_md="waits for a person's yes or no")
+    answer = runner.command("answer", answer_arguments(entry, RUN), RUN, doc_md="the answer on main, and what follows")
+    publish = _light(
+        entry, "publish", light.publish, "the new version as an asset event",
+        outlets=[light.version_asset(entry.name)], trigger_rule="none_failed_min_one_success",
+    )  # fmt: skip
+    report >> decision >> [ask, publish]
+    ask >> answer >> publish
 
 
 def _dag(entry: Entry) -> DAG:
     return DAG(
         entry.dag_id,
         description=f"Keeps the line {entry.name} up to date: {entry.workspace}",
-        schedule=entry.schedule,
+        schedule=_schedule(entry),
         start_date=datetime.combine(entry.start, datetime.min.time(), ZoneInfo(entry.timezone)),
         catchup=False,
         max_active_runs=1,
-        params=light.form(),
         tags=["retain"],
-        doc_md=__doc__,
+        doc_md=_page(),
         user_defined_macros={"retain_run": partial(light.identity, timezone=entry.timezone)},
+        on_failure_callback=list(notifiers(entry, "failed")),
         default_args={
             "retries": entry.retries,
             "retry_delay": timedelta(seconds=entry.retry_seconds),
@@ -85,13 +105,19 @@ def _dag(entry: Entry) -> DAG:
     )
 
 
-def _open(entry: Entry) -> BaseOperator:
-    return PythonOperator(
-        task_id="open",
-        python_callable=partial(light.open_it, entry),
-        op_kwargs={"run": RUN},
-        doc_md="make the run's branch, or find it",
-    )
+def _schedule(entry: Entry) -> Any:
+    """The line's nights, and whenever somebody says that its landing was filled."""
+    landing = [light.landing_asset(entry.name)]
+    if entry.cron is None:
+        return landing
+    nights = CronTriggerTimetable(entry.cron, timezone=entry.timezone)
+    return AssetOrTimeSchedule(timetable=nights, assets=landing)
+
+
+@cache
+def _page() -> str:
+    """What each DAG's page tells ops."""
+    return (Path(__file__).parent / "line.md").read_text(encoding="utf-8")
 
 
 class Decision(BranchPythonOperator):  # type: ignore[misc]
@@ -104,21 +130,19 @@ class Decision(BranchPythonOperator):  # type: ignore[misc]
         self.skip(ti, [task for task in self.get_flat_relatives(upstream=False) if task.task_id not in kept])
 
 
-def _decision(entry: Entry, step: Step) -> BaseOperator:
+def _decision(after: str, function: Callable[..., Any], ways: str) -> BaseOperator:
     return Decision(
-        task_id=f"after_{step.name}",
-        python_callable=partial(light.decide, entry, step),
-        op_kwargs={"run": RUN},
-        doc_md=f"after {step.name}: {' or '.join(light.successors(step))}",
+        task_id=f"after_{after}", python_callable=function, op_kwargs={"run": RUN}, doc_md=f"after {after}: {ways}"
     )
 
 
-def _report(entry: Entry) -> BaseOperator:
+def _light(entry: Entry, task_id: str, function: Callable[..., Any], summary: str, **options: Any) -> BaseOperator:
     return PythonOperator(
-        task_id="report",
-        python_callable=partial(light.report, entry),
+        task_id=task_id,
+        python_callable=partial(function, entry),
         op_kwargs={"run": RUN},
-        doc_md="how the run ended, which is the DAG run's result; and the line's page",
+        doc_md=summary,
+        **options,
     )
 
 

@@ -1,12 +1,14 @@
-"""How a step becomes an Airflow task: as a process on the worker's own machine.
+"""How a step becomes an Airflow task: a process on the worker's own machine, or a pod.
 
-The DAG only orders what a `Runner` makes, so that where steps run is decided here and nowhere else. A step's exit code
-says what Airflow has to do:
+The DAG only orders what a `Runner` makes, so that where steps run is decided here and nowhere else: the command is the
+same. A step's exit code says what Airflow has to do:
 
     0          done
     4          stale: another run promoted first. The task is skipped, and close records the run as stale
     2, 3, 5    parameters, data or a digest are wrong: failed at once, a retry would find the same
     6, others  a remote is away, a crash, a kill: tried again
+
+What else can end a pod, and the answer to it, is in `failures.py`.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from cl_steps.errors import IntegrityError, NoUsableData, RetainError, StaleRun, UsageError
+from cl_steps.errors import RetainError
+from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
+from dags.failures import todo_of
+from dags.pods import Job, manifest, selector
+from dags.registry import Entry
 
-FINAL_CODES = tuple(error.exit_code for error in (UsageError, NoUsableData, IntegrityError))
 GRACE_SECONDS = 20.0
 MAX_LINE_CHARACTERS = 2000
 STEP_LOG = logging.getLogger("retain.step")
@@ -48,27 +52,69 @@ ALWAYS = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 class Runner(Protocol):
-    """Makes the tasks of one line's steps."""
+    """Makes the tasks of one line; `run` is a template of the run's id, `options` are any operator's."""
 
-    def task(self, step: str, run: str, **options: Any) -> BaseOperator:
-        """The task that runs `step` of the run `run` (a template); `options` are any operator's."""
+    def task(self, step: Step, run: str, **options: Any) -> BaseOperator:
+        """The task that runs a step of the run."""
+        ...
+
+    def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:
+        """The task that runs `retain ARGUMENTS` with the rights of a trusted step."""
         ...
 
 
-@dataclass(frozen=True)
+def runner_of(entry: Entry) -> Runner:
+    """The runner that the line's profile asks for."""
+    return Pods(entry) if entry.profile.runner == "pod" else LocalProcess(entry)
+
+
 class LocalProcess:
     """Steps as processes beside the worker: for one machine, and for the demo."""
 
-    workspace: str
-    settings: Mapping[str, str]
-    """Environment variables of the line."""
-    names: tuple[str, ...] = ()
-    """Names of further variables that the line's steps may see."""
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
 
-    def task(self, step: str, run: str, **options: Any) -> BaseOperator:
+    def task(self, step: Step, run: str, **options: Any) -> BaseOperator:
         """A `ProcessOperator` for `retain step`."""
-        arguments = ("step", step, "--workspace", self.workspace, "--run", run)
-        return ProcessOperator(task_id=step, arguments=arguments, settings=self.settings, names=self.names, **options)
+        pool = {"pool": self._entry.profile.pool} if step.device == "gpu" else {}
+        return self.command(step.name, _step_arguments(self._entry, step, run), run, **pool, **options)
+
+    def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:  # noqa: ARG002
+        """A `ProcessOperator` for any command."""
+        entry = self._entry
+        return ProcessOperator(
+            task_id=task_id, arguments=arguments, settings=entry.settings, names=entry.environment, **options
+        )
+
+
+class Pods:
+    """Steps as pods, as the line's profile describes them."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def task(self, step: Step, run: str, **options: Any) -> BaseOperator:
+        """A `StepPod` for `retain step`; close ends first what is left of the run's pods."""
+        gpu = step.device == "gpu"
+        arguments = tuple(_step_arguments(self._entry, step, run))
+        job = Job(step.name, arguments, run, gpu=gpu, trusted=step.trusted, signs=step is PROMOTE)
+        left = selector(self._entry.name, run, [stage.name for stage in (*STAGES, PROMOTE)]) if step is CLOSE else ""
+        return self._pod(job, reaps=left, **({"pool": self._entry.profile.pool} if gpu else {}), **options)
+
+    def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:
+        """A `StepPod` for any command, with the credentials and the key of the trusted steps."""
+        return self._pod(Job(task_id, tuple(arguments), run, trusted=True, signs=True), **options)
+
+    def _pod(self, job: Job, **options: Any) -> BaseOperator:
+        from dags.steppod import StepPod
+
+        entry = self._entry
+        pod = manifest(entry.profile, entry.name, entry.secrets, entry.places, job)
+        return StepPod(task_id=job.name, manifest=pod, profile=entry.profile, **options)
+
+
+def _step_arguments(entry: Entry, step: Step, run: str) -> list[str]:
+    return ["step", step.name, "--workspace", entry.workspace, "--run", run]
 
 
 class ProcessOperator(BaseOperator):  # type: ignore[misc]
@@ -153,14 +199,14 @@ def environment(source: Mapping[str, str], names: Iterable[str], settings: Mappi
 
 def settle(code: int, reason: str) -> None:
     """Raise for Airflow what the exit code of a step means; nothing for 0."""
-    if code == 0:
-        return
-    if code == StaleRun.exit_code:
+    todo = todo_of(code)
+    if todo == "skip":
         raise AirflowSkipException(f"stale, and closed as such: {reason}")
-    if code in FINAL_CODES:
+    if todo == "fail":
         raise AirflowFailException(reason)
-    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    raise AirflowException(f"{cause}: {reason}")
+    if todo == "again":
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        raise AirflowException(f"{cause}: {reason}")
 
 
 @contextmanager

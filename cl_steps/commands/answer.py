@@ -15,37 +15,41 @@ from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import Change, reading
 
 
-def approve(run: str, reason: str, by: str, dir: str) -> str:
-    """Say yes; raises UsageError where the run is not held or has its answer."""
+def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
+    """Say yes; raises UsageError where the run is not held or has another answer."""
     line = resolve(dir)
-    event = _answer(line, run, "yes", reason, by)
-    if event["gate"] is None:
+    given = _answer(line, run, "yes", reason, by, through)
+    if given["gate"] is None:
         return f"approved: the next night learns exactly the batch of {run}; now: retain night {dir} --batch {run}"
     from cl_steps.promote import run as promote
 
-    return f"approved: {promote(line, run, {'by': by or person(), 'reason': reason, 'answer': 'yes', 'at': now()})}"
+    approval = {"by": by or person(), "reason": reason, "answer": "yes", "at": now(), "through": through}
+    return f"approved: {promote(line, run, approval)}"
 
 
-def refuse(run: str, reason: str, by: str, dir: str) -> str:
-    """Say no; raises UsageError where the run is not held or has its answer."""
-    _answer(resolve(dir), run, "no", reason, by)
+def refuse(run: str, reason: str, by: str, through: str, dir: str) -> str:
+    """Say no; raises UsageError where the run is not held or has another answer."""
+    _answer(resolve(dir), run, "no", reason, by, through)
     return f"refused: the batch of {run} stays set aside"
 
 
-def _answer(line: Line, run: str, answer: str, reason: str, by: str) -> Event:
+def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: str) -> Event:
+    """Put the answer on main, once: the same answer by the same person again changes nothing."""
     if not reason.strip():
         raise UsageError('an answer needs a reason: --reason "..."')
     with reading(line.git) as main:
         document = {"schema": EVENT_SCHEMA, "kind": "answer", "run": run, "answer": answer}
-        document |= {"by": by or person(), "reason": reason, "at": now()}
+        document |= {"by": by or person(), "through": through, "reason": reason, "at": now()}
 
-        def change() -> Change:
+        def change() -> Change | None:
             ledger = main.ledger()
-            held = ledger.runs.get(run)
+            held, earlier = ledger.runs.get(run), ledger.answers.get(run)
+            if earlier and (earlier.by, earlier.yes, earlier.reason) == (document["by"], answer == "yes", reason):
+                return None
+            if earlier:
+                raise UsageError(f"run {run!r} was answered already, by {earlier.by}")
             if not held or held["outcome"] != "held":
                 raise UsageError(f"run {run!r} is not held: `retain status` lists what waits for an answer")
-            if run in ledger.answers:
-                raise UsageError(f"run {run!r} was answered already, by {ledger.answers[run].by}")
             content = json_text({**document, "digest": held["batch"]["digest"]}).encode()
             return Change({event_path("answer", run): content}, f"answer to run {run}\n\nRun-Id: {run}\n")
 

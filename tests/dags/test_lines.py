@@ -19,7 +19,6 @@ from cl_steps.pipeline import STAGES, STEPS, next_step
 from dags.light import form, identity, spec_of, successors
 from dags.lines import build
 from dags.registry import Entry
-from dags.runners import LocalProcess
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "dvc", "evidently", "sklearn", "matplotlib", "pandas", "pyarrow")
 WAYS: dict[str, tuple[str | None, ...]] = {
@@ -32,7 +31,7 @@ ENTRY = Entry(name="a", workspace="/nowhere", timezone="Europe/Berlin")
 
 @pytest.fixture(scope="module")
 def dag() -> DAG:
-    return build(ENTRY, LocalProcess(ENTRY.workspace, {}))
+    return build(ENTRY)
 
 
 def test_reading_the_dags_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_close_runs_always_and_hides_no_failure(dag: DAG) -> None:
 
 
 def test_nothing_piles_up(dag: DAG) -> None:
-    assert (dag.catchup, dag.max_active_runs, dag.schedule) == (False, 1, "@daily")
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
     assert dag.get_task("update").retries == 2
 
 

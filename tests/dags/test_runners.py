@@ -14,8 +14,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cl_steps.errors import UsageError
+from cl_steps.pipeline import DRIFT, EVALUATE, UPDATE
 from dags import runners
-from dags.runners import Child, LocalProcess, environment, settle, settled
+from dags.profiles import Profile
+from dags.registry import Entry
+from dags.runners import Child, environment, runner_of, settle, settled
 
 
 @pytest.fixture
@@ -101,8 +104,17 @@ def test_the_end_reaches_the_whole_group(monkeypatch: pytest.MonkeyPatch, code: 
 
 
 def test_the_task_is_the_command_of_a_container() -> None:
-    task = LocalProcess("/w", {"RETAIN_WORK": "/x"}, ("AWS_PROFILE",)).task("drift", "2026-01-01-abc", retries=1)
+    entry = Entry(name="a", workspace="/w", work="/x", environment=("AWS_PROFILE",))
+    task = runner_of(entry).task(DRIFT, "2026-01-01-abc", retries=1)
     arguments: Sequence[str] = task.arguments
     assert list(arguments) == ["step", "drift", "--workspace", "/w", "--run", "2026-01-01-abc"]
     assert runners.program() == [sys.executable, "-m", "cl_steps"]
-    assert (task.task_id, task.retries) == ("drift", 1)
+    assert (task.task_id, task.retries, task.settings, task.names) == (
+        "drift", 1, {"RETAIN_WORK": "/x"}, ("AWS_PROFILE",)
+    )  # fmt: skip
+
+
+def test_gpu_steps_wait_for_their_pool_and_others_do_not() -> None:
+    entry = Entry(name="a", workspace="/w", profile=Profile(runner="local", pool="gpus"))
+    found = {step.name: runner_of(entry).task(step, "r").pool for step in (DRIFT, UPDATE, EVALUATE)}
+    assert found == {"drift": "default_pool", "update": "gpus", "evaluate": "gpus"}

@@ -1,0 +1,128 @@
+"""What became of a pod, and what to do about it. Pure: a pod as Kubernetes gives it (JSON) in, a finding out.
+
+disrupted   evicted, preempted, drained, or the node is gone     again at once, from the checkpoint
+memory      it was killed because its memory ran out             again, each batch in twice as many parts
+deadline    it took longer than its deadline                     fails
+image       there is no such image, or it may not be pulled      fails
+start       no room, or no start, in the time given for it       again later
+step        the step itself ended: its exit code says what for   see cl_steps/errors.py
+killed      a signal from somewhere, or it vanished              again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
+
+Pod = Mapping[str, Any]
+Kind = Literal["disrupted", "memory", "deadline", "image", "start", "step", "killed"]
+Todo = Literal["done", "again", "resume", "smaller", "fail", "skip"]
+
+CONTAINER = "step"
+FINAL_CODES = tuple(error.exit_code for error in (UsageError, NoUsableData, IntegrityError))
+BAD_IMAGE = ("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff")
+BAD_SETUP = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+SIGKILL, SIGTERM = 128 + 9, 128 + 15
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What happened, in a sentence, and what Airflow has to do."""
+
+    kind: Kind
+    todo: Todo
+    sentence: str
+
+
+def todo_of(code: int) -> Todo:
+    """What the exit code of a step asks for."""
+    if code == 0:
+        return "done"
+    if code == StaleRun.exit_code:
+        return "skip"
+    return "fail" if code in FINAL_CODES else "again"
+
+
+def find(pod: Pod | None) -> Finding:
+    """What became of a pod that did not end well, from its last state; None where nothing is left of it."""
+    if pod is None:
+        return Finding("killed", "again", "the pod is gone, deleted by somebody or with its node")
+    status = pod.get("status", {})
+    return _of_pod(pod, status) or _of_container(status) or _of_start(status) or _unknown(status)
+
+
+def refused(status: int | None, message: str) -> Finding:
+    """Why Kubernetes did not take a pod: a mistake fails, a full quota or a busy server is asked again."""
+    why = _line(message)
+    if status in (400, 403, 404, 422) and "exceeded quota" not in message:
+        return Finding("start", "fail", f"Kubernetes refuses the pod ({status}): {why}")
+    return Finding("start", "again", f"Kubernetes cannot take the pod now ({status}): {why}")
+
+
+def _of_pod(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
+    """What Kubernetes says of the pod as a whole."""
+    reason, message = status.get("reason", ""), status.get("message", "")
+    if reason == "DeadlineExceeded":
+        seconds = pod.get("spec", {}).get("activeDeadlineSeconds", 0)
+        hours = f"{seconds / 3600:g} hours"
+        return Finding("deadline", "fail", f"it took longer than {hours}: raise deadline_hours, or do fewer steps")
+    target = _condition(status, "DisruptionTarget")
+    if reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated") or target.get("status") == "True":
+        why = message or target.get("message") or target.get("reason") or reason
+        return Finding("disrupted", "resume", f"the pod was taken off its node: {_line(why)}")
+    return None
+
+
+def _of_container(status: Mapping[str, Any]) -> Finding | None:
+    """How the step's process ended."""
+    ended = _state(status).get("terminated")
+    if not ended:
+        return None
+    code, reason = int(ended.get("exitCode", -1)), ended.get("reason", "")
+    if reason == "OOMKilled":
+        return Finding("memory", "smaller", "the memory of its container ran out")
+    if code in (SIGKILL, SIGTERM):
+        return Finding("killed", "again", f"it was ended from outside (exit code {code})")
+    last = _line(ended.get("message", "")) or f"it ended with exit code {code}"
+    return Finding("step", todo_of(code), last)
+
+
+def _of_start(status: Mapping[str, Any]) -> Finding | None:
+    """Why a step never began."""
+    waiting = _state(status).get("waiting", {})
+    reason, message = waiting.get("reason", ""), _line(waiting.get("message", ""))
+    if reason in BAD_IMAGE:
+        return Finding("image", "fail", f"the image cannot be pulled ({reason}): {message}")
+    if reason in BAD_SETUP:
+        return Finding("start", "fail", f"the container cannot be made ({reason}): {message}")
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        why = _line(scheduled.get("message") or scheduled.get("reason", ""))
+        return Finding("start", "again", f"no node had room for it in time: {why}")
+    if status.get("phase") == "Pending":
+        return Finding("start", "again", f"it did not start in time ({reason or 'its volumes or image are not ready'})")
+    return None
+
+
+def _unknown(status: Mapping[str, Any]) -> Finding:
+    phase, message = status.get("phase", "in no phase"), _line(status.get("message", ""))
+    return Finding("killed", "again", f"the pod ended as {phase} {message}".strip())
+
+
+def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of the step's container."""
+    statuses = status.get("containerStatuses") or []
+    return next((s.get("state", {}) for s in statuses if s.get("name") == CONTAINER), {})
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    return next((c for c in status.get("conditions") or [] if c.get("type") == kind), {})
+
+
+def _line(text: str) -> str:
+    """The last line of what a container or Kubernetes said, cut to a sentence's length."""
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""

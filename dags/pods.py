@@ -1,0 +1,161 @@
+"""The one template of a step's pod: a profile, a line and a command in, a manifest out. Pure; golden files pin it.
+
+It meets the `restricted` pod security standard: no root, no privilege, no capability, a read-only root, no token of
+Kubernetes' API. No secret is in it: credentials are files of a mounted Secret, and a GPU step's Secret can write the
+branches of runs and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dags.failures import CONTAINER
+from dags.profiles import Profile, Resources, Secrets, Toleration
+
+USER = 65532
+SCRATCH, CREDENTIALS, SIGNING = "/scratch", "/etc/retain/credentials", "/etc/retain/signing"
+FILES = {
+    "GIT_CONFIG_GLOBAL": "gitconfig",
+    "AWS_SHARED_CREDENTIALS_FILE": "aws-credentials",
+    "AWS_CONFIG_FILE": "aws-config",
+}
+"""Which variable names which file of the credentials."""
+STAY = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+"""Asks autoscalers not to move a training pod to save a node."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a pod is to do: `arguments` of `retain`, for which step of which run, in which role."""
+
+    name: str
+    arguments: tuple[str, ...]
+    run: str
+    gpu: bool = False
+    trusted: bool = False
+    signs: bool = False
+
+
+def manifest(
+    profile: Profile, line: str, secrets: Secrets | None, settings: Mapping[str, str], job: Job
+) -> dict[str, Any]:
+    """The pod that runs `job` for a line, as Kubernetes takes it; `settings` are the line's places."""
+    labels = {
+        "app.kubernetes.io/part-of": "retain",
+        "app.kubernetes.io/component": "step",
+        "retain.dev/line": line,
+        "retain.dev/run": job.run,
+        "retain.dev/step": job.name,
+        "retain.dev/role": "trusted" if job.trusted else "step",
+        **({"kueue.x-k8s.io/queue-name": profile.queue} if job.gpu and profile.queue else {}),
+    }
+    metadata = {"name": f"{line}-{job.name}", "namespace": profile.namespace, "labels": labels}
+    if job.gpu:
+        metadata["annotations"] = dict(STAY)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _spec(profile, secrets, settings, job)}
+
+
+def _spec(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str], job: Job) -> dict[str, Any]:
+    spec = {
+        "restartPolicy": "Never",
+        "serviceAccountName": profile.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": profile.grace_seconds,
+        "activeDeadlineSeconds": round(profile.deadline_hours * 3600),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(profile, secrets, settings, job)],
+        "volumes": _volumes(profile, secrets, job),
+    }
+    if profile.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in profile.pull_secrets]
+    return spec | (_placement(profile) if job.gpu else {})
+
+
+def _placement(profile: Profile) -> dict[str, Any]:
+    """On which nodes a GPU step runs, and before whom."""
+    wishes = {
+        "nodeSelector": dict(profile.node_selector),
+        "tolerations": [_toleration(toleration) for toleration in profile.tolerations],
+        "runtimeClassName": profile.runtime_class,
+        "priorityClassName": profile.priority_class,
+    }
+    return {key: value for key, value in wishes.items() if value}
+
+
+def _toleration(toleration: Toleration) -> dict[str, Any]:
+    given = {"key": toleration.key, "operator": toleration.operator, "value": toleration.value}
+    rest = {"effect": toleration.effect, "tolerationSeconds": toleration.seconds}
+    return {key: value for key, value in (given | rest).items() if value not in ("", None)}
+
+
+def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str], job: Job) -> dict[str, Any]:
+    found = dict(settings) | {"RETAIN_IMAGE": profile.image}
+    if secrets:
+        found |= {name: f"{CREDENTIALS}/{file}" for name, file in FILES.items()}
+    if job.gpu:
+        found["RETAIN_PROCESSES"] = "auto"
+    return {
+        "name": CONTAINER,
+        "image": profile.image,
+        "imagePullPolicy": profile.pull_policy,
+        "args": list(job.arguments),
+        "env": [{"name": name, "value": value} for name, value in sorted(found.items())],
+        "resources": _resources(profile.gpu_step if job.gpu else profile.cpu_step, profile.scratch),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": _mounts(secrets, job),
+    }
+
+
+def _resources(wanted: Resources, scratch: str) -> dict[str, Any]:
+    amounts = {"cpu": wanted.cpu, "memory": wanted.memory, "ephemeral-storage": scratch}
+    if wanted.gpus:
+        amounts[wanted.gpu_resource] = str(wanted.gpus)
+    return {"requests": dict(amounts), "limits": amounts}
+
+
+def _volumes(profile: Profile, secrets: Secrets | None, job: Job) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"sizeLimit": profile.scratch}}]
+    if job.gpu:
+        found.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": profile.gpu_step.shm}})
+    if secrets:
+        found.append(_secret("credentials", secrets.trusted if job.trusted else secrets.step))
+    if secrets and secrets.signing and job.signs:
+        found.append(_secret("signing", secrets.signing))
+    return found
+
+
+def _secret(name: str, secret: str) -> dict[str, Any]:
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
+
+
+def _mounts(secrets: Secrets | None, job: Job) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"name": "scratch", "mountPath": SCRATCH}]
+    if job.gpu:
+        found.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108  (the mount point of shared memory)
+    if secrets:
+        found.append({"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True})
+    if secrets and secrets.signing and job.signs:
+        found.append({"name": "signing", "mountPath": SIGNING, "readOnly": True})
+    return found
+
+
+def selector(line: str, run: str, steps: Sequence[str]) -> str:
+    """The labels by which Kubernetes finds the pods of some steps of a run."""
+    return f"retain.dev/line={line},retain.dev/run={run},retain.dev/step in ({','.join(steps)})"

@@ -1,0 +1,121 @@
+"""A step as a Kubernetes pod: Airflow's own pod operator, deferred, with our answer to each way in which a pod ends.
+
+While the pod works nothing of Airflow does: the triggerer looks after it, and a scheduler, worker or triggerer that
+is ended or started again finds the same pod by what Airflow's task state and the pod's labels say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from kubernetes.client import ApiClient, V1EnvVar, V1Pod
+from kubernetes.client.exceptions import ApiException
+
+from dags.failures import CONTAINER, Finding, find, refused
+from dags.profiles import Profile
+
+MAX_DISRUPTIONS, MAX_PARTS = 50, 64
+PARTS, DISRUPTIONS = "retain_micro_batches", "retain_disruptions"
+
+
+class StepPod(KubernetesPodOperator):  # type: ignore[misc]
+    """Runs the pod of `manifest`; `reaps` selects pods that must be gone before it starts (those that close ends)."""
+
+    template_fields = (*KubernetesPodOperator.template_fields, "reaps")
+
+    def __init__(self, *, manifest: Mapping[str, Any], profile: Profile, reaps: str = "", **options: Any) -> None:
+        super().__init__(
+            pod_template_dict=dict(manifest),
+            base_container_name=CONTAINER,
+            namespace=profile.namespace,
+            kubernetes_conn_id=profile.connection or None,
+            deferrable=True,
+            poll_interval=profile.poll_seconds,
+            logging_interval=profile.log_seconds,
+            schedule_timeout_seconds=profile.schedule_seconds,
+            startup_timeout_seconds=profile.start_seconds,
+            termination_grace_period=profile.grace_seconds,
+            termination_message_policy="FallbackToLogsOnError",
+            container_name_log_prefix_enabled=False,
+            log_pod_spec_on_failure=False,  # it would print the pod's environment
+            log_events_on_failure=True,
+            do_xcom_push=False,
+            # The pod's own deadline holds whether Airflow is up or not.
+            execution_timeout=None,
+            **options,
+        )
+        self.reaps = reaps
+        self._last: dict[str, Any] | None = None
+
+    def execute(self, context: Context) -> None:
+        """Start the pod, or find the one that runs already, and hand it to the triggerer."""
+        if self.reaps:
+            self._reap()
+        try:
+            super().execute(context)
+        except ApiException as error:
+            self._settle(context, refused(error.status, str(error.body or error.reason)))
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
+        """The pod ended, or never started: do what that asks for."""
+        try:
+            super().trigger_reentry(context, event)
+        except AirflowException:
+            self._settle(context, find(self._last))
+
+    def cleanup(self, pod: V1Pod, remote_pod: V1Pod, *rest: Any, **options: Any) -> None:
+        """As the library does; the pod's last state is kept, since the pod itself is deleted here."""
+        self._last = ApiClient().sanitize_for_serialization(remote_pod) if remote_pod else None
+        super().cleanup(pod, remote_pod, *rest, **options)
+
+    def on_kill(self) -> None:
+        """The worker was asked to end, which is no reason to end the pod: the next try finds it at work.
+
+        Where a person ends the task, the triggerer deletes the pod, or `close` does, which ends what is left of a run.
+        """
+        self._killed = True
+
+    def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> V1Pod:
+        """The pod, with what earlier tries found out about its memory."""
+        parts = self._remembered(context, PARTS) or 1
+        self.env_vars = [V1EnvVar(name="RETAIN_MICRO_BATCHES", value=str(parts))] if parts > 1 else []
+        return super().build_pod_request_obj(context, dry_run=dry_run)
+
+    def _settle(self, context: Context, finding: Finding) -> NoReturn:
+        if finding.todo == "resume" and self._count(context, DISRUPTIONS) <= MAX_DISRUPTIONS:
+            self.log.warning("%s: it goes on from its checkpoint in a new pod", finding.sentence)
+            self.pod = self.pod_request_obj = self._last = None
+            self.execute(context)
+        if finding.todo == "smaller":
+            parts = min(MAX_PARTS, 2 * (self._remembered(context, PARTS) or 1))
+            self._remember(context, PARTS, parts)
+            raise AirflowException(f"{finding.sentence}: the next try works through each batch in {parts} parts")
+        if finding.todo == "skip":
+            raise AirflowSkipException(f"stale, and closed as such: {finding.sentence}")
+        raise AirflowFailException(finding.sentence) if finding.todo == "fail" else AirflowException(finding.sentence)
+
+    def _reap(self) -> None:
+        """End the pods of this run that are still at work: their tasks are over."""
+        pods = self.client.list_namespaced_pod(namespace=self.namespace, label_selector=self.reaps).items
+        for pod in pods:
+            self.log.warning("pod %s is still there after its task: it is ended", pod.metadata.name)
+            self.pod_manager.delete_pod(pod)
+
+    def _count(self, context: Context, key: str) -> int:
+        count = (self._remembered(context, key) or 0) + 1
+        self._remember(context, key, count)
+        return count
+
+    def _remembered(self, context: Context | None, key: str) -> int:
+        """A number that survives tries of this task; 0 where none was kept."""
+        store = context.get("task_state_store") if context else None
+        return int(store.get(key) or 0) if store else 0
+
+    def _remember(self, context: Context, key: str, value: int) -> None:
+        store = context.get("task_state_store")
+        if store:
+            store.set(key, value)

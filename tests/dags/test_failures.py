@@ -1,0 +1,103 @@
+"""What became of a pod: each way in which it can end, as Kubernetes writes it, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dags.failures import find, refused, todo_of
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+    return {"status": {"phase": "Failed", "containerStatuses": [{"name": "step", "state": state}]}}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"status": {"phase": "Pending", "containerStatuses": [{"name": "step", "state": state}]}}
+
+
+def condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+NO_ROOM = {
+    "status": {
+        "phase": "Pending",
+        "conditions": [condition("PodScheduled", "False", "Unschedulable", "0/3 nodes: Insufficient nvidia.com/gpu")],
+    }
+}
+EVICTED = {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}
+PREEMPTED = ended(143)
+PREEMPTED["status"]["conditions"] = [
+    condition("DisruptionTarget", "True", "PreemptionByScheduler", "preempting to accommodate a higher priority pod")
+]
+DEADLINE = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"phase": "Failed", "reason": "DeadlineExceeded"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "kind", "todo", "words"),
+    [
+        (ended(137, "OOMKilled"), "memory", "smaller", "memory"),
+        (EVICTED, "disrupted", "resume", "low on resource"),
+        (PREEMPTED, "disrupted", "resume", "higher priority"),
+        (DEADLINE, "deadline", "fail", "2 hours"),
+        (waiting("ImagePullBackOff", "no such image"), "image", "fail", "no such image"),
+        (waiting("InvalidImageName"), "image", "fail", "InvalidImageName"),
+        (waiting("CreateContainerConfigError", "secret x not found"), "start", "fail", "secret x"),
+        (NO_ROOM, "start", "again", "nvidia.com/gpu"),
+        (waiting("ContainerCreating"), "start", "again", "ContainerCreating"),
+        ({"status": {"phase": "Pending"}}, "start", "again", "not ready"),
+        (ended(2, message="step\nretain step: params.yaml has an unknown key"), "step", "fail", "unknown key"),
+        (ended(3), "step", "fail", "exit code 3"),
+        (ended(5), "step", "fail", "exit code 5"),
+        (ended(4, message="trigger a new run"), "step", "skip", "new run"),
+        (ended(6, message="the store is away"), "step", "again", "store"),
+        (ended(1), "step", "again", "exit code 1"),
+        (ended(137), "killed", "again", "from outside"),
+        (ended(143), "killed", "again", "from outside"),
+        (None, "killed", "again", "gone"),
+        ({"status": {"phase": "Failed", "message": "odd"}}, "killed", "again", "odd"),
+    ],
+)
+def test_each_end_has_its_answer(pod: dict[str, Any] | None, kind: str, todo: str, words: str) -> None:
+    finding = find(pod)
+    assert (finding.kind, finding.todo) == (kind, todo)
+    assert words in finding.sentence
+
+
+def test_a_drained_pod_whose_step_said_what_is_wrong_goes_on_from_its_checkpoint_all_the_same() -> None:
+    pod = ended(143, message="asked to stop")
+    pod["status"]["conditions"] = [condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "")]
+    assert find(pod).todo == "resume"
+
+
+def test_other_containers_do_not_count() -> None:
+    pod = ended(0)
+    state = {"terminated": {"exitCode": 2}}
+    pod["status"]["containerStatuses"].insert(0, {"name": "proxy", "state": state})
+    pod["status"]["containerStatuses"][1]["state"]["terminated"]["exitCode"] = 6
+    assert find(pod).todo == "again"
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    found = {code: todo_of(code) for code in (0, 1, 2, 3, 4, 5, 6, -9, 130)}
+    assert [code for code, todo in found.items() if todo == "fail"] == [2, 3, 5]
+    assert (found[0], found[4], found[6], found[-9]) == ("done", "skip", "again", "again")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "todo"),
+    [
+        (403, 'pods "a" is forbidden: violates PodSecurity "restricted:latest"', "fail"),
+        (403, 'pods "a" is forbidden: exceeded quota: retain, requested: limits.cpu=4', "again"),
+        (404, 'namespaces "retain" not found', "fail"),
+        (422, "Invalid value", "fail"),
+        (503, "etcd leader changed", "again"),
+        (None, "connection refused", "again"),
+    ],
+)
+def test_a_mistake_in_a_pod_fails_and_a_full_house_waits(status: int | None, message: str, todo: str) -> None:
+    assert refused(status, message).todo == todo
