@@ -11,7 +11,9 @@ killed      a signal from somewhere, or it vanished              again
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,13 +51,15 @@ def todo_of(code: int) -> Todo:
 def find(pod: Pod | None) -> Finding:
     """What became of a pod that did not end well, from its last state; None where nothing is left of it."""
     if pod is None:
-        return Finding("killed", "again", "the pod is gone, deleted by somebody or with its node")
+        return Finding("disrupted", "resume", "the pod is gone: evicted, drained, deleted, or lost with its node")
     status = pod.get("status", {})
     return _of_pod(pod, status) or _of_container(status) or _of_start(status) or _unknown(status)
 
 
 def refused(status: int | None, message: str) -> Finding:
-    """Why Kubernetes did not take a pod: a mistake fails, a full quota or a busy server is asked again."""
+    """Why Kubernetes did not take a pod (`message` is its answer): a mistake fails, a full quota is waited for."""
+    with suppress(ValueError, KeyError, TypeError):
+        message = str(json.loads(message)["message"])
     why = _line(message)
     if status in (400, 403, 404, 422) and "exceeded quota" not in message:
         return Finding("start", "fail", f"Kubernetes refuses the pod ({status}): {why}")

@@ -113,9 +113,9 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
     def _remembered(self, context: Context | None, key: str) -> int:
         """A number that survives tries of this task; 0 where none was kept."""
         store = context.get("task_state_store") if context else None
-        return int(store.get(key) or 0) if store else 0
+        return int(store.get(key) or 0) if store is not None else 0
 
     def _remember(self, context: Context, key: str, value: int) -> None:
         store = context.get("task_state_store")
-        if store:
+        if store is not None:
             store.set(key, value)

@@ -58,7 +58,7 @@ DEADLINE = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"phase": "Failed
         (ended(1), "step", "again", "exit code 1"),
         (ended(137), "killed", "again", "from outside"),
         (ended(143), "killed", "again", "from outside"),
-        (None, "killed", "again", "gone"),
+        (None, "disrupted", "resume", "gone"),
         ({"status": {"phase": "Failed", "message": "odd"}}, "killed", "again", "odd"),
     ],
 )
@@ -101,3 +101,8 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
 )
 def test_a_mistake_in_a_pod_fails_and_a_full_house_waits(status: int | None, message: str, todo: str) -> None:
     assert refused(status, message).todo == todo
+
+
+def test_the_answer_of_kubernetes_is_read() -> None:
+    body = '{"kind": "Status", "message": "violates PodSecurity", "details": {}}'
+    assert refused(403, body).sentence == "Kubernetes refuses the pod (403): violates PodSecurity"
