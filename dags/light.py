@@ -6,10 +6,8 @@ The rule for going on is `pipeline.next_step`, asked here and not repeated: the 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
@@ -23,7 +21,7 @@ from cl_steps.workspace.branch import open_run, read_run, run_id
 from cl_steps.workspace.ledger import Event, Ledger
 from cl_steps.workspace.mainline import Mainline, reading
 from dags.registry import Entry
-from dags.runners import Child, environment, settled
+from dags.runners import settled
 from dags.telling import measure, tell
 
 BUDGET_DAYS = 30
@@ -144,7 +142,6 @@ def report(entry: Entry, run: str, **context: Any) -> dict[str, Any]:
         measure(entry, event, main)
     found = {key: event[key] for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
     LOG.info("run %s ended: %s %s. %s", run, event["outcome"], event["version"] or "", event["why"])
-    _write_page(entry)
     if event["outcome"] == "failed":
         raise AirflowFailException(f"run {run} failed: {event['why']}")
     tell(entry, event["outcome"], found, context)
@@ -193,12 +190,3 @@ def _event(main: Mainline, run: str) -> Event:
     if not event:
         raise AirflowFailException(f"main knows nothing of run {run}: clear the task close")
     return event
-
-
-def _write_page(entry: Entry) -> None:
-    """The page is derived from what is stored: without it the run is none the worse."""
-    if entry.page and Path(entry.workspace).is_dir():
-        env = environment(os.environ, entry.environment, entry.settings)
-        code, last = Child(("report", entry.workspace), env).run()
-        if code:
-            LOG.warning("the page was not written: %s", last)

@@ -4,7 +4,7 @@
                            |                        |                                           |            |
                            +------------------------+-------------> close <---------------------+------------+
                                                                       |
-                                     report -> after_report -> [held: ask -> answer ->] [new version: publish]
+                               page, report -> after_report -> [held: ask -> answer ->] [new version: publish]
 
 `open` and `close` are set-up and teardown: close runs whatever became of the steps, and a step that failed makes the
 DAG run red all the same. Steps and edges come from `cl_steps/pipeline.py`; how a step runs comes from a runner. A
@@ -27,6 +27,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
 from dags import light
 from dags.asking import FORM, Ask, answer_arguments
+from dags.page_places import page_place
 from dags.registry import Entry, lines_file, read_lines
 from dags.runners import Runner, runner_of
 from dags.telling import notifiers
@@ -55,6 +56,7 @@ def build(entry: Entry) -> DAG:
         dag.add_result(report.output)
         close >> report
         _afterwards(entry, runner, report)
+        _page(entry, runner, opened, close)
     # Given last: each operator would copy and check the form anew, a third of the time that reading a line takes.
     dag.params = ParamsDict(light.form())
     return dag
@@ -76,13 +78,25 @@ def _afterwards(entry: Entry, runner: Runner, report: BaseOperator) -> None:
     """What a run's outcome asks for: a person's answer, and that a new version is made known."""
     decision = _decision("report", partial(light.decide_after_report, entry), "ask a person, publish, or nothing")
     ask = Ask(task_id="ask", entry=entry, run=RUN, params=FORM, retries=0, doc_md="waits for a person's yes or no")
-    answer = runner.command("answer", answer_arguments(entry, RUN), RUN, doc_md="the answer on main, and what follows")
+    answer = runner.command(
+        "answer", answer_arguments(entry, RUN), RUN, trusted=True, doc_md="the answer on main, and what follows from it"
+    )
     publish = _light(
         entry, "publish", light.publish, "the new version as an asset event",
         outlets=[light.version_asset(entry.name)], trigger_rule="none_failed_min_one_success",
     )  # fmt: skip
     report >> decision >> [ask, publish]
     ask >> answer >> publish
+
+
+def _page(entry: Entry, runner: Runner, opened: BaseOperator, close: BaseOperator) -> None:
+    """The line's page, made anew after each run. It is derived: without it the run is none the worse, as a teardown."""
+    place = page_place(entry)
+    if entry.page and place:
+        arguments = ("report", entry.workspace, "--to", place)
+        page = runner.command("page", arguments, RUN, doc_md="the line's page, which the tab Retain shows")
+        close >> page
+        page.as_teardown(setups=opened)
 
 
 def _dag(entry: Entry) -> DAG:
@@ -94,7 +108,7 @@ def _dag(entry: Entry) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["retain"],
-        doc_md=_page(),
+        doc_md=_help(),
         user_defined_macros={"retain_run": partial(light.identity, timezone=entry.timezone)},
         on_failure_callback=list(notifiers(entry, "failed")),
         default_args={
@@ -115,7 +129,7 @@ def _schedule(entry: Entry) -> Any:
 
 
 @cache
-def _page() -> str:
+def _help() -> str:
     """What each DAG's page tells ops."""
     return (Path(__file__).parent / "line.md").read_text(encoding="utf-8")
 

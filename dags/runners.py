@@ -59,7 +59,7 @@ class Runner(Protocol):
         ...
 
     def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:
-        """The task that runs `retain ARGUMENTS` with the rights of a trusted step."""
+        """The task that runs `retain ARGUMENTS`; with `trusted` it may change main, and sign."""
         ...
 
 
@@ -79,8 +79,11 @@ class LocalProcess:
         pool = {"pool": self._entry.profile.pool} if step.device == "gpu" else {}
         return self.command(step.name, _step_arguments(self._entry, step, run), run, **pool, **options)
 
-    def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:  # noqa: ARG002
-        """A `ProcessOperator` for any command."""
+    def command(
+        self, task_id: str, arguments: Sequence[str], run: str, *, trusted: bool = False, **options: Any
+    ) -> BaseOperator:
+        """A `ProcessOperator` for any command; on one machine all have the same rights."""
+        del run, trusted
         entry = self._entry
         return ProcessOperator(
             task_id=task_id, arguments=arguments, settings=entry.settings, names=entry.environment, **options
@@ -101,9 +104,11 @@ class Pods:
         left = selector(self._entry.name, run, [stage.name for stage in (*STAGES, PROMOTE)]) if step is CLOSE else ""
         return self._pod(job, reaps=left, **({"pool": self._entry.profile.pool} if gpu else {}), **options)
 
-    def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:
-        """A `StepPod` for any command, with the credentials and the key of the trusted steps."""
-        return self._pod(Job(task_id, tuple(arguments), run, trusted=True, signs=True), **options)
+    def command(
+        self, task_id: str, arguments: Sequence[str], run: str, *, trusted: bool = False, **options: Any
+    ) -> BaseOperator:
+        """A `StepPod` for any command."""
+        return self._pod(Job(task_id, tuple(arguments), run, trusted=trusted, signs=trusted), **options)
 
     def _pod(self, job: Job, **options: Any) -> BaseOperator:
         from dags.steppod import StepPod

@@ -81,14 +81,9 @@ def _made(wish: Notify) -> BaseNotifier:
     return made
 
 
-def hours_overdue(ledger: Ledger, entry: Entry, now: datetime | None = None) -> float | None:
-    """Hours since the line's last finished run, where that is too long; None where all is well.
-
-    A run that failed has not finished. A line that never had a run counts from the day it starts.
-    """
+def hours_overdue(main: Mainline, entry: Entry, now: datetime | None = None) -> float | None:
+    """Hours since the line's last finished run, where that is too long; None where all is well."""
     if entry.overdue_hours is None or entry.cron is None:
         return None
-    ended = [datetime.fromisoformat(e["at"]) for e in ledger.runs.values() if e["outcome"] != "failed"]
-    began = datetime.combine(entry.start, datetime.min.time(), UTC)
-    hours = ((now or datetime.now(UTC)) - max(ended, default=began)).total_seconds() / 3600
+    hours = ((now or datetime.now(UTC)) - main.last_finished()).total_seconds() / 3600
     return hours if hours > entry.overdue_hours else None

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cl_steps.errors import Unavailable
+from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, git, remote_refs, text
-from cl_steps.workspace.ledger import Ledger, fold, parse_event
+from cl_steps.workspace.ledger import FINAL, Ledger, fold, parse_event
 
 TRIES = 10
 
@@ -94,6 +95,18 @@ class Mainline:
         """What the events on main say."""
         files = self.folder_files("events")
         return fold(parse_event(name, content) for name, content in files.items() if name.endswith(".json"))
+
+    def last_finished(self) -> datetime:
+        """When the last run finished (one that failed has not), and before the first one, when v1 was made.
+
+        Raises:
+            UsageError: main holds no version.
+        """
+        ended = [event["at"] for event in self.ledger().runs.values() if event["outcome"] in FINAL]
+        made = [record["created"] for record in self.records()[:1]]
+        if not ended and not made:
+            raise UsageError("main holds no version: `retain init` makes a workspace")
+        return max(datetime.fromisoformat(moment) for moment in ended or made)
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""

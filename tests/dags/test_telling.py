@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.observability import stats
 
 from cl_steps.errors import UsageError
-from cl_steps.workspace.ledger import fold
+from cl_steps.workspace.ledger import event_path, fold
 from cl_steps.workspace.mainline import Change, reading
 from dags.light import gpu_hours_since
 from dags.profiles import Notify
@@ -97,15 +99,31 @@ def test_what_waits_is_counted_in_assets() -> None:
     assert pending_assets(ledger) == 10 + 30
 
 
+def finished(*hours: float) -> Any:
+    """A main whose runs ended so many hours ago."""
+    return SimpleNamespace(last_finished=lambda: NOW - timedelta(hours=min(hours)))
+
+
 def test_the_alarm_is_raised_where_no_run_finished_for_too_long() -> None:
-    line = entry(start=NOW.date() - timedelta(days=2))
-    fresh = fold([run(1, "no_update", NOW - timedelta(hours=25))])
-    old = fold([run(1, "promoted", NOW - timedelta(hours=27)), run(2, "failed", NOW - timedelta(hours=1))])
-    assert hours_overdue(fresh, line, NOW) is None
-    assert hours_overdue(old, line, NOW) == pytest.approx(27)
-    assert hours_overdue(fold([]), line, NOW) == pytest.approx(60)
-    assert hours_overdue(old, entry(schedule=None), NOW) is None
-    assert hours_overdue(old, entry(overdue_hours=None), NOW) is None
+    assert hours_overdue(finished(25), entry(), NOW) is None
+    assert hours_overdue(finished(27, 60), entry(), NOW) == pytest.approx(27)
+    assert hours_overdue(finished(27), entry(overdue_hours=30.0), NOW) is None
+    assert hours_overdue(finished(99), entry(schedule=None), NOW) is None
+    assert hours_overdue(finished(99), entry(overdue_hours=None), NOW) is None
+
+
+def test_a_run_that_failed_has_not_finished_and_before_the_first_one_v1_counts(tmp_path: Path) -> None:
+    line = make_line(tmp_path)
+    with reading(line.git) as main:
+        with pytest.raises(UsageError, match="no version"):
+            main.last_finished()
+        record = {"version": "v1", "created": (NOW - timedelta(hours=60)).isoformat()}
+        main.swap(lambda: Change({"versions/v0001.json": json.dumps(record).encode()}, "v1"))
+        for hours, outcome, expected in ((50, "failed", 60), (40, "no_update", 40), (3, "failed", 40)):
+            at = NOW - timedelta(hours=hours)
+            change = Change({event_path("run", "r", at): json.dumps(run(hours, outcome, at)).encode()}, "a run")
+            assert main.push(change)
+            assert NOW - main.last_finished() == timedelta(hours=expected)
 
 
 def test_gpu_hours_are_those_of_the_last_days() -> None:
