@@ -59,7 +59,6 @@ def open_run(line: Line, spec: RunSpec) -> RunSpec:
         return read_run(line, spec.id).spec
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
         main = Mainline.open(line.git, Path(scratch))
-        main.mend_tags()
         spec = _completed(main, spec, Path(scratch))
         old = {f"reports/{name}": None for name in main.folder_files("reports")}
         change = Change({**old, "run.yaml": _yaml(spec)}, f"run {spec.id}: begin\n\nRun-Id: {spec.id}\n")

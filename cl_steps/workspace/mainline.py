@@ -147,7 +147,11 @@ class Mainline:
         raise Unavailable("main of the workspace's Git remote did not take the change: try again")
 
     def mend_tags(self) -> list[str]:
-        """Make again the tags of versions on main that a crash of the server left out; returns their names."""
+        """Make again the tags of versions on main that a crash of the server left out; returns their names.
+
+        Raises:
+            Unavailable: the remote cannot be read, or does not take them.
+        """
         present = remote_refs(self.url, "refs/tags/model@*")
         records = (n.removesuffix(".json") for n in self.folder_files("versions") if n.endswith(".json"))
         missing = [name for name in records if f"refs/tags/{tag_of(int(name[1:]))}" not in present]
@@ -156,7 +160,10 @@ class Mainline:
         for name in missing:
             commit = text(self.folder, "log", "--diff-filter=A", "--format=%H", self.tip, "--", f"versions/{name}.json")
             tag = tag_of(int(name[1:]))
-            git(self.folder, "push", "-q", self.url, f"{self._tag(tag, commit.split()[-1])}:refs/tags/{tag}")
+            try:
+                git(self.folder, "push", "-q", self.url, f"{self._tag(tag, commit.split()[-1])}:refs/tags/{tag}")
+            except GitError as error:
+                raise Unavailable(f"the tag {tag} cannot be made again: {str(error).splitlines()[-1]}") from error
         return missing
 
     def _unshallow(self) -> None:

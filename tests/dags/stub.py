@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cl_steps import close
-from cl_steps.lineage import run_event
+from cl_steps.lineage import now, run_event
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.workspace.branch import run_state
 from cl_steps.workspace.context import StepReport, json_text, write_report
@@ -68,7 +68,10 @@ def _stage(line: Line, run: str, name: str, verdict: str | None) -> None:
 def _promote(line: Line, run: str) -> None:
     with checked_out(line, run) as root, reading(line.git) as main:
         event = json_text(run_event(run_state(root), "promoted", "better", "v2")).encode()
-        main.swap(lambda: Change({event_path("run", run): event}, "promote v2"))
+        digests = {"state": {"adapter": "a.dir"}, "base": "b.dir"}
+        record = {"version": "v2", "parent": "v1", "run": run, "created": now(), "digests": digests}
+        files = {event_path("run", run): event, "versions/v0002.json": json_text(record).encode()}
+        main.swap(lambda: Change(files, "promote v2"))
 
 
 def _move_state(line: Line) -> None:

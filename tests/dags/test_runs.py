@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 import pytest
+import yaml
 
 from cl_steps.commands.status import run_events
+from cl_steps.lineage import now
 from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.ledger import Event
+from cl_steps.workspace.ledger import Event, event_path
 from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import Change, reading
 from dags.play import Player
-from tests.dags.conftest import WORKSPACE
+from tests.dags.conftest import ENTRY, LINES, WORKSPACE
 
 # Airflow's own: it builds on deprecated parts of its libraries and leaves sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -100,6 +104,51 @@ def test_a_wrong_form_fails_at_once_and_leaves_no_run(player: Player, scenario: 
     assert run_events(line) == {}
     assert states(player, moment)["open"] == "failed"
     assert not (WORKSPACE / "calls.txt").exists()
+
+
+def asset_events() -> list[dict[str, Any]]:
+    """What the asset events say, oldest first."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        return [event.extra for event in session.scalars(select(AssetEvent).order_by(AssetEvent.id))]
+
+
+def test_a_new_version_is_made_known_with_its_digests_and_nothing_else_is(player: Player, scenario: Any) -> None:
+    before = len(asset_events())
+    _, _, found = played(player, scenario(**LEARN, gate="reject"))
+    assert (found["ask"], found["answer"], found["publish"]) == ("skipped", "skipped", "skipped")
+    assert len(asset_events()) == before
+    _, event, found = played(player, scenario(**LEARN, gate="promote"))
+    assert (found["ask"], found["publish"]) == ("skipped", "success")
+    [said] = asset_events()[before:]
+    assert (said["version"], said["parent"], said["run"]) == ("v2", "v1", event["run"])
+    assert (said["adapter"], said["base"]) == ("a.dir", "b.dir")
+
+
+@pytest.mark.parametrize("verdicts", [{"ingest": "ok", "drift": "alarming"}, {**LEARN, "gate": "inconclusive"}])
+def test_a_held_run_is_on_record_before_anybody_is_asked(player: Player, scenario: Any, verdicts: Any) -> None:
+    well, event, found = played(player, scenario(**verdicts))
+    assert (well, event["outcome"]) == (True, "held")
+    # The player marks the question as done: nobody is there. Nothing was answered, so nothing is new.
+    assert (found["ask"], found["answer"], found["publish"]) == ("success", "success", "skipped")
+
+
+def test_a_line_beyond_its_gpu_hours_learns_nothing_and_loses_nothing(player: Player, scenario: Any) -> None:
+    spent = {**ENTRY, "gpu_hours": 1e-9}
+    LINES.write_text(yaml.safe_dump({"lines": [spent]}), encoding="utf-8")
+    try:
+        line = scenario(ingest="ok", drift="drifted", gate="promote")
+        with reading(line.git) as main:
+            used = {"schema": 1, "kind": "run", "run": "r-0", "outcome": "no_update", "at": now(), "gpu_seconds": 60}
+            assert main.push(Change({event_path("run", "r-0"): json.dumps(used).encode()}, "a costly run"))
+        well, event, found = played(player, line)
+    finally:
+        LINES.write_text(yaml.safe_dump({"lines": [ENTRY]}), encoding="utf-8")
+    assert (well, event["outcome"]) == (False, "failed")
+    assert (found["after_drift"], found["update"], found["close"]) == ("failed", "upstream_failed", "success")
 
 
 @pytest.mark.parametrize("kind", ["scheduled", "manual"])
