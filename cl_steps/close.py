@@ -19,7 +19,7 @@ from cl_steps.workspace.mainline import Change, Mainline, reading
 
 
 def run(line: Line, run_id: str) -> Outcome:
-    """Close a run and return how it ended; a run that ended stays as it is. Tags that a crash left out are made again."""
+    """Close a run and return how it ended; a run that ended stays as it is. It mends tags that a crash left out."""
     with reading(line.git) as main, checked_out(line, run_id) as root:
         main.mend_tags()
         ended = main.ledger().outcome(run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from cl_steps.workspace.context import code_digest
 from cl_steps.workspace.ledger import EVENT_SCHEMA
 from cl_steps.workspace.mainline import Mainline
 from cl_steps.workspace.store import Out, dvc_file, lock_outs, read_dvc_file
+from cl_steps.workspace.times import gpu_seconds
 
 RECORD_SCHEMA = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
@@ -50,6 +52,7 @@ def run_event(state: RunState, outcome: Outcome, why: str, version: str | None =
         "base": spec.base,
         "tip": state.tip,
         "seconds": _seconds_since(spec.started),
+        **cost(state),
     }
 
 
@@ -85,25 +88,37 @@ def version_record(
         "stages": {step.name: state.lock[step.name] for step in STAGES},
         "parameters": {"file": yaml.safe_load(main.read("params.yaml") or b"{}"), "set": state.spec.set},
         "code": code_digest(),
-        "environment": environment(),
+        "environment": {**environment(), "devices": devices(state)},
         "reports": state.reports,
         "slices": {
             name: {metric: values["candidate"] for metric, values in metrics.items()}
             for name, metrics in evaluated.items()
         },
         "seconds": _seconds_since(state.spec.started),
+        **cost(state),
     }
 
 
+def cost(state: RunState) -> dict[str, Any]:
+    """What each step took and where it ran, and the GPU-seconds of all together."""
+    return {"times": state.times, "gpu_seconds": gpu_seconds(state.times)}
+
+
+def devices(state: RunState) -> list[str]:
+    """The names of the GPUs that steps of the run computed on; none on a CPU."""
+    return sorted({str(spent["name"]) for spent in state.times.values() if "name" in spent})
+
+
 def environment() -> dict[str, Any]:
-    """Versions of what computed; no names of machines."""
+    """The image (empty where there is none) and the versions of what computed; no names of machines."""
     found = {}
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine(), **found}
+    here = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
+    return {"image": os.environ.get("RETAIN_IMAGE", ""), **here, **found}
 
 
 def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None:

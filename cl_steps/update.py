@@ -6,30 +6,42 @@
     replay + batch (train, probe) --> bottom-k per slice ---------------------------------> tonight/candidate/replay
 
 Rows of the split `evaluation` are never opened here.
+
+Where the machine gives several processes (`workspace.machine`), the step starts them on its own checkout and each does
+the same as the step would alone, with its share of every batch; the first of them writes what the step writes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 import torch
 
+from cl_steps.config import Compute, Params, RunSpec
 from cl_steps.continual.distillation import TEACHER
 from cl_steps.continual.guard import Bank, Guard
+from cl_steps.continual.launch import employed, is_alive, launch
 from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
 from cl_steps.continual.methods import METHODS, Method
-from cl_steps.continual.training import train
+from cl_steps.continual.processes import ALONE, Processes, joined
+from cl_steps.continual.training import Keeper, train
 from cl_steps.data.replay import select
 from cl_steps.data.shards import Asset, content_digest, decode, iter_assets, manifest_of, read_manifest, write_dataset
 from cl_steps.diffusion.checkpoints import Checkpoints
+from cl_steps.diffusion.loading import choose_device
 from cl_steps.diffusion.lora import adapter_digest, check_shape
 from cl_steps.diffusion.model import Denoiser, open_denoiser
-from cl_steps.errors import NoUsableData
-from cl_steps.workspace.context import Context, StepReport
+from cl_steps.errors import NoUsableData, UsageError
+from cl_steps.workspace.context import Context, StepReport, write_json
+from cl_steps.workspace.machine import Machine
 from cl_steps.workspace.progress import progress
 
 PROBES_OF_REPLAY = 0.25  # a buffer of 2,000 training images may hold 500 probe images beside them
@@ -37,31 +49,100 @@ BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "s
 
 
 def run(context: Context) -> StepReport:
-    """Train the candidate; report its losses and what the probes say.
+    """Train the candidate; report its losses and what the probes say. On a node that only helps the report is empty.
 
     Raises:
-        UsageError: parameters that do not fit the line, or training that does not converge.
+        UsageError: parameters that do not fit the line or the machine, or training that does not converge.
         NoUsableData: the batch has no training images.
         IntegrityError: an image or the adapter is not what its digest or the base says.
+        Unavailable: the place for checkpoints cannot be read.
         SystemExit: 143 on SIGTERM, after a checkpoint.
     """
-    update = context.params.update
-    method = METHODS[update.method]
-    check_shape(context.path(ADAPTER), update.lora)
+    began = time.monotonic()
+    check_shape(context.path(ADAPTER), context.params.update.lora)
     checkpoints = Checkpoints(context.work, run_key(context) if context.work else "")
+    machine = Machine.of(os.environ).counted(torch.cuda.device_count)
+    if machine.total > 1:
+        return _shared(context, checkpoints, machine)
+    return learn(context, checkpoints, parts=machine.parts, began=began)
+
+
+def learn(
+    context: Context,
+    checkpoints: Checkpoints,
+    processes: Processes = ALONE,
+    *,
+    parts: int = 1,
+    began: float = 0.0,
+    is_abandoned: Callable[[], bool] = lambda: False,
+) -> StepReport:
+    """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty."""
+    method = METHODS[context.params.update.method]
     denoiser = open_denoiser(context.path(BASE), context.params.compute)
-    learner = prepare(context, denoiser, method)
+    learner = prepare(context, denoiser, method, processes, parts)
+    if processes.rank:
+        train(learner, None, is_abandoned)
+        return StepReport()
     guard = Guard.before(learner, *_banks(context, denoiser))
-    train(learner, guard, checkpoints)
+    keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
+    train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=method.guarded)
     denoiser.adapters.save(STUDENT, context.fresh("tonight/candidate/adapter"))
     write_next_replay(context)
-    report = StepReport(why=_why(learner, probe), figures=_figures(context, learner, probe))
-    checkpoints.remove()
-    return report
+    return StepReport(
+        why=_why(learner, probe),
+        figures=_figures(context, learner, probe),
+        processes=processes.size,
+        earlier_seconds=keeper.earlier_seconds,
+        once_stored=checkpoints.remove,
+    )
 
 
-def prepare(context: Context, denoiser: Denoiser, method: Method) -> Learner:
+def work(folder: Path) -> None:
+    """What each process that `_shared` starts does, with the job in `folder`; raises as `run` does."""
+    with employed(folder) as job:
+        began = time.monotonic()
+        params, run_spec = Params.model_validate_json(job["params"]), RunSpec.model_validate_json(job["run"])
+        context = Context(Path(job["root"]), params, run_spec, job["work"])
+        with joined(choose_device(params.compute)) as processes:
+            checkpoints = Checkpoints(context.work, job["key"])
+            abandoned = partial(_is_gone, int(job["parent"]))
+            report = learn(context, checkpoints, processes, parts=job["parts"], began=began, is_abandoned=abandoned)
+        if not processes.rank:
+            facts = {"why": report.why, "figures": report.figures, "earlier_seconds": report.earlier_seconds}
+            write_json(folder / "result.json", facts)
+
+
+def _shared(context: Context, checkpoints: Checkpoints, machine: Machine) -> StepReport:
+    """The same by several processes on this checkout, which read and write it as this one would."""
+    _check_gpus(context.params.compute, machine)
+    job = {
+        "root": str(context.root.resolve()),
+        "work": str(context.work) if context.work else None,
+        "key": checkpoints.key,
+        "params": context.params.model_dump_json(),
+        "run": context.run.model_dump_json(),
+        "parts": machine.parts,
+    }
+    found = launch("cl_steps.update", job, machine)
+    return StepReport(**found, processes=machine.total, once_stored=checkpoints.remove)
+
+
+def _check_gpus(compute: Compute, machine: Machine) -> None:
+    there = torch.cuda.device_count()
+    if choose_device(compute).type == "cuda" and machine.processes > there:
+        raise UsageError(
+            f"RETAIN_PROCESSES is {machine.processes} and {there} GPUs are visible: lower it, or set it to auto"
+        )
+
+
+def _is_gone(parent: int) -> bool:
+    return not is_alive(parent)
+
+
+def prepare(
+    context: Context, denoiser: Denoiser, method: Method, processes: Processes = ALONE, parts: int = 1
+) -> Learner:
     """The student exactly where the champion ended, its teacher if the method has one, and what they look at."""
     update = context.params.update
     if method.teaches:
@@ -71,8 +152,15 @@ def prepare(context: Context, denoiser: Denoiser, method: Method) -> Learner:
     if not len(new):
         raise NoUsableData("the batch has no training images: let more assets land, or lower ingest.evaluation_share")
     replay = encode(denoiser, context.path(REPLAY), "train") if method.replays else encode(denoiser, Path(), "none")
-    penalties = method.penalties(update)
-    return Learner(denoiser, Pools(new, replay), update, seed=context.params.seed, penalties=penalties)
+    return Learner(
+        denoiser,
+        Pools(new, replay),
+        update,
+        seed=context.params.seed,
+        penalties=method.penalties(update),
+        processes=processes,
+        parts=parts,
+    )
 
 
 def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
@@ -152,9 +240,14 @@ def _figures(context: Context, learner: Learner, probe: dict[str, Any]) -> dict[
         "examples_new": len(learner.new),
         "examples_replay": len(learner.replay),
         "parameters_trained": sum(parameter.numel() for parameter in learner.parameters),
+        "micro_batches": learner.parts,
         "learning_rate": context.params.update.learning_rate,
         "loss_new": losses["new"],
         "loss_replay": losses["replay"] if len(learner.replay) else None,
         "loss_distillation": losses.get("distillation"),
         "probe": probe,
     }
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

@@ -22,6 +22,7 @@ from cl_steps.continual.learner import Learner
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
 from cl_steps.diffusion.lora import FILE_NAME, adapter_digest
 from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.diffusion.plan import Plan
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
 from cl_steps.workspace.context import Context, StepReport, json_text
 from tests.tiny import make_tiny_pipeline
@@ -163,9 +164,62 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_bytes(
         run(root, tmp_path / "work")
     steps: list[int] = []
     monkeypatch.setattr(Learner, "advance", lambda self: (steps.append(self.step), own(self))[1])
-    assert (json_text(run(root, tmp_path / "work").figures), outputs(root)) == expected
+    report = run(root, tmp_path / "work")
+    assert (json_text(report.figures), outputs(root)) == expected
     assert steps[0] == stop // 2 * 2
+    report.once_stored()
     assert list((tmp_path / "work/checkpoints").iterdir()) == []
+
+
+def test_a_result_that_could_not_be_stored_is_not_learnt_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(root, tmp_path / "work")
+    expected = outputs(root)
+    monkeypatch.setattr(Learner, "advance", lambda self: pytest.fail("it was learnt again"))
+    again = run(root, tmp_path / "work")
+    assert (json_text(again.figures), outputs(root)) == (json_text(first.figures), expected)
+    assert again.earlier_seconds > 0
+
+
+@pytest.mark.parametrize("how", ["asked", "out of memory"])
+def test_parts_of_a_batch_are_learnt_as_the_whole(
+    root: Path, monkeypatch: pytest.MonkeyPatch, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, wanted = run(root).figures, load_file(root / "tonight/candidate/adapter" / FILE_NAME)
+    if how == "asked":
+        monkeypatch.setenv("RETAIN_MICRO_BATCHES", "2")
+    else:
+        own = Learner.terms
+
+        def terms(self: Learner, plan: Plan) -> torch.Tensor:
+            if len(plan.t) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return own(self, plan)
+
+        monkeypatch.setattr(Learner, "terms", terms)
+    figures = run(root).figures
+    assert (whole["micro_batches"], figures["micro_batches"]) == (1, 2)
+    assert ("each step is computed in 2 parts" in capsys.readouterr().err) is (how != "asked")
+    for key, value in load_file(root / "tonight/candidate/adapter" / FILE_NAME).items():
+        torch.testing.assert_close(value, wanted[key], atol=2e-4, rtol=1e-3)
+    assert figures["loss_distillation"] == pytest.approx(whole["loss_distillation"], rel=1e-3)
+
+
+def test_the_number_of_parts_is_remembered_and_is_no_part_of_the_key(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETAIN_MICRO_BATCHES", "4")
+    run(root, tmp_path / "work")
+    monkeypatch.delenv("RETAIN_MICRO_BATCHES")
+    assert run(root, tmp_path / "work").figures["micro_batches"] == 4
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_parts_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("RETAIN_MICRO_BATCHES", value)
+    with pytest.raises(UsageError, match="RETAIN_MICRO_BATCHES must be a whole number from 1 up"):
+        run(root)
 
 
 def test_sigterm_saves_and_exits_with_143(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from cl_steps.diffusion.plan import generator, stratified
 
 DRAWS = 4
 MAX_PER_SLICE = 32
+ROWS_AT_ONCE = 32
 Z_95 = 1.645
 
 
@@ -47,13 +48,13 @@ class Bank:
         noise = torch.randn((len(kept) * DRAWS, *pool.latents.shape[1:]), generator=random)
         return cls(small, torch.cat(t) if t else torch.empty(0, dtype=torch.int64), noise)
 
-    def measure(self, denoiser: Denoiser, adapter: str) -> Tensor:
-        """Each image's mean denoising loss (N,), float64."""
+    def measure(self, denoiser: Denoiser, adapter: str, at_once: int = ROWS_AT_ONCE) -> Tensor:
+        """Each image's mean denoising loss (N,), float64, computed for `at_once` rows at a time."""
         if not len(self.pool):
             return torch.empty(0, dtype=torch.float64)
         latents = self.pool.latents.repeat_interleave(DRAWS, dim=0)
         texts = [text for text in self.pool.texts for _ in range(DRAWS)]
-        errors = denoiser.errors(latents, self.noise, self.t, texts, adapter)
+        errors = denoiser.errors(latents, self.noise, self.t, texts, adapter, at_once)
         return errors.double().view(-1, DRAWS).mean(dim=1)
 
 
@@ -87,14 +88,14 @@ class Guard:
     def before(cls, learner: Learner, old: Bank, new: Bank) -> Guard:
         """Measured before the first step, when the student still is the teacher."""
         assert learner.step == 0
-        taught_old, taught_new = (bank.measure(learner.denoiser, STUDENT) for bank in (old, new))
+        taught_old, taught_new = (_measured(bank, learner) for bank in (old, new))
         start = [weight.clone() for weight in learner.average]
         return cls(old, new, taught_old, taught_new, learner.update.probe_budget, start)
 
     def look(self, learner: Learner) -> None:
         """Measure the moving average; keep it where it is within the budget."""
         with learner.averaged():
-            losses = self.old.measure(learner.denoiser, STUDENT)
+            losses = _measured(self.old, learner)
         reading = Reading(learner.step, compare(self.old.pool.slices, losses, self.teacher_old))
         self.readings.append(reading)
         if reading.worst()[2] <= self.budget:
@@ -110,7 +111,7 @@ class Guard:
         beyond = lower > self.budget
         backs_off = beyond and may_back_off
         learner.put(self.kept if backs_off else learner.average)
-        losses = [bank.measure(learner.denoiser, STUDENT) for bank in (self.old, self.new)]
+        losses = [_measured(bank, learner) for bank in (self.old, self.new)]
         return {
             "old": compare(self.old.pool.slices, losses[0], self.teacher_old),
             "new": compare(self.new.pool.slices, losses[1], self.teacher_new),
@@ -130,6 +131,16 @@ class Guard:
         self.kept = [tensors[f"kept.{number}"].to(weight.device) for number, weight in enumerate(self.kept)]
         self.kept_step = int(facts["kept_step"])
         self.readings = [Reading(**reading) for reading in facts["readings"]]
+
+
+def _measured(bank: Bank, learner: Learner) -> Tensor:
+    """The student's losses (N,); once memory is short, no more rows at a time than a part of a step has."""
+
+    def measure() -> Tensor:
+        at_once = ROWS_AT_ONCE if learner.parts == 1 else min(ROWS_AT_ONCE, learner.rows_at_once)
+        return bank.measure(learner.denoiser, STUDENT, at_once)
+
+    return learner.within_memory(measure)
 
 
 def compare(slices: tuple[str, ...], student: Tensor, teacher: Tensor) -> dict[str, dict[str, float]]:

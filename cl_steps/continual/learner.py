@@ -6,23 +6,32 @@ Each step: a planned batch of new and replayed items, one forward pass of the st
 
 AdamW without weight decay (decay would pull the adapter to the base, and so forget), warm-up and cosine, clipping, and
 an exponential moving average, which is what is promoted.
+
+A step may be divided: among processes that compute its shares at the same time, and in parts that one process computes
+one after the other because its device's memory holds no more. Neither changes the result, beyond rounding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cl_steps.config import Update
 from cl_steps.continual.penalty import Forward, Penalty
+from cl_steps.continual.processes import ALONE, Processes
+from cl_steps.continual.sharing import Part, parts_of, rows_at_once
 from cl_steps.diffusion.model import Denoiser
 from cl_steps.diffusion.plan import Plan, Planner
 from cl_steps.errors import UsageError
+from cl_steps.workspace.progress import say
+
+Result = TypeVar("Result")
 
 STUDENT = "default"
 BETAS = (0.9, 0.99)
@@ -52,12 +61,24 @@ class Pools:
 
 
 class Learner:
-    """Trains the adapter `default` of a denoiser; `step` counts the steps that are done."""
+    """Trains the adapter `default` of a denoiser; `step` counts the steps that are done.
+
+    `parts` is in how many parts this process computes its share of a step; out of memory, it doubles them itself.
+    """
 
     def __init__(
-        self, denoiser: Denoiser, pools: Pools, update: Update, *, seed: int, penalties: tuple[Penalty, ...] = ()
+        self,
+        denoiser: Denoiser,
+        pools: Pools,
+        update: Update,
+        *,
+        seed: int,
+        penalties: tuple[Penalty, ...] = (),
+        processes: Processes = ALONE,
+        parts: int = 1,
     ) -> None:
         self.denoiser, self.update, self.penalties = denoiser, update, penalties
+        self.processes, self.parts = processes, parts
         self.new, self.replay = pools.new, pools.replay
         self.planner = Planner(
             seed,
@@ -83,24 +104,43 @@ class Learner:
         """One step.
 
         Raises:
-            UsageError: a gradient is not finite (with float16, which skips such steps, more than 100 were not).
+            UsageError: a gradient is not finite (with float16, which skips such steps, more than 100 were not), or the
+                memory does not even hold one item.
         """
-        terms = self.terms(self.planner.plan(self.step))
-        weights = terms.new_tensor([1.0, float(len(self.replay) > 0), *(penalty.weight for penalty in self.penalties)])
-        torch.autograd.backward((terms * weights).sum() * self._scale)
+        plan = self.planner.plan(self.step)
+        own = self.within_memory(lambda: self._gradients(plan))
+        terms = self.processes.sum(own, self.parameters)
         self._apply()
         if self.step >= math.floor(self.update.steps * (1 - TAIL_SHARE)):
-            self._sums[1:] += terms.detach()
+            self._sums[1:] += terms
             self._sums[0] += 1
         self.step += 1
+
+    def within_memory(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns; where the device runs out of memory it is called again with twice as many parts.
+
+        Raises:
+            UsageError: a part is a single item already.
+        """
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                pass  # nothing is freed before the exception is gone, with the frames that it holds
+            self._divide()
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows a part has at most: what the memory is known to hold."""
+        return rows_at_once(self.update.batch_size, self.processes.size, self.parts)
 
     def terms(self, plan: Plan) -> Tensor:
         """(2 + penalties,): the denoising losses over the new and over the replayed items, and each penalty."""
         forward, errors = self._forward(plan)
-        replayed = errors[forward.num_new :]
-        old = replayed.mean() if len(replayed) else errors.new_zeros(())
-        penalties = [penalty(self.denoiser, forward) for penalty in self.penalties]
-        return torch.stack([errors[: forward.num_new].mean(), old, *penalties])
+        nothing = errors.new_zeros(())
+        fresh, replayed = errors[: forward.num_new], errors[forward.num_new :]
+        means = [rows.mean() if len(rows) else nothing for rows in (fresh, replayed)]
+        return torch.stack([*means, *(penalty(self.denoiser, forward) for penalty in self.penalties)])
 
     def tail_means(self) -> dict[str, float]:
         """The terms of the loss by name, each as its mean over the last tenth of the steps."""
@@ -142,6 +182,34 @@ class Learner:
             prefix = f"optimizer.{number}."
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in own.items()}
+
+    def _gradients(self, plan: Plan) -> Tensor:
+        """Leave the gradients of this process' share of the loss; returns its share of each term."""
+        self.optimizer.zero_grad(set_to_none=True)
+        weights = [1.0, float(len(self.replay) > 0), *(penalty.weight for penalty in self.penalties)]
+        total = torch.zeros(len(weights), device=self.denoiser.device)
+        for part in parts_of(plan, self.processes.rank, self.processes.size, self.parts):
+            terms = self.terms(part.plan) * self._shares(part)
+            torch.autograd.backward((terms * terms.new_tensor(weights)).sum() * self._scale)
+            total += terms.detach()
+        return total
+
+    def _shares(self, part: Part) -> Tensor:
+        """What a part counts of each term; penalties are means over replayed rows."""
+        shares = [part.new, part.replayed, *(part.replayed for _ in self.penalties)]
+        return torch.tensor(shares, device=self.denoiser.device)
+
+    def _divide(self) -> None:
+        if self.rows_at_once == 1:
+            raise UsageError(
+                "the device's memory does not hold the training of one image: set compute.precision to bfloat16, "
+                "lower update.lora.rank where the line begins, or give the step a device with more memory"
+            )
+        self.parts *= 2
+        say(f"update: out of memory, from step {self.step} on each step is computed in {self.parts} parts")
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.denoiser.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(self, plan: Plan) -> tuple[Forward, Tensor]:
         """The student's one pass over new and replayed items, and its errors (N,)."""

@@ -41,4 +41,7 @@ class Penalty(Protocol):
         """Its weight in the loss."""
 
     def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
-        """The unweighted term, a scalar with gradients for the student."""
+        """The unweighted term, a scalar with gradients for the student.
+
+        It is a mean over the replayed rows (0 without any), so that a batch can be computed in parts.
+        """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.store import read_lock
+from cl_steps.workspace.times import Times, read_times
 
 JUDGES = ("drift", "gate")
 """Blocks of params.yaml that say how a run is judged."""
@@ -31,6 +32,7 @@ class RunState:
     reports: dict[str, dict[str, Any]]
     lock: dict[str, Any]
     tip: str
+    times: Times = field(default_factory=dict)
 
 
 def run_id(day: str, *parts: str) -> str:
@@ -87,7 +89,7 @@ def run_state(root: Path) -> RunState:
     """What the clone of a run's branch at `root` holds."""
     lock = root / "dvc.lock"
     stages = read_lock(lock.read_bytes() if lock.is_file() else None)
-    return RunState(load_run(root), read_reports(root), stages, text(root, "rev-parse", "HEAD"))
+    return RunState(load_run(root), read_reports(root), stages, text(root, "rev-parse", "HEAD"), read_times(root))
 
 
 def _refuse_own_rules(spec: RunSpec) -> None:

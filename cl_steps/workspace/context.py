@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,12 +21,17 @@ REPORT_SCHEMA = 1
 class StepReport:
     """What a step found: its verdict (if it gives one), one sentence why, and the figures behind it.
 
-    Figures are JSON values and hold no times: the same inputs give the same report.
+    Figures are JSON values and hold no times: the same inputs give the same report. The rest is not written into it:
+    how many processes computed, the seconds of earlier tries that a checkpoint remembers, and what to do once the
+    result is stored.
     """
 
     verdict: str | None = None
     why: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    earlier_seconds: float = 0.0
+    once_stored: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class Context:
     root: Path
     params: Params
     run: RunSpec
-    work: Path | None = None
+    work: str | Path | None = None
 
     @classmethod
-    def of(cls, root: Path, work: Path | None = None) -> Context:
+    def of(cls, root: Path, work: str | Path | None = None) -> Context:
         """The context of the workspace at `root`; raises UsageError where its YAML files are not right."""
         run = load_run(root)
         return cls(root, load_params(root, run), run, work)

@@ -7,6 +7,7 @@ clone, which takes a missing dependency for an unchanged one.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -26,6 +27,8 @@ from cl_steps.workspace.context import Context, StepReport, code_digest, read_re
 from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
 from cl_steps.workspace.ledger import read_ledger
 from cl_steps.workspace.line import Line
+from cl_steps.workspace.machine import Machine
+from cl_steps.workspace.times import add_time, device_of
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -37,6 +40,8 @@ GIT_READS = ("events", "checks")
 def run_stage(line: Line, run: str, step: Step, function: StepFunction) -> dict[str, Any]:
     """Run one stage of a run, unless it is done already, and return its report.
 
+    On a node that only helps another (`workspace.machine`) nothing is stored, and the report says so.
+
     Raises:
         RetainError: what the step says; nothing is stored then.
         Unavailable: a remote cannot be reached, or another process wrote the branch meanwhile.
@@ -47,28 +52,34 @@ def run_stage(line: Line, run: str, step: Step, function: StepFunction) -> dict[
         if is_current(root, step, state):
             return state.reports[step.name]
         with store.opened(root, line.store) as repo:
-            context = Context.of(root, line.work_folder)
+            context = Context.of(root, line.work or None)
             _fetch(repo, line, context, step, state.lock)
-            run_in_place(context, step, function)
+            found = run_in_place(context, step, function)
+            if Machine.of(os.environ).only_helps:
+                return {"verdict": None, "status": "helped", "why": "node 0 stores the result"}
             _drop_links(root / "landing")
             store.commit(repo, step.name)
-        push_branch(root, line, run, f"{step.name}: done", seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        spent = seconds + found.earlier_seconds
+        add_time(root, step.name, spent, device_of(step, context.params.compute), found.processes)
+        push_branch(root, line, run, f"{step.name}: done", seconds=seconds)
+        found.once_stored()
         return read_reports(root)[step.name]
 
 
-def run_in_place(context: Context, step: Step, function: StepFunction) -> None:
+def run_in_place(context: Context, step: Step, function: StepFunction) -> StepReport:
     """Run a stage on the checkout as it is; after a verdict that ends a run: `skipped: why` and empty outputs."""
     before = {name: report for name, report in context.reports.items() if f"reports/{name}.json" in step.reads}
     reason = stop_reason(before) or next((r["why"] for r in before.values() if r["status"] == "skipped"), None)
     if reason:
-        write_skipped(context.root, step, context.run.id, reason)
-        return
+        return write_skipped(context.root, step, context.run.id, reason)
     report = function(context)
     write_report(context.root, step.name, context.run.id, report)
+    return report
 
 
-def write_skipped(root: Path, step: Step, run: str, why: str) -> None:
-    """The report and the empty outputs of a stage that has nothing to do."""
+def write_skipped(root: Path, step: Step, run: str, why: str) -> StepReport:
+    """Write and return the report of a stage that has nothing to do, and its empty outputs."""
     for name in step.writes:
         if name.startswith("tonight/"):
             shutil.rmtree(root / name, ignore_errors=True)
@@ -76,7 +87,9 @@ def write_skipped(root: Path, step: Step, run: str, why: str) -> None:
         else:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text('<?xml version="1.0" encoding="utf-8"?><testsuites/>\n', encoding="utf-8")
-    write_report(root, step.name, run, StepReport(why=why), status="skipped")
+    report = StepReport(why=why)
+    write_report(root, step.name, run, report, status="skipped")
+    return report
 
 
 @contextmanager
@@ -127,9 +140,21 @@ def _md5(root: Path, path: str, outs: dict[str, store.Out]) -> str | None:
 def _params_current(root: Path, entry: dict[str, Any]) -> bool:
     for name, values in entry.get("params", {}).items():
         now = yaml.safe_load((root / name).read_text(encoding="utf-8"))
-        if any(now.get(key) != value for key, value in values.items()):
+        if any(_plain(now.get(key)) != _plain(value) for key, value in values.items()):
             return False
     return True
+
+
+def _plain(value: Any) -> Any:
+    """A value as it compares: DVC writes 5.0e-5 as `5e-05`, which YAML 1.1 reads as a word."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    try:
+        return value if isinstance(value, bool | None) else float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _fetch(repo: Repo, line: Line, context: Context, step: Step, lock: dict[str, Any]) -> None:

@@ -19,17 +19,12 @@ DEPLOYMENT = ".retain/line.json"
 
 @dataclass(frozen=True)
 class Line:
-    """One model that is kept up to date, as this machine reaches it."""
+    """One model that is kept up to date, as this machine reaches it; `work` is a folder, a URL, or empty for none."""
 
     git: str
     store: str
     work: str
     landing: str
-
-    @property
-    def work_folder(self) -> Path | None:
-        """Where checkpoints go, if that is a folder here."""
-        return Path(self.work) if self.work else None
 
     def save(self, folder: Path) -> None:
         """Keep it as the deployment of the workspace in `folder`."""

@@ -12,6 +12,7 @@ import torch
 from cl_steps.config import Compute, Lora, Update
 from cl_steps.continual.distillation import TEACHER, Distillation
 from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
+from cl_steps.continual.processes import ALONE, Processes
 from cl_steps.diffusion.model import Denoiser, open_denoiser
 from tests.tiny import TARGET_MODULES, make_tiny_pipeline
 
@@ -44,13 +45,21 @@ def make_learner(base: Path) -> MakeLearner:
     """A new denoiser with student and teacher, and a learner on it; keywords replace those of `UPDATE`."""
 
     def make(
-        num_replay: int = 9, seed: int = 0, distils: bool = True, precision: Precision = "float32", **changes: object
+        num_replay: int = 9,
+        seed: int = 0,
+        distils: bool = True,
+        precision: Precision = "float32",
+        processes: Processes = ALONE,
+        parts: int = 1,
+        **changes: object,
     ) -> Learner:
         denoiser = open_denoiser(base, Compute(device="cpu", threads=1, precision=precision))
         for name in (TEACHER, STUDENT):
             denoiser.adapters.add_fresh(name, LORA, seed=0)
         update = UPDATE.model_copy(update=changes)
         penalties = (Distillation(update.distillation_weight),) if distils else ()
-        return Learner(denoiser, Pools(pool(1, 11), pool(2, num_replay)), update, seed=seed, penalties=penalties)
+        pools = Pools(pool(1, 11), pool(2, num_replay))
+        options = {"penalties": penalties, "processes": processes, "parts": parts}
+        return Learner(denoiser, pools, update, seed=seed, **options)
 
     return make

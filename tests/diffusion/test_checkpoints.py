@@ -8,10 +8,13 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from cl_steps.diffusion.checkpoints import Checkpoints
+from cl_steps.errors import Unavailable
 
 TENSORS = {"a": torch.tensor([1e-45, 0.1, -0.0]), "b": torch.arange(4, dtype=torch.float64).view(2, 2)}
 
@@ -79,6 +82,93 @@ def test_without_a_place_nothing_is_kept() -> None:
     assert checkpoints.load() is None
     assert not checkpoints.are_kept
     checkpoints.remove()
+
+
+@pytest.fixture
+def bucket() -> str:
+    """An empty place of an object store that lives in this process."""
+    fsspec.filesystem("memory").store.clear()
+    return "memory://bucket/work/line"
+
+
+def test_in_an_object_store_the_latest_whole_one_is_kept_too(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = fsspec.filesystem("memory").store
+    assert Checkpoints(bucket, "k").load() is None
+    for step in (1, 2):
+        Checkpoints(bucket, "k").save(step, TENSORS, {"rise": 0.1})
+    prefix = "/bucket/work/line/checkpoints/k/step-00000002"
+    assert sorted(store) == [f"{prefix}.json", f"{prefix}.safetensors"]
+    saved = Checkpoints(bucket, "k").load()
+    assert saved is not None
+    assert (saved.step, saved.facts) == (2, {"rise": 0.1})
+    assert all(torch.equal(saved.tensors[key], value) for key, value in TENSORS.items())
+    fsspec.filesystem("memory").pipe_file(f"{prefix}.safetensors", b"torn")
+    assert Checkpoints(bucket, "k").load() is None
+    assert "passed over" in capsys.readouterr().err
+    Checkpoints(bucket, "k").remove()
+    assert not store
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 3, 4])
+def test_an_upload_cut_off_anywhere_leaves_a_whole_one(
+    bucket: str, fatal: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Checkpoints(bucket, "k").save(1, TENSORS, {})
+    touches = iter(range(1, 100))
+
+    def cut(own: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            if next(touches) >= fatal:
+                raise ConnectionError("connection reset")
+            return own(*arguments, **options)
+
+        return call
+
+    for name in ("pipe_file", "rm_file"):
+        monkeypatch.setattr(MemoryFileSystem, name, cut(getattr(MemoryFileSystem, name)))
+    Checkpoints(bucket, "k").save(2, TENSORS, {})
+    said = capsys.readouterr().err
+    assert ("is not kept, and training goes on" in said) is (fatal <= 2)
+    assert ("older checkpoints stay" in said) is (fatal > 2)
+    saved = Checkpoints(bucket, "k").load()
+    assert saved is not None
+    assert saved.step == (1 if fatal <= 2 else 2)
+
+
+def test_a_store_that_cannot_be_read_is_no_reason_to_begin_anew(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Checkpoints(bucket, "k").save(1, TENSORS, {})
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "ls", away)
+        with pytest.raises(Unavailable, match="no route to host"):
+            Checkpoints(bucket, "k").load()
+        Checkpoints(bucket, "k").remove()
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "cat_file", away)
+        with pytest.raises(Unavailable, match="no route to host"):
+            Checkpoints(bucket, "k").load()
+    assert Checkpoints(bucket, "k").load() is not None
+
+
+def test_a_full_disk_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Checkpoints(tmp_path, "k").save(1, TENSORS, {})
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    Checkpoints(tmp_path, "k").save(2, TENSORS, {})
+    assert "step 2 is not kept, and training goes on" in capsys.readouterr().err
+    saved = Checkpoints(tmp_path, "k").load()
+    assert saved is not None
+    assert saved.step == 1
 
 
 def save_and_die(work: Path, fatal: int) -> None:

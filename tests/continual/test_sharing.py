@@ -1,0 +1,174 @@
+"""A step in parts and in shares is the step as a whole: its loss, its gradients, and what is learnt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cl_steps.continual.guard import Bank, Guard
+from cl_steps.continual.learner import Learner
+from cl_steps.continual.methods import METHODS
+from cl_steps.continual.sharing import parts_of, rows_at_once
+from cl_steps.diffusion.model import Denoiser
+from cl_steps.diffusion.plan import Plan, Planner
+from cl_steps.errors import UsageError
+from tests.continual.conftest import MakeLearner, pool
+
+ITEMS = {"replay_distill": (9, True), "replay": (9, False), "finetune": (0, False)}
+"""Each method as (replayed items, whether it distils)."""
+
+
+def gradients(learner: Learner, plan: Plan) -> list[Tensor]:
+    learner._gradients(plan)
+    return [weight.grad.clone() for weight in learner.parameters if weight.grad is not None]
+
+
+def of_method(make_learner: MakeLearner, method: str, **changes: object) -> Learner:
+    assert set(ITEMS) == set(METHODS), "say here what the new method is made of"
+    num_replay, distils = ITEMS[method]
+    learner = make_learner(num_replay, distils=distils, **changes)
+    assert [p.name for p in learner.penalties] == [p.name for p in METHODS[method].penalties(learner.update)]
+    return learner
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("parts", [2, 3, 4, 99])
+def test_gradients_in_parts_are_those_of_the_whole(make_learner: MakeLearner, method: str, parts: int) -> None:
+    learner = of_method(make_learner, method, batch_size=7)
+    learner.advance()  # so that student and teacher differ
+    plan = learner.planner.plan(1)
+    whole, terms = gradients(learner, plan), learner._gradients(plan)
+    learner.parts = parts
+    for one, other in zip(whole, gradients(learner, plan), strict=True):
+        torch.testing.assert_close(other, one, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(learner._gradients(plan), terms, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_learnt_in_parts_is_what_is_learnt_at_once(make_learner: MakeLearner, method: str) -> None:
+    whole, divided = (of_method(make_learner, method, learning_rate=1e-3) for _ in range(2))
+    divided.parts = 4
+    for _ in range(6):
+        whole.advance()
+        divided.advance()
+    for one, other in zip(whole.average, divided.average, strict=True):
+        torch.testing.assert_close(other, one, atol=2e-5, rtol=1e-4)
+    assert divided.tail_means() == pytest.approx(whole.tail_means(), rel=1e-4)
+
+
+def rows_of(plan: Plan) -> list[tuple[object, ...]]:
+    """Each row of a plan as what it is made of."""
+    kinds = ["new"] * len(plan.new) + ["old"] * len(plan.replay)
+    places = [*plan.new.tolist(), *plan.replay.tolist()]
+    return list(
+        zip(kinds, places, plan.t.tolist(), plan.noise[:, 0, 0, 0].tolist(), plan.dropped.tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 16])
+@pytest.mark.parametrize("processes", [1, 2, 3, 20])
+def test_every_row_is_in_one_part_with_its_own_noise_and_counts_once(processes: int, parts: int) -> None:
+    plan = Planner(0, 50, 30, 11, (4, 2, 2), 1000, 0.5).plan(3)
+    found = [part for rank in range(processes) for part in parts_of(plan, rank, processes, parts)]
+    assert sum(part.new for part in found) == pytest.approx(1)
+    assert sum(part.replayed for part in found) == pytest.approx(1)
+    assert sorted(row for part in found for row in rows_of(part.plan)) == sorted(rows_of(plan))
+    assert max(len(part.plan.t) for part in found) <= rows_at_once(11, processes, parts)
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """A device that holds no more than `rows` rows at a time, of training or of looking."""
+    own = Denoiser.predict
+
+    def predict(self: Denoiser, x_t: Tensor, *arguments: object) -> Tensor:
+        if len(x_t) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(self, x_t, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Denoiser, "predict", predict)
+
+
+def test_out_of_memory_ends_as_if_the_parts_were_known_before(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, surprised = make_learner(parts=2), make_learner()
+    for _ in range(3):
+        known.advance()
+    with monkeypatch.context() as patched:
+        short_of_memory(patched, 3)
+        for _ in range(3):
+            surprised.advance()
+    assert surprised.parts == 2
+    assert capsys.readouterr().err.count("each step is computed in 2 parts") == 1
+    assert all(torch.equal(a, b) for a, b in zip(known.parameters, surprised.parameters, strict=True))
+
+
+def test_looking_at_probes_keeps_to_the_memory_too(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner()
+    bank, none = Bank.of(pool(3, 4), 0, 1000), Bank.of(pool(3, 0), 0, 1000)
+    plenty = Guard.before(learner, bank, none).teacher_old
+    short_of_memory(monkeypatch, 2)
+    torch.testing.assert_close(Guard.before(learner, bank, none).teacher_old, plenty, atol=1e-5, rtol=1e-5)
+    assert learner.parts == 4
+
+
+def test_a_memory_that_holds_not_one_image_is_said_with_what_to_do(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner()
+    short_of_memory(monkeypatch, 0)
+    with pytest.raises(UsageError, match=r"set compute\.precision to bfloat16"):
+        learner.advance()
+    assert learner.parts == 8
+
+
+@dataclass
+class Beside:
+    """Processes as threads of this one, for their arithmetic alone."""
+
+    rank: int
+    size: int
+    meet: threading.Barrier
+    row: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def sum(self, terms: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+        own = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+        self.row[self.rank] = [*own, terms]
+        self.meet.wait()
+        summed = [
+            torch.stack(tensors).sum(dim=0) for tensors in zip(*(self.row[r] for r in sorted(self.row)), strict=True)
+        ]
+        self.meet.wait()
+        for parameter, gradient in zip(parameters, summed, strict=False):
+            parameter.grad = gradient
+        return summed[-1]
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def share(self, content: bytes) -> bytes:
+        return content
+
+
+@pytest.mark.parametrize(("size", "parts"), [(2, 1), (3, 2), (8, 1)])
+def test_processes_learn_together_what_one_learns_alone(make_learner: MakeLearner, size: int, parts: int) -> None:
+    alone, meet, row = make_learner(learning_rate=1e-3), threading.Barrier(size), {}
+    group = [
+        make_learner(learning_rate=1e-3, processes=Beside(rank, size, meet, row), parts=parts) for rank in range(size)
+    ]
+    for _ in range(4):
+        alone.advance()
+        threads = [threading.Thread(target=learner.advance) for learner in group]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for learner in group:
+        for one, other in zip(alone.average, learner.average, strict=True):
+            torch.testing.assert_close(other, one, atol=2e-5, rtol=1e-4)
+        assert learner.tail_means() == pytest.approx(alone.tail_means(), rel=1e-4)
