@@ -1,0 +1,100 @@
+"""`retain watch`: do the lines of a `lines.yaml` still have their nights? Asks Git (and the store), never Airflow.
+
+The alert that matters: whatever ends the nights of a line (Airflow, its database, a credential, the cluster), its Git
+remote then shows no finished run, and this command ends with an error.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
+from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.workspace.store import missing, opened, read_dvc_file
+from cl_steps.workspace.vault import at
+
+Row = dict[str, Any]
+
+
+def watch(lines: str, hours: float | None, line: str | None, store: bool, json: bool) -> dict[str, Any] | str:
+    """Look at every line (or at `line`): when its last run finished and, with `store`, what the store holds of it.
+
+    A line is overdue after its own `overdue_hours`, else after `hours` (None: nothing is overdue). A line without a
+    schedule, or with `overdue_hours: null`, is never overdue. A run that failed is no finished run.
+
+    Raises:
+        UsageError: no such file or line.
+        Unavailable: a line is overdue, or its Git remote or store cannot be reached.
+        IntegrityError: the store lacks objects of a champion.
+    """
+    rows, errors = [], []
+    for entry in _entries(Path(lines), line):
+        try:
+            rows.append(_look(entry, hours, store))
+        except RetainError as error:
+            rows.append({"line": entry["name"], "problem": str(error)})
+            errors.append(error)
+    if errors:
+        words = "; ".join(f"{row['line']}: {row['problem']}" for row in rows if "problem" in row)
+        worst = next((error for error in errors if isinstance(error, IntegrityError)), errors[0])
+        raise type(worst)(f"{len(errors)} of {len(rows)} lines need a person: {words}")
+    return {"lines": rows} if json else "\n".join(_text(row) for row in rows) or "no line yet"
+
+
+def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))["lines"]
+        entries: list[Mapping[str, Any]] = [
+            {"name": entry["name"], "workspace": entry["workspace"], **entry} for entry in found
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is no lines.yaml: name the file that Airflow reads by RETAIN_LINES") from error
+    chosen = [entry for entry in entries if only in (None, entry["name"])]
+    if only and not chosen:
+        raise UsageError(f"{file} has no line {only!r}: it has {', '.join(entry['name'] for entry in entries)}")
+    return chosen
+
+
+def _look(entry: Mapping[str, Any], hours: float | None, store: bool) -> Row:
+    with reading(entry["workspace"]) as main:
+        champion, last = main.read_json("state/champion.json").get("version"), main.last_finished()
+        since = (datetime.now(UTC) - last).total_seconds() / 3600
+        row = {"line": entry["name"], "champion": champion, "hours": round(since, 1), "store": None}
+        allowed = _allowed(entry, hours)
+        if allowed is not None and since > allowed:
+            raise Unavailable(
+                f"no run finished for {since:.0f} hours (allowed: {allowed:g}): see whether its Airflow is at work"
+            )
+        return {**row, "store": _stored(main, entry)} if store else row
+
+
+def _allowed(entry: Mapping[str, Any], hours: float | None) -> float | None:
+    if hours is None or entry.get("schedule", "@daily") is None:
+        return None
+    allowed = entry.get("overdue_hours", hours)
+    return float(allowed) if allowed is not None else None
+
+
+def _stored(main: Mainline, entry: Mapping[str, Any]) -> int:
+    """How many outputs of the champion the store holds whole: all of them."""
+    outs = [read_dvc_file(content) for name, content in main.folder_files("state").items() if name.endswith(".dvc")]
+    if not entry.get("store"):
+        raise UsageError("it names no store: write its `store` into lines.yaml")
+    # DVC says of a store that it cannot reach that nothing is in it.
+    at(entry["store"]).folders()
+    with tempfile.TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), entry["store"], True) as repo:
+        lacking = missing(repo, outs)
+    if lacking:
+        raise IntegrityError(f"its store lacks objects of the champion, {', '.join(lacking)}: restore the bucket")
+    return len(outs)
+
+
+def _text(row: Row) -> str:
+    held = f", store holds all {row['store']} parts of it" if row["store"] is not None else ""
+    return f"{row['line']}: {row['champion']}, last run finished {row['hours']} h ago, Git answers{held}"

@@ -1,0 +1,134 @@
+"""`values.schema.json`: the defaults and every case pass, and nothing that is not meant does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from dags.profiles import Ask, Notify, Profile, Resources, Secrets, Toleration
+from dags.registry import Entry
+from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
+
+FREE = {
+    "hard", "nodeLabels", "node_selector", "pods", "quota", "stepAnnotations", "arguments", "airflow", "global",
+}  # fmt: skip
+"""Mappings whose keys are Kubernetes' or somebody else's; `quota` of a flavor, not of the namespace."""
+TYPED = {
+    "profile": Profile,
+    "stepResources": Resources,
+    "toleration": Toleration,
+    "line": Entry,
+    "lineSecrets": Secrets,
+    "ask": Ask,
+    "notify": Notify,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_passes(name: str) -> None:
+    check(case(name))
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+
+def mappings(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where values hold a mapping, down to those with free keys."""
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    if isinstance(values, dict):
+        yield path
+    for key, value in items:
+        if key not in FREE or (key == "quota" and path == ()):
+            yield from mappings(value, (*path, key))
+
+
+def put(values: Any, path: tuple[Any, ...], key: Any, value: Any) -> Any:
+    """The values with one more key at that path."""
+    found = copy.deepcopy(values)
+    place = found
+    for part in path:
+        place = place[part]
+    place[key] = value
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_unknown_key_is_refused_everywhere(name: str) -> None:
+    values = merged(defaults(), case(name))
+    places = [path for path in mappings(values) if path != ("profiles",)]
+    assert len(places) > 20
+    for path in places:
+        with pytest.raises(jsonschema.ValidationError, match="surprise"):
+            check(put(values, path, "surprise", "x"))
+
+
+def test_the_defaults_name_every_key_of_the_schema() -> None:
+    values = defaults()
+    for name, schema in SCHEMA["properties"].items():
+        if name in ("airflow", "global"):
+            continue
+        assert name in values, name
+        assert set(schema.get("properties", {})) <= set(values[name] or {}), name
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_profiles_and_lines_have_the_keys_that_airflow_reads(name: str) -> None:
+    known = set(TYPED[name].model_fields)
+    assert set(SCHEMA["definitions"][name]["properties"]) == known
+
+
+WRONG = {
+    "a tag that moves": {"images": {"steps": "retain-steps:latest"}},
+    "no tag": {"images": {"steps": "registry.example/retain-steps"}},
+    "a number for text": {"git": {"secret": 5}},
+    "text for yes or no": {"network": {"enabled": "false"}},
+    "an inline secret": {"git": {"secret": "https://me:hunter2@git.example"}},
+    "a port out of range": {"network": {"git": [{"cidr": "192.0.2.1/32", "port": 70000}]}},
+    "no CIDR": {"network": {"git": [{"cidr": "git.example", "port": 443}]}},
+    "CIDR and namespace": {"network": {"git": [{"cidr": "192.0.2.1/32", "namespace": "git", "port": 443}]}},
+    "neither": {"network": {"git": [{"port": 443}]}},
+    "five fields but four": {"watch": {"schedule": "0 * * *"}},
+    "no backup kept": {"backup": {"keep": 0}},
+    "unbounded storage": {"watch": {"resources": {"limits": {"ephemeral-storage": None}}}},
+    "a runner without pods": {"profiles": {"cpu": {"runner": "local"}}},
+    "the name of the built-in profile": {"profiles": {"local": {}}},
+    "another Kueue": {"kueue": {"apiVersion": "kueue.x-k8s.io/v1alpha1"}},
+    "a moving image of Airflow": {"airflow": {"images": {"airflow": {"tag": "latest"}}}},
+    "another Pod Security version": {"namespace": {"version": "newest"}},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_refused(name: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check(WRONG[name])
+
+
+WRONG_LINES = {
+    "a password in a URL": {"workspace": "https://me:hunter2@git.example/my-line.git"},
+    "a folder": {"workspace": "/srv/lines/my-line"},
+    "a query": {"store": "s3://bucket/my-line?key=value"},
+    "no store": {"store": ""},
+    "an upper-case name": {"name": "My-Line"},
+    "a schedule of words": {"schedule": "every night"},
+    "no trusted secret": {"secrets": {"step": "a"}},
+    "a secret of a notifier": {"notify": [{"notifier": "a.B", "arguments": {"slack_token": "x"}}]},
+    "a negative jitter": {"jitter_minutes": -1},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LINES)
+def test_a_wrong_line_is_refused(name: str) -> None:
+    values = case("minimal")
+    check(values)
+    values["lines"] = [{**values["lines"][0], **WRONG_LINES[name]}]
+    with pytest.raises(jsonschema.ValidationError):
+        check(values)
+
+
+def test_patterns_are_ones_that_go_knows() -> None:
+    """Helm compiles the schema with Go's regular expressions, which look neither ahead nor back."""
+    text = (CHART / "values.schema.json").read_text(encoding="utf-8")
+    assert "(?" not in text
