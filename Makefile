@@ -1,12 +1,15 @@
 # make demo   the main job: four nights of one model line, through the real Airflow DAG
+# make airflow   Airflow's web interface on the demo line, until Ctrl+C
 # make test   the tests;   make check   style, types, import contracts;   make bench   how fast the parts are
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock install bench clean
+.PHONY: help demo airflow test test-slow test-cluster check lock install bench clean
 
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 SEED ?= 0
+LINE ?= demo-line
+PORT ?= 8080
 # Where pip is told of a folder with wheels, uv is told too; elsewhere uv picks torch's build for this machine.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_FIND_LINKS
@@ -17,7 +20,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 install: $(VENV)/.installed
 
@@ -30,8 +33,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/retain demo demo-line --seed $(SEED)
 
+# LINE: a workspace with a .retain/lines.yaml; RETAIN_DATABASE: another database than SQLite, by its SQLAlchemy URL.
+airflow: install
+	@$(BIN)/python -m dags.serve $(LINE) --port $(PORT)
+
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+# Needs a KUBECONFIG, kubectl and the two images: tests/cluster/README.md.
+test-cluster: install
+	$(BIN)/python -m pytest -m cluster -v tests/cluster
 
 check: install
 	$(BIN)/ruff check .

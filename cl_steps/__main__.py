@@ -45,6 +45,7 @@ REASON = arg("--reason", required=True, help="why; it is recorded")
 BY = arg("--by", default="", help="who answers (default: you, as claimed)")
 THROUGH = arg("--through", choices=["command line", "airflow"], default="command line", help=argparse.SUPPRESS)
 IN = arg("--dir", default=".", metavar="DIR", help="the workspace (default: this folder)")
+PASSPHRASE = arg("--passphrase-file", default=None, metavar="FILE", help="the file with the keys' passphrase")
 
 COMMANDS = (
     Command(
@@ -97,7 +98,11 @@ COMMANDS = (
     ),
     Command(
         "report", "the line's page", "cl_steps.commands.report:report",
-        (DIR, arg("--open", action="store_true", help="open it in a browser")),
+        (
+            DIR,
+            arg("--to", default="", metavar="PLACE", help="a folder or URL to write it into (default: reports/)"),
+            arg("--open", action="store_true", help="open it in a browser"),
+        ),
     ),
     Command(
         "export", "a version as a plain diffusers pipeline or LoRA", "cl_steps.commands.export:export",
@@ -106,6 +111,46 @@ COMMANDS = (
             arg("out", metavar="FOLDER", help="a folder that is not there yet"),
             IN,
             arg("--merged", action="store_true", help="the whole pipeline with the adapter in its weights"),
+        ),
+    ),
+    Command(
+        "backup", "a copy of a line's Git, and of its keys", "cl_steps.commands.backup:backup",
+        (
+            arg("dir", metavar="WORKSPACE", help="the workspace's folder or Git URL"),
+            arg("to", metavar="TO", help="the folder or URL (s3://...) where its backups lie, one folder each"),
+            arg("--keep", type=int, default=14, metavar="N", help="delete all but the N newest (default: 14)"),
+            arg("--keys", default=None, metavar="FOLDER", help="keys to take along, encrypted"),
+            PASSPHRASE,
+            JSON,
+        ),
+    ),
+    Command(
+        "restore", "a backup into an empty Git remote", "cl_steps.commands.backup:restore",
+        (
+            arg("source", metavar="FROM", help="a backup, or where backups lie: then the newest"),
+            arg("to", metavar="GIT", help="an empty Git remote's URL, or a folder that is not there yet"),
+            arg("--keys-to", default=None, metavar="FOLDER", help="where to write the keys"),
+            PASSPHRASE,
+        ),
+    ),
+    Command(
+        "watch", "whether lines still have their nights", "cl_steps.commands.watch:watch",
+        (
+            arg("lines", metavar="LINES", help="the lines.yaml that names them"),
+            arg("--hours", type=float, default=None, metavar="H", help="fail where no run finished for so long"),
+            arg("--line", default=None, metavar="NAME", help="look at this line alone"),
+            arg("--store", action="store_true", help="ask also the store for all of the champion"),
+            JSON,
+        ),
+    ),
+    Command(
+        "publish", "a line of this machine moves to shared remotes", "cl_steps.commands.publish:publish",
+        (
+            DIR,
+            arg("--git", required=True, metavar="URL", help="an empty Git remote"),
+            arg("--store", required=True, metavar="URL", help="the DVC store, such as s3://bucket/line"),
+            arg("--work", default=None, metavar="URL", help="the place for checkpoints (default: as before)"),
+            arg("--landing", default=None, metavar="URL", help="where new assets arrive (default: as before)"),
         ),
     ),
     Command(

@@ -42,6 +42,7 @@ def form() -> dict[str, Param]:
         ),
         "method": Param(
             None, type=["null", "string"], enum=[None, *METHODS], title="Method, for this run alone",
+            values_display={"null": "as params.yaml says"},
             description="How the candidate learns. Empty: as params.yaml says.",
         ),
         "batch": Param(
@@ -53,7 +54,7 @@ def form() -> dict[str, Param]:
             description='Dotted names of params.yaml and values, for example {"update.steps": 500}.',
         ),
         "reason": Param(
-            "", type="string", maxLength=500, title="Why",
+            None, type=["null", "string"], maxLength=500, title="Why",
             description="Recorded with the run. Needed with everything above.",
         ),
     }  # fmt: skip
@@ -68,7 +69,7 @@ def identity(dag_run: Any, timezone: str) -> str:
 def spec_of(dag_run: Any, params: Mapping[str, Any], run: str) -> RunSpec:
     """What is special about a run, from the form; raises UsageError for a wish without its reason."""
     wishes = [name for name in ("force", "method", "batch", "set") if params[name]]
-    reason = params["reason"].strip()
+    reason = (params["reason"] or "").strip()
     if wishes and not reason:
         raise UsageError(f"a run with {', '.join(wishes)} needs a reason: trigger it again and write one")
     if params["method"] and "update.method" in params["set"]:

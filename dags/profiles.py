@@ -112,7 +112,7 @@ class Notify(Block):
     `overdue` is the alert that matters: no run of the line ended for `overdue_hours`.
     """
 
-    on: tuple[Literal["no_update", "promoted", "rejected", "held", "stale", "failed", "overdue"], ...] = (
+    of: tuple[Literal["no_update", "promoted", "rejected", "held", "stale", "failed", "overdue"], ...] = (
         "failed",
         "held",
         "overdue",

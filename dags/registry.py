@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from cl_steps.config import Block, validate_block
 from cl_steps.errors import UsageError
@@ -39,7 +39,7 @@ class Entry(Block):
     schedule: str | None = "@daily"
     jitter_minutes: Annotated[int, Field(ge=0, le=720)] = 0
     timezone: str = "UTC"
-    start: date = date(2024, 1, 1)
+    start: Annotated[date, Strict(strict=False)] = date(2024, 1, 1)
     store: str = ""
     work: str = ""
     landing: str = ""

@@ -42,7 +42,8 @@ PASSED = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
     "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR",
-    "RETAIN_STORE_URL", "RETAIN_WORK", "RETAIN_LANDING",
+    "RETAIN_STORE_URL", "RETAIN_WORK", "RETAIN_LANDING", "RETAIN_IMAGE",
+    "RETAIN_PROCESSES", "RETAIN_MICRO_BATCHES", "RETAIN_NODES", "RETAIN_NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
 """What a step's process sees of the worker's environment: no Airflow settings, no secrets but those a line names.
 

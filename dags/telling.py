@@ -65,7 +65,7 @@ def tell(entry: Entry, what: str, facts: Mapping[str, Any], context: MutableMapp
 def notifiers(entry: Entry, what: str) -> Iterator[BaseNotifier]:
     """The line's notifiers for an outcome; raises UsageError where one is none."""
     for wish in entry.notify:
-        if what in wish.on:
+        if what in wish.of:
             yield _made(wish)
 
 

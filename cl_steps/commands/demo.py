@@ -109,6 +109,8 @@ class _Play:
         form = {"batch": batch, "method": "finetune", "force": True, "reason": QUESTION}
         self._run(player, "manual", _morning(len(NIGHTS) + 1), form)
         sync(self._folder)
+        # From here on nights are Airflow's, and its tab shows the page that each of them writes.
+        self._write_lines(page=True)
         write_json(self._folder / MARKER, {"seed": self._seed, "finished": True})
 
     def began(self, task: str) -> None:
@@ -131,13 +133,17 @@ class _Play:
     def _player(self) -> Player:
         from dags.play import Player
 
-        lines = self._folder / ".retain" / "lines.yaml"
-        entry = {"name": NAME, "workspace": str(self._folder), "retry_seconds": 5, "page": False}
-        lines.write_text(yaml.safe_dump({"lines": [entry]}), encoding="utf-8")
+        lines = self._write_lines(page=False)
         self._screen.began("starting Airflow")
         player = Player.open(self._folder / ".retain" / "airflow", lines, NAME, self)
         self._screen.ended()
         return player
+
+    def _write_lines(self, *, page: bool) -> Path:
+        lines = self._folder / ".retain" / "lines.yaml"
+        entry = {"name": NAME, "workspace": str(self._folder), "retry_seconds": 5, "page": page}
+        lines.write_text(yaml.safe_dump({"lines": [entry]}), encoding="utf-8")
+        return lines
 
     def _run(self, player: Player, kind: str, moment: datetime, form: dict[str, Any]) -> None:
         run, began = player.identity(kind, moment), time.monotonic()

@@ -5,18 +5,32 @@ from __future__ import annotations
 import webbrowser
 from pathlib import Path
 
+from cl_steps.errors import UsageError
 from cl_steps.report.collect import collect
 from cl_steps.report.page import DETAILED, evidently_files, render
-from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.line import DEPLOYMENT, Line, resolve
+from cl_steps.workspace.pages import PAGE, folder_of, opened, publish
 
-PAGE = "night.html"
 
+def report(dir: str, open: bool, to: str = "") -> str:
+    """Write the page into `to`, a folder or an fsspec URL; without it into `reports/` of the workspace.
 
-def report(dir: str, open: bool) -> str:
-    """Write the page into `reports/` of the workspace (of this folder, for a workspace given by its Git URL)."""
-    folder = Path() if "://" in dir else Path(dir)
-    page = write_report(resolve(dir), folder / "reports")
-    if open:
+    A workspace that is no folder of its own (a Git URL, a bare repository) has none: there it is `reports/` of the
+    folder in which the command runs.
+
+    Raises:
+        UsageError: no workspace, or a place to open in a browser that is no folder.
+        Unavailable: a remote, or the place, cannot be reached.
+        IntegrityError: an event or a picture is not what it must be.
+    """
+    home = Path(dir) if (Path(dir) / DEPLOYMENT).is_file() else Path()
+    place = to or str(home / "reports")
+    folder = folder_of(place)
+    if open and not folder:
+        raise UsageError(f"--open needs a folder, and {place} is none: leave one of --open and --to out")
+    _write(resolve(dir), place)
+    page = folder / PAGE if folder else f"{place.rstrip('/')}/{PAGE}"
+    if open and isinstance(page, Path):
         webbrowser.open(page.resolve().as_uri())
     return f"the line's page: {page}"
 
@@ -25,21 +39,14 @@ def write_report(line: Line, folder: Path) -> Path:
     """Write `night.html` and the Evidently reports beside it, each whole or not at all; returns the page.
 
     Raises:
-        Unavailable: a remote cannot be reached.
+        Unavailable: a remote, or the folder, cannot be reached.
         IntegrityError: an event or a picture is not what it must be.
     """
+    _write(line, str(folder))
+    return folder / PAGE
+
+
+def _write(line: Line, place: str) -> None:
+    kept = opened(place)
     story = collect(line, nights_with_pictures=DETAILED)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in evidently_files(story).items():
-        _write(folder / name, content)
-    page = folder / PAGE
-    _write(page, render(story).encode())
-    return page
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.is_file() and path.read_bytes() == content:
-        return
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(content)
-    draft.replace(path)
+    publish(kept, render(story).encode(), evidently_files(story))

@@ -91,7 +91,7 @@ def test_the_form_is_typed_and_documented() -> None:
         "method": ["null", "string"],
         "batch": ["null", "string"],
         "set": "object",
-        "reason": "string",
+        "reason": ["null", "string"],
     }
     assert all(param.description and param.schema["title"] for param in params.values())
     for method in (None, "replay_distill", "replay", "finetune"):
@@ -101,7 +101,7 @@ def test_the_form_is_typed_and_documented() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("force", "yes"), ("method", "magic"), ("batch", "../main"), ("set", "update.steps=1"), ("reason", None)],
+    [("force", "yes"), ("method", "magic"), ("batch", "../main"), ("set", "update.steps=1"), ("reason", 7)],
 )
 def test_the_form_refuses(name: str, value: object) -> None:
     with pytest.raises(ParamValidationError):

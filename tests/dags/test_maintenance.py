@@ -24,7 +24,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("RETAIN_LINES", str(tmp_path / "lines.yaml"))
 
     def written(**hours: float) -> None:
-        notify = [{"on": ["overdue"], "notifier": f"{HERE}.Pigeon", "arguments": {"text": "{{ retain.line }}"}}]
+        notify = [{"of": ["overdue"], "notifier": f"{HERE}.Pigeon", "arguments": {"text": "{{ retain.line }}"}}]
         entries = []
         for name, ago in hours.items():
             (tmp_path / name).mkdir()

@@ -61,9 +61,9 @@ def test_those_are_told_who_asked_for_it_and_templates_know_the_run() -> None:
     TOLD.clear()
     text = "{{ retain.line }}: {{ retain.why }}"
     line = entry(
-        Notify(on=("held",), notifier=f"{HERE}.Dead"),
-        Notify(on=("held", "promoted"), notifier=f"{HERE}.Pigeon", arguments={"text": text}),
-        Notify(on=("failed",), notifier=f"{HERE}.Pigeon", arguments={"text": "red"}),
+        Notify(of=("held",), notifier=f"{HERE}.Dead"),
+        Notify(of=("held", "promoted"), notifier=f"{HERE}.Pigeon", arguments={"text": text}),
+        Notify(of=("failed",), notifier=f"{HERE}.Pigeon", arguments={"text": "red"}),
     )  # fmt: skip
     tell(line, "held", {"why": "{{ 7 * 7 }}"}, {})
     assert TOLD == ["a: {{ 7 * 7 }}"]

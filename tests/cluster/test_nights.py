@@ -1,0 +1,244 @@
+"""The demo line's nights on a cluster, every step a pod under the `restricted` standard, and what may go wrong meanwhile.
+
+    make test-cluster        needs KUBECONFIG, kubectl, and the two images (tests/cluster/README.md)
+
+The tests run in the order of the file: each night builds on the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from cl_steps.commands.demo import OVERRIDES
+from cl_steps.commands.init import init_line
+from cl_steps.demo.nights import write_initial, write_night
+from cl_steps.pipeline import STEPS
+from cl_steps.workspace.ledger import Event
+from cl_steps.workspace.mainline import reading
+from tests.cluster.airflow import Airflow
+from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, install, kubectl, site
+
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
+PORT = 8091
+STEP = {"cpu": "100m", "memory": "3Gi"}
+POD = {"image": STEPS_IMAGE, "namespace": NAMESPACE, "pull_policy": "IfNotPresent", "cpu_step": STEP, "scratch": "4Gi"}
+QUICK = {"poll_seconds": 2, "log_seconds": 5, "grace_seconds": 30, "schedule_seconds": 600, "start_seconds": 300}
+PROFILES: dict[str, Any] = {
+    "cpu": {**POD, **QUICK, "gpu_step": {**STEP, "gpus": 0, "shm": "256Mi"}},
+    "tight": {**POD, **QUICK, "gpu_step": {"cpu": "100m", "memory": "260Mi", "gpus": 0, "shm": "16Mi"}},
+}
+SECRETS = {"step": "step", "trusted": "trusted"}
+
+
+def entry(name: str, profile: str, line: str | None = None) -> dict[str, Any]:
+    """A line of lines.yaml; `line` is the workspace's name where it is not the line's own."""
+    return {
+        "name": name,
+        "profile": profile,
+        "schedule": None,
+        "secrets": SECRETS,
+        "retry_seconds": 5,
+        "retries": 3,
+        "ask": {"hours": 0.5},
+        "page": True,
+        **{key: value.format(line or name) for key, value in PLACES.items()},
+    }
+
+
+PLACES = {"store": "s3://retain/{}", "work": "s3://retain/work/{}", "landing": "s3://retain/landing/{}"}
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The servers and the chart's objects, with the lines `demo` and `tight` published to them."""
+    folder = tmp_path_factory.mktemp("site")
+    with site(folder, ("demo", "tight")) as found:
+        os.environ.update({key: value for key, value in found.environment().items() if os.environ.get(key) != value})
+        lines = [
+            {**entry("demo", "cpu"), "workspace": f"{found.git}/demo.git"},
+            {**entry("tight", "tight"), "workspace": f"{found.git}/tight.git"},
+        ]
+        install(found, PROFILES, lines)
+        write_initial(folder / "first", seed=0)
+        for name in ("demo", "tight"):
+            init_line(folder / name, data=str(folder / "first"), overrides={**OVERRIDES, **SHORT, "name": name})
+            places = [f"--{key}={value.format(name)}" for key, value in PLACES.items()]
+            found.retain("publish", str(folder / name), f"--git={found.git}/{name}.git", *places)
+        (folder / "airflow" / ".retain").mkdir(parents=True)
+        document = {"profiles": PROFILES, "lines": lines}
+        (folder / "airflow" / ".retain" / "lines.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        yield found
+
+
+SHORT = {"update.checkpoint_every": 40}
+"""Looks of the guard, and so checkpoints, come often: an evicted pod shows where it goes on."""
+
+
+@pytest.fixture(scope="session")
+def airflow(place: Site) -> Iterator[Airflow]:
+    """Airflow on this machine, its steps on the cluster."""
+    found = Airflow(place.folder / "airflow", PORT, place.environment("step"))
+    found.start()
+    for line in ("demo", "tight"):
+        found.wait_for_dag(line)
+    yield found
+    found.stop()
+
+
+def land(place: Site, line: str, night: int) -> None:
+    """Put a night's pictures where the line's new assets arrive."""
+    import fsspec
+
+    folder = place.folder / f"{line}-night-{night}"
+    write_night(folder, night, seed=0)
+    fsspec.filesystem("s3").put(str(folder), f"retain/landing/{line}/night-{night}", recursive=True)
+
+
+def last(place: Site, line: str) -> Event:
+    """How the line's latest run ended, as main has it."""
+    with reading(f"{place.git}/{line}.git") as main:
+        return list(main.ledger().runs.values())[-1]
+
+
+def nothing_is_left(place: Site, line: str) -> None:
+    """No pod of the line, and no run that did not end."""
+    end = time.monotonic() + 120
+    while place.pods(f"retain.dev/line={line}"):
+        assert time.monotonic() < end, place.pods(f"retain.dev/line={line}")
+        time.sleep(2)
+    assert place.read("status", line)["running"] == []
+
+
+def test_a_night_that_brings_nothing_new(place: Site, airflow: Airflow) -> None:
+    land(place, "demo", 1)
+    run = airflow.trigger("demo")
+    assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
+    event = last(place, "demo")
+    assert (event["outcome"], event["trigger"]["by"]) == ("no_update", "admin")
+    nothing_is_left(place, "demo")
+
+
+def test_airflow_is_killed_while_a_pod_trains_and_the_same_pod_goes_on(place: Site, airflow: Airflow) -> None:
+    land(place, "demo", 2)
+    run = airflow.trigger("demo")
+    pod = place.wait_for_pod("demo", "update")
+    airflow.kill()
+    time.sleep(5)
+    [working] = place.pods("retain.dev/line=demo")
+    assert working["metadata"]["name"] == pod
+    airflow.start()
+    assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
+    event = last(place, "demo")
+    assert (event["outcome"], event["version"]) == ("promoted", "v2")
+    nothing_is_left(place, "demo")
+    [asset] = [found for found in airflow.asset_events() if found["extra"].get("version")]
+    assert (asset["extra"]["version"], asset["extra"]["parent"]) == ("v2", "v1")
+
+
+def test_a_pod_is_evicted_another_killed_and_both_servers_rest_for_a_minute(place: Site, airflow: Airflow) -> None:
+    land(place, "demo", 3)
+    run = airflow.trigger("demo")
+    pod = place.wait_for_pod("demo", "update")
+    place.wait_for_log(pod, "update: steps")
+    evict(pod)
+    second = place.wait_for_other_pod("demo", "update", pod)
+    place.wait_for_log(second, "goes on from step")
+    third = place.wait_for_pod("demo", "evaluate")
+    kubectl("-n", NAMESPACE, "delete", "pod", third, "--grace-period=0", "--force")
+    place.wait_for_other_pod("demo", "evaluate", third)
+    place.wait_for_pod("demo", "gate")
+    place.down(60)
+    assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
+    event = last(place, "demo")
+    assert (event["outcome"], event["version"]) == ("promoted", "v3")
+    nothing_is_left(place, "demo")
+
+
+def evict(pod: str) -> None:
+    """As a drain of the node does."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    kubectl("create", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction", "-f", "-", stdin=json.dumps(body))
+
+
+def test_poison_is_held_a_person_asked_and_the_answer_on_record(place: Site, airflow: Airflow) -> None:
+    land(place, "demo", 4)
+    run = airflow.trigger("demo")
+    end = time.monotonic() + 900
+    while airflow.tasks("demo", run).get("ask", ("", 0))[0] != "awaiting_input":
+        assert time.monotonic() < end, airflow.tasks("demo", run)
+        time.sleep(2)
+    assert last(place, "demo")["outcome"] == "held"
+    airflow.answer("demo", run, "Reject", "noise and wrong captions")
+    assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
+    with reading(f"{place.git}/demo.git") as main:
+        [answer] = main.ledger().answers.values()
+    assert (answer.yes, answer.by, answer.reason) == (False, "admin", "noise and wrong captions")
+
+
+def test_memory_that_runs_out_is_met_with_smaller_parts_and_then_said(place: Site, airflow: Airflow) -> None:
+    land(place, "tight", 2)
+    run = airflow.trigger("tight")
+    assert airflow.wait("tight", run) == "failed"
+    state, tries = airflow.tasks("tight", run)["update"]
+    assert (state, tries) == ("failed", 4)
+    log = airflow.log("tight", run, "update", 4)
+    assert "the memory of its container ran out" in log
+    assert "in 8 parts" in airflow.log("tight", run, "update", 3)
+    assert last(place, "tight")["outcome"] == "failed"
+    nothing_is_left(place, "tight")
+
+
+def test_two_runs_of_one_line_race_and_one_version_comes_of_it(place: Site, airflow: Airflow) -> None:
+    """A person's night on this machine against Airflow's pods, from the same batch; two lines at once besides."""
+    before = place.read("versions", "demo")["versions"]
+    batch = next(event["run"] for event in place.read("runs", "demo")["runs"] if event["version"] == "v3")
+    form = {"batch": batch, "force": True, "reason": "a race"}
+    first = airflow.trigger("demo", **form)
+    night = [sys.executable, "-m", "cl_steps", "night", str(place.folder / "demo"), "--batch", batch]
+    other = subprocess.Popen(
+        [*night, "--force", "--reason", "a race"],
+        env=place.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert airflow.wait("demo", first) == "success", airflow.tasks("demo", first)
+    said = other.communicate(timeout=1800)[0]
+    outcomes = [event["outcome"] for event in place.read("runs", "demo")["runs"][-2:]]
+    versions = place.read("versions", "demo")["versions"]
+    assert outcomes.count("promoted") <= 1, said
+    assert len(versions) == len(before) + outcomes.count("promoted")
+    assert set(outcomes) <= {"promoted", "stale", "rejected", "held"}
+    nothing_is_left(place, "demo")
+
+
+def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_one(place: Site) -> None:
+    versions = [version["version"] for version in place.read("versions", "demo")["versions"]]
+    assert versions[:3] == ["v1", "v2", "v3"]
+    with reading(f"{place.git}/demo.git") as main:
+        records = main.records()
+        assert [record["version"] for record in records] == versions
+        assert all(record["environment"]["image"] == STEPS_IMAGE for record in records[1:3])
+        refused = subprocess.run(
+            ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", "HEAD:refs/heads/main"],
+            env=place.environment("step"), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        tag = subprocess.run(
+            ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", "HEAD:refs/tags/model@v0.0.9"],
+            env=place.environment("step"), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert tag.returncode != 0, refused.stderr
+    assert "step may not write" in tag.stderr
+
+
+def test_the_pods_were_those_of_the_pipeline() -> None:
+    assert set(STEPS) == {"ingest", "drift", "update", "evaluate", "gate", "promote", "close"}
