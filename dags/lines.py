@@ -32,6 +32,7 @@ from dags.registry import Entry, lines_file, read_lines
 from dags.runners import Runner, runner_of
 from dags.telling import notifiers
 
+LONGEST_WAIT = timedelta(minutes=15)
 RUN = "{{ retain_run(dag_run) }}"
 """The run's id, in every task's template: nothing is handed from task to task."""
 
@@ -113,7 +114,10 @@ def _dag(entry: Entry) -> DAG:
         on_failure_callback=list(notifiers(entry, "failed")),
         default_args={
             "retries": entry.retries,
+            # Longer each time: what is away for a quarter of an hour does not end a night.
             "retry_delay": timedelta(seconds=entry.retry_seconds),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": LONGEST_WAIT,
             "execution_timeout": timedelta(hours=entry.step_hours),
         },
     )

@@ -39,7 +39,7 @@ class Profile(Block):
 
     Node selector, tolerations, queue, priority class and pool are those of GPU steps. Times are in seconds where they
     do not say otherwise: `schedule_seconds` waits for room, `start_seconds` for the image, `deadline_hours` ends a pod
-    by Kubernetes itself, whether Airflow is up or not. With `nodes` above 1 the update runs on that many pods.
+    by Kubernetes itself, whether Airflow is up or not.
     """
 
     runner: Literal["local", "pod"] = "pod"
@@ -63,19 +63,12 @@ class Profile(Block):
     grace_seconds: Seconds = 120
     log_seconds: Seconds = 30
     poll_seconds: Annotated[float, Field(gt=0)] = 5.0
-    nodes: Annotated[int, Field(ge=1)] = 1
     pool: str = "default_pool"
 
     @model_validator(mode="after")
     def _pods_have_an_image(self) -> Profile:
         if self.runner == "pod" and not self.image:
             raise ValueError("a profile whose runner is `pod` needs an image: the one that containers/build made")
-        return self
-
-    @model_validator(mode="after")
-    def _nodes_are_pods(self) -> Profile:
-        if self.nodes > 1 and self.runner != "pod":
-            raise ValueError("several nodes need pods: write `runner: pod`, or leave `nodes` out")
         return self
 
 

@@ -44,7 +44,7 @@ class Entry(Block):
     work: str = ""
     landing: str = ""
     environment: tuple[Annotated[str, StringConstraints(pattern=ENVIRONMENT_NAME)], ...] = ()
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Annotated[int, Field(ge=0)] = 5
     retry_seconds: Annotated[float, Field(ge=0)] = 30.0
     step_hours: Annotated[float, Field(gt=0)] = 24.0
     page: bool = True

@@ -42,6 +42,7 @@ ROLES = {
     "reader": ("viewer", "looks, and changes nothing"),
 }
 """User to Airflow's role and what it may do."""
+JWT_SECRET = "jwt-secret"
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
 START_SECONDS = 180.0
 TASKS = 4
@@ -96,6 +97,8 @@ def prepare(home: Path, lines: Path, port: int, database: str = "") -> dict[str,
     """
     configure(home, lines)
     settings = {
+        # Of all parts alike: where a home is new, each would otherwise make up its own, and refuse the others' tasks.
+        "AIRFLOW__API_AUTH__JWT_SECRET": _kept_secret(home / JWT_SECRET),
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__WORKERS": "1",
@@ -182,6 +185,14 @@ def _passwords(path: Path) -> dict[str, str]:
     path.chmod(0o600)
     path.write_text(json.dumps(passwords) + "\n", encoding="utf-8")
     return passwords
+
+
+def _kept_secret(path: Path) -> str:
+    """A secret that is made once, for this machine's user alone to read."""
+    if not path.is_file():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(48), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def _wait_until_ready(processes: Processes, port: int) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -30,6 +31,7 @@ class Airflow:
     def start(self) -> None:
         """Start all its parts and wait until they are healthy."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        before = len(self._words())
         with (self._folder / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dags.serve", str(self._folder), "--port", str(self._port)],
@@ -39,7 +41,7 @@ class Airflow:
                 start_new_session=True,
             )
         end = time.monotonic() + 300
-        while "Ctrl+C" not in self._words().rpartition("starting Airflow")[2]:
+        while "Ctrl+C" not in self._words()[before:]:
             assert self._process.poll() is None, self._words()[-3000:]
             assert time.monotonic() < end, "Airflow did not come up"
             time.sleep(1)
@@ -63,14 +65,11 @@ class Airflow:
         """Wait until a line's DAG is there, and let it run."""
         end = time.monotonic() + 120
         while True:
-            try:
+            with suppress(HTTPError):
                 self.ask("PATCH", f"/api/v2/dags/retain_{line}", {"is_paused": False})
-            except HTTPError as error:
-                assert error.code == 404, error.read()
-                assert time.monotonic() < end, f"there is no DAG of {line}: {self.ask('GET', '/api/v2/importErrors')}"
-                time.sleep(1)
-            else:
                 return
+            assert time.monotonic() < end, f"there is no DAG of {line}: {self.ask('GET', '/api/v2/importErrors')}"
+            time.sleep(1)
 
     def trigger(self, line: str, **form: Any) -> str:
         """Trigger a run as ops would; returns Airflow's id of it."""
@@ -123,4 +122,5 @@ class Airflow:
         self._token = str(self.ask("POST", "/auth/token", {"username": "admin", "password": word})["access_token"])
 
     def _words(self) -> str:
-        return (self._folder / "serve.log").read_text(encoding="utf-8", errors="replace")
+        log = self._folder / "serve.log"
+        return log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""

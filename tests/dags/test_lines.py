@@ -81,7 +81,8 @@ def test_close_runs_always_and_hides_no_failure(dag: DAG) -> None:
 
 def test_nothing_piles_up(dag: DAG) -> None:
     assert (dag.catchup, dag.max_active_runs) == (False, 1)
-    assert dag.get_task("update").retries == 2
+    update = dag.get_task("update")
+    assert (update.retries, update.retry_exponential_backoff) == (5, 2.0)
 
 
 def test_the_form_is_typed_and_documented() -> None:

@@ -78,7 +78,6 @@ def test_places_become_settings_of_the_steps(tmp_path: Path) -> None:
         ("lines: []\nprofiles: {p: {}}", "needs an image"),
         ("lines: []\nprofiles: {p: {image: i, gpu: 1}}", "unknown key 'gpu'"),
         ("lines: []\nprofiles: {p: {image: i, scratch: 20 GB}}", "'scratch'"),
-        ("lines: []\nprofiles: {p: {runner: local, nodes: 2}}", "several nodes need pods"),
         ("lines: [{name: a, workspace: /w, profile: p}]", "wants the profile 'p', and there are local"),
         ("profiles: {p: {image: i}}\nlines: [{name: a, workspace: /w, profile: p}]", "needs a Git URL"),
         ("lines: [{name: a, workspace: /w, schedule: '*/5 * * * *', jitter_minutes: 3}]", "a fixed minute"),

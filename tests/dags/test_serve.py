@@ -93,6 +93,17 @@ def test_passwords_are_made_once_and_kept_from_others(workspace: Path, environme
     assert all(words in said for words in ("http://localhost:8123", first["admin"], "viewer"))
 
 
+def test_all_parts_share_one_secret_that_outlives_them(workspace: Path, environment: None) -> None:
+    home = workspace / "home"
+    found = []
+    for _ in range(2):
+        serve.prepare(home, workspace / "lines.yaml", 8123)
+        found.append(os.environ["AIRFLOW__API_AUTH__JWT_SECRET"])
+    assert found[0] == found[1]
+    assert len(found[0]) >= 32
+    assert (home / serve.JWT_SECRET).stat().st_mode & 0o777 == 0o600
+
+
 def test_a_pool_for_each_that_a_profile_names(tmp_path: Path) -> None:
     lines = tmp_path / "lines.yaml"
     lines.write_text(

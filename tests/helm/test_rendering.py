@@ -169,11 +169,6 @@ def test_airflow_reaches_its_own_and_what_is_named() -> None:
     assert ui["ingress"][0]["ports"] == [{"port": 8080, "protocol": "TCP"}]
 
 
-def test_steps_talk_to_each_other_only_where_asked() -> None:
-    assert "retain-among-steps" in named(manifests(case("full")), "NetworkPolicy")
-    assert "retain-among-steps" not in named(manifests(case("minimal")), "NetworkPolicy")
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_every_command_is_one_that_retain_has(name: str) -> None:
     known = {command.name for command in COMMANDS}
