@@ -42,7 +42,7 @@ ROLES = {
     "reader": ("viewer", "looks, and changes nothing"),
 }
 """User to Airflow's role and what it may do."""
-JWT_SECRET = "jwt-secret"
+SIGNS_TOKENS = "jwt-secret"
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
 START_SECONDS = 180.0
 TASKS = 4
@@ -98,7 +98,7 @@ def prepare(home: Path, lines: Path, port: int, database: str = "") -> dict[str,
     configure(home, lines)
     settings = {
         # Of all parts alike: where a home is new, each would otherwise make up its own, and refuse the others' tasks.
-        "AIRFLOW__API_AUTH__JWT_SECRET": _kept_secret(home / JWT_SECRET),
+        "AIRFLOW__API_AUTH__JWT_SECRET": _kept_secret(home / SIGNS_TOKENS),
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__WORKERS": "1",

@@ -101,7 +101,7 @@ def test_all_parts_share_one_secret_that_outlives_them(workspace: Path, environm
         found.append(os.environ["AIRFLOW__API_AUTH__JWT_SECRET"])
     assert found[0] == found[1]
     assert len(found[0]) >= 32
-    assert (home / serve.JWT_SECRET).stat().st_mode & 0o777 == 0o600
+    assert (home / serve.SIGNS_TOKENS).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_pool_for_each_that_a_profile_names(tmp_path: Path) -> None:
