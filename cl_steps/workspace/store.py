@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Out = Mapping[str, Any]
 """An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
 
+TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
+"""Loggers of DVC, which write tracebacks to a stream of their own: what they have to say is in the errors raised here."""
 CONFIG = """[core]
     remote = store
     no_scm = {no_scm}
@@ -94,7 +96,8 @@ def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> It
         )
     from dvc.repo import Repo
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with chdir(root), Repo(str(root)) as repo:
         yield repo
 
