@@ -26,7 +26,7 @@ Out = Mapping[str, Any]
 """An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
 
 TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
-"""Loggers of DVC, which write tracebacks to a stream of their own: what they have to say is in the errors raised here."""
+"""Loggers of DVC, which write tracebacks to a stream of their own; what they have to say, our errors say."""
 CONFIG = """[core]
     remote = store
     no_scm = {no_scm}
