@@ -23,7 +23,7 @@ from cl_steps.commands.init import init_line
 from cl_steps.demo.nights import write_initial, write_night
 from cl_steps.pipeline import STEPS
 from cl_steps.workspace.ledger import Event
-from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.mainline import Change, reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, install, kubectl, site
 
@@ -227,16 +227,12 @@ def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_o
         records = main.records()
         assert [record["version"] for record in records] == versions
         assert all(record["environment"]["image"] == STEPS_IMAGE for record in records[1:3])
-        refused = subprocess.run(
-            ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", "HEAD:refs/heads/main"],
-            env=place.environment("step"), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        tag = subprocess.run(
-            ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", "HEAD:refs/tags/model@v0.0.9"],
-            env=place.environment("step"), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert tag.returncode != 0, refused.stderr
-    assert "step may not write" in tag.stderr
+        forged = main.commit(Change({"versions/v0009.json": b"{}"}, "forged"))
+        for ref in ("refs/heads/main", "refs/tags/model@v0.0.9"):
+            push = ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", f"{forged}:{ref}"]
+            refused = subprocess.run(push, env=place.environment("step"), capture_output=True, text=True, check=False)
+            assert refused.returncode != 0
+            assert f"step may not write {ref}" in refused.stderr
 
 
 def test_the_pods_were_those_of_the_pipeline() -> None:
