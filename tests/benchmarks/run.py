@@ -1,10 +1,11 @@
 """How fast the parts of a night are on this machine: `make bench`. Figures are printed, nothing is judged.
 
-python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger
+python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger, lines
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -136,6 +137,30 @@ def drift() -> None:
             measure(assets, extractor, len(assets))
 
 
+def lines(count: int = 500) -> None:
+    """Many lines under one Airflow, their steps as pods: reading `lines.yaml`, making the DAGs, serialising them."""
+    import yaml
+
+    secrets = {"step": "s", "trusted": "t"}
+    places = [{"name": f"l{n}", "workspace": f"https://git/l{n}", "store": f"s3://b/l{n}"} for n in range(count)]
+    entries = [{**place, "profile": "gpu", "jitter_minutes": 60, "secrets": secrets} for place in places]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "lines.yaml"
+        file.write_text("lines: []", encoding="utf-8")
+        os.environ.update({"RETAIN_LINES": str(file), "AIRFLOW_HOME": scratch})
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        import dags.lines
+        import dags.steppod
+
+        file.write_text(yaml.safe_dump({"profiles": {"gpu": {"image": "i"}}, "lines": entries}), encoding="utf-8")
+        with clock(f"{count} lines of pods, read and made into DAGs", count, "DAGs"):
+            made = dags.lines.build_all()
+        with clock(f"{count} DAGs serialised", count, "DAGs"):
+            for dag in made.values():
+                DagSerialization.to_dict(dag)
+
+
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "imports": imports,
     "learning": learning,
@@ -143,6 +168,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "duplicates": duplicates,
     "drift": drift,
     "ledger": ledger,
+    "lines": lines,
 }
 
 if __name__ == "__main__":
