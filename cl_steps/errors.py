@@ -15,6 +15,11 @@ A message is one sentence that says what is wrong and what to do.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, or what it is called where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class RetainError(Exception):
     """The root of the tree; `exit_code` is what the command line returns."""
 

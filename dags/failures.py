@@ -1,12 +1,12 @@
 """What became of a pod, and what to do about it. Pure: a pod as Kubernetes gives it (JSON) in, a finding out.
 
-disrupted   evicted, preempted, drained, or the node is gone     again at once, from the checkpoint
+disrupted   evicted, preempted, drained, gone with its node      again at once, from the checkpoint
 memory      it was killed because its memory ran out             again, each batch in twice as many parts
 deadline    it took longer than its deadline                     fails
 image       there is no such image, or it may not be pulled      fails
 start       no room, or no start, in the time given for it       again later
 step        the step itself ended: its exit code says what for   see cl_steps/errors.py
-killed      a signal from somewhere, or it vanished              again
+killed      a signal from somewhere, or an end of no known kind  again
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from cl_steps.errors import UsageError
 from cl_steps.pipeline import STAGES, Step, next_step
 from cl_steps.workspace.branch import open_run, read_run, run_id
 from cl_steps.workspace.ledger import Event, Ledger
-from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.workspace.mainline import reading
 from dags.registry import Entry
 from dags.runners import settled
 from dags.telling import measure, tell
@@ -139,8 +139,9 @@ def report(entry: Entry, run: str, **context: Any) -> dict[str, Any]:
         AirflowFailException: the run failed, or left nothing on main.
     """
     with reading(entry.line().git) as main:
-        event = _event(main, run)
-        measure(entry, event, main)
+        ledger = main.ledger()
+        event = _event(ledger, run)
+        measure(entry, event, ledger, main)
     found = {key: event[key] for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
     LOG.info("run %s ended: %s %s. %s", run, event["outcome"], event["version"] or "", event["why"])
     if event["outcome"] == "failed":
@@ -153,7 +154,8 @@ def report(entry: Entry, run: str, **context: Any) -> dict[str, Any]:
 def decide_after_report(entry: Entry, run: str) -> list[str]:
     """What a run's outcome asks for: a person, or that its new version is made known."""
     with reading(entry.line().git) as main:
-        event, ledger = _event(main, run), main.ledger()
+        ledger = main.ledger()
+    event = _event(ledger, run)
     if event["outcome"] == "held" and run not in ledger.answers:
         return ["ask"]
     return ["publish"] if event["outcome"] == "promoted" else []
@@ -163,7 +165,7 @@ def decide_after_report(entry: Entry, run: str) -> list[str]:
 def publish(entry: Entry, run: str, *, outlet_events: Any, **_context: Any) -> None:
     """Emit the version's asset event, so that what serves the model can follow; skipped where there is no version."""
     with reading(entry.line().git) as main:
-        event = _event(main, run)
+        event = _event(main.ledger(), run)
         record = next((r for r in main.records() if r["version"] == event["version"]), None)
     if event["outcome"] != "promoted" or record is None:
         raise AirflowSkipException(f"run {run} ended {event['outcome']}: there is no new version")
@@ -186,8 +188,8 @@ def version_facts(record: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {"adapter": record["digests"]["state"]["adapter"], "base": record["digests"]["base"]}
 
 
-def _event(main: Mainline, run: str) -> Event:
-    event = main.ledger().runs.get(run)
+def _event(ledger: Ledger, run: str) -> Event:
+    event = ledger.runs.get(run)
     if not event:
         raise AirflowFailException(f"main knows nothing of run {run}: clear the task close")
     return event

@@ -12,7 +12,6 @@ from typing import Any
 from airflow.sdk import BaseNotifier
 from airflow.sdk.observability import stats
 
-from cl_steps.config import Params
 from cl_steps.errors import UsageError
 from cl_steps.workspace.ledger import Event, Ledger
 from cl_steps.workspace.mainline import Mainline
@@ -24,7 +23,7 @@ SIZE = re.compile(rb"^ *size: *([0-9]+)", re.MULTILINE)
 MD5 = re.compile(rb"md5: *([0-9a-f]{32}(?:\.dir)?)")
 
 
-def measure(entry: Entry, event: Event, main: Mainline) -> None:
+def measure(entry: Entry, event: Event, ledger: Ledger, main: Mainline) -> None:
     """Count and gauge a run that ended: `retain.runs`, `retain.run_seconds`, `retain.gpu_seconds`,
     `retain.pending_assets` and `retain.stored_bytes`, each tagged with the line.
     """
@@ -32,14 +31,13 @@ def measure(entry: Entry, event: Event, main: Mainline) -> None:
     stats.incr("retain.runs", tags={**tags, "outcome": event["outcome"]})
     stats.timing("retain.run_seconds", timedelta(seconds=float(event["seconds"])), tags=tags)
     stats.incr("retain.gpu_seconds", round(float(event.get("gpu_seconds") or 0)), tags=tags)
-    stats.gauge("retain.pending_assets", pending_assets(main.ledger()), tags=tags)
+    stats.gauge("retain.pending_assets", pending_assets(ledger, main.max_attempts()), tags=tags)
     stats.gauge("retain.stored_bytes", stored_bytes(main), tags=tags)
 
 
-def pending_assets(ledger: Ledger) -> int:
+def pending_assets(ledger: Ledger, max_attempts: int) -> int:
     """How many assets wait to be learnt."""
-    waiting = ledger.pending(Params().ingest.max_attempts)
-    return sum(ledger.intakes[run].assets for run in waiting)
+    return sum(ledger.intakes[run].assets for run in ledger.pending(max_attempts))
 
 
 def stored_bytes(main: Mainline) -> int:

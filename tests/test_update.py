@@ -58,9 +58,8 @@ def dataset(folder: Path, *slices: str, splits: tuple[str, ...] = ("train", "pro
     write_dataset(folder, [asset(name, split, n) for name in slices for split in splits for n in range(COUNTS[split])])
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("workspace")
+def make_workspace(root: Path) -> Path:
+    """What `update` reads: a tiny base, a fresh adapter, a replay buffer of two slices and a batch of a new one."""
     make_tiny_pipeline(root / "state/base")
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)
     denoiser.adapters.add_fresh("default", LORA, seed=0)
@@ -68,6 +67,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset(root / "state/replay", "old a", "old b", splits=("train", "probe"))
     dataset(root / "tonight/batch", "new")
     return root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("workspace"))
 
 
 @pytest.fixture

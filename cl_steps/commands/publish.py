@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
+from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError, first_line
 from cl_steps.workspace.bundle import Refs, is_folder, mirror_workspace, send_all, stored_objects
 from cl_steps.workspace.checkout import refuse_dirty, sync
 from cl_steps.workspace.git import git as run_git
@@ -178,8 +178,7 @@ def _reaching(url: str) -> Iterator[None]:
     except RetainError:
         raise
     except Exception as error:
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Unavailable(f"{url} cannot be used now: {words:.200}") from error
+        raise Unavailable(f"{url} cannot be used now: {first_line(error):.200}") from error
 
 
 def _follow(folder: Path, target: Line) -> None:

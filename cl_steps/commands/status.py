@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cl_steps.config import load_params
 from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.ledger import Event, Ledger
 from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.workspace.mainline import reading
 
 Document = dict[str, Any]
 
@@ -19,7 +18,7 @@ def status(dir: str, json: bool) -> Document | str:
     line = resolve(dir)
     with reading(line.git) as main:
         ledger, champion = main.ledger(), main.read_json("state/champion.json")
-        pending = ledger.pending(_max_attempts(main))
+        pending = ledger.pending(main.max_attempts())
         document = {
             "champion": champion.get("version"),
             "slices": champion.get("slices", []),
@@ -61,11 +60,6 @@ def run_events(line: Line) -> dict[str, Event]:
     """How every run ended, by run id."""
     with reading(line.git) as main:
         return main.ledger().runs
-
-
-def _max_attempts(main: Mainline) -> int:
-    (main.folder / "params.yaml").write_bytes(main.read("params.yaml") or b"")
-    return load_params(main.folder).ingest.max_attempts
 
 
 def _running(line: Line, ledger: Ledger) -> list[str]:

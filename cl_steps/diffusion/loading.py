@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, R
 from transformers.utils import logging as transformers_logging
 
 from cl_steps.config import Compute
-from cl_steps.errors import Unavailable, UsageError
+from cl_steps.errors import Unavailable, UsageError, first_line
 
 SUPPORTED = "StableDiffusionPipeline"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -56,8 +56,9 @@ def load_pipeline(
             requires_safety_checker=False,
         )
     except Exception as error:  # diffusers, transformers and safetensors raise a dozen kinds for a broken folder
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{path_or_id} is no complete diffusers pipeline, save it again: {first:.200}") from error
+        raise UsageError(
+            f"{path_or_id} is no complete diffusers pipeline, save it again: {first_line(error):.200}"
+        ) from error
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval().to(device)
     pipeline.set_progress_bar_config(disable=True)

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cl_steps.config import load_params
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, git, remote_refs, text
 from cl_steps.workspace.ledger import FINAL, Ledger, fold, parse_event
@@ -107,6 +108,11 @@ class Mainline:
         if not ended and not made:
             raise UsageError("main holds no version: `retain init` makes a workspace")
         return max(datetime.fromisoformat(moment) for moment in ended or made)
+
+    def max_attempts(self) -> int:
+        """How often a batch may be rejected before it is set aside, as main's params.yaml says; raises UsageError."""
+        (self.folder / "params.yaml").write_bytes(self.read("params.yaml") or b"")
+        return load_params(self.folder).ingest.max_attempts
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""

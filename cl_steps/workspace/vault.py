@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cl_steps.errors import IntegrityError, Unavailable, UsageError
-
-BLOCK = 1 << 20
+from cl_steps.errors import IntegrityError, Unavailable, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ class Vault:
         except IntegrityError:
             raise
         except Exception as error:
-            words = str(error).partition("\n")[0] or type(error).__name__
-            raise Unavailable(f"{self.url} cannot be used now: {words}") from error
+            raise Unavailable(f"{self.url} cannot be used now: {first_line(error)}") from error
 
 
 def at(url: str) -> Vault:
@@ -93,8 +90,5 @@ def at(url: str) -> Vault:
 
 def sha256(file: Path) -> str:
     """A file's SHA-256, as hex."""
-    found = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from cl_steps.errors import Unavailable, UsageError
+from cl_steps.errors import Unavailable, UsageError, first_line
 
 
 class Place(Protocol):
@@ -129,5 +129,6 @@ def _reaching() -> Iterator[None]:
     except FileNotFoundError:
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Unavailable(f"the place for checkpoints (RETAIN_WORK) cannot be used now: {first:.200}") from error
+        raise Unavailable(
+            f"the place for checkpoints (RETAIN_WORK) cannot be used now: {first_line(error):.200}"
+        ) from error

@@ -14,14 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dags.pods import FILES
 from tests.cluster.servers import credentials
 
 PASSWORDS = {"step": "a-step", "trusted": "a-trusted"}
-FILES = {
-    "GIT_CONFIG_GLOBAL": "gitconfig",
-    "AWS_SHARED_CREDENTIALS_FILE": "aws-credentials",
-    "AWS_CONFIG_FILE": "aws-config",
-}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 
 import yaml
 
+from dags.pods import FILES
 from tests.cluster.running import PASSWORDS, basic
 from tests.cluster.servers import credentials
 from tests.helm import chart
@@ -29,7 +30,6 @@ GIT_PORT, S3_PORT = 8418, 9418
 STEPS_IMAGE = os.environ.get("RETAIN_STEPS_IMAGE", "localhost/retain-steps:test")
 SERVERS_IMAGE = os.environ.get("RETAIN_SERVERS_IMAGE", "localhost/retain-servers:test")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/part-of": "retain"}
-FILES = ("gitconfig", "aws-credentials", "aws-config")
 
 
 def kubectl(*arguments: str, stdin: str = "", check: bool = True) -> str:
@@ -71,8 +71,7 @@ class Site:
         place.mkdir(parents=True, exist_ok=True)
         for name, content in self.files(user).items():
             (place / name).write_text(content, encoding="utf-8")
-        named = ("GIT_CONFIG_GLOBAL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
-        return {**os.environ, **{name: str(place / file) for name, file in zip(named, FILES, strict=True)}}
+        return {**os.environ, **{name: str(place / file) for name, file in FILES.items()}}
 
     def retain(self, *arguments: str) -> str:
         """Run `retain` on this machine as a person with all rights; returns what it prints."""

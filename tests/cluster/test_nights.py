@@ -21,7 +21,6 @@ import yaml
 from cl_steps.commands.demo import OVERRIDES
 from cl_steps.commands.init import init_line
 from cl_steps.demo.nights import write_initial, write_night
-from cl_steps.pipeline import STEPS
 from cl_steps.workspace.ledger import Event
 from cl_steps.workspace.mainline import Change, reading
 from tests.cluster.airflow import Airflow
@@ -233,7 +232,3 @@ def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_o
             refused = subprocess.run(push, env=place.environment("step"), capture_output=True, text=True, check=False)
             assert refused.returncode != 0
             assert f"step may not write {ref}" in refused.stderr
-
-
-def test_the_pods_were_those_of_the_pipeline() -> None:
-    assert set(STEPS) == {"ingest", "drift", "update", "evaluate", "gate", "promote", "close"}

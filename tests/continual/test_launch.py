@@ -18,12 +18,10 @@ from cl_steps import update
 from cl_steps.config import Params, RunSpec
 from cl_steps.continual import launch
 from cl_steps.diffusion.lora import FILE_NAME
-from cl_steps.diffusion.model import open_denoiser
 from cl_steps.errors import RetainError, UsageError
 from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.machine import Machine
-from tests.test_update import LORA, PARAMS, dataset
-from tests.tiny import make_tiny_pipeline
+from tests.test_update import PARAMS, make_workspace
 
 LONG = PARAMS.update.model_copy(update={"steps": 120, "checkpoint_every": 5, "learning_rate": 1e-3})
 
@@ -120,14 +118,7 @@ def workers() -> list[psutil.Process]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    root = tmp_path / "workspace"
-    make_tiny_pipeline(root / "state/base")
-    denoiser = open_denoiser(root / "state/base", PARAMS.compute)
-    denoiser.adapters.add_fresh("default", LORA, seed=0)
-    denoiser.adapters.save("default", root / "state/adapter")
-    dataset(root / "state/replay", "old a", "old b", splits=("train", "probe"))
-    dataset(root / "tonight/batch", "new")
-    return root
+    return make_workspace(tmp_path / "workspace")
 
 
 def run(root: Path, work: Path | None = None) -> StepReport:

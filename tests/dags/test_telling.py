@@ -88,7 +88,7 @@ def test_a_run_is_counted_and_the_line_measured(tmp_path: Path, monkeypatch: pyt
     with reading(line.git) as main:
         main.swap(lambda: Change(files, "some state"))
         assert stored_bytes(main) == 120
-        measure(entry(), event, main)
+        measure(entry(), event, main.ledger(), main)
     assert found["retain.runs"] == (1, {"line": "a", "outcome": "no_update"})
     assert found["retain.run_seconds"][0] == timedelta(seconds=5)
     assert (found["retain.gpu_seconds"][0], found["retain.stored_bytes"][0]) == (61, 120)
@@ -96,7 +96,7 @@ def test_a_run_is_counted_and_the_line_measured(tmp_path: Path, monkeypatch: pyt
 
 def test_what_waits_is_counted_in_assets() -> None:
     ledger = fold([run(1, "no_update", NOW), run(2, "promoted", NOW, version="v2"), run(3, "failed", NOW)])
-    assert pending_assets(ledger) == 10 + 30
+    assert pending_assets(ledger, 3) == 10 + 30
 
 
 def finished(*hours: float) -> Any:
