@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from cl_steps.errors import RetainError
+from cl_steps.errors import FaultsFound, RetainError
 from cl_steps.pipeline import STAGES, STEPS
 
 
@@ -45,6 +45,8 @@ REASON = arg("--reason", required=True, help="why; it is recorded")
 BY = arg("--by", default="", help="who answers (default: you, as claimed)")
 THROUGH = arg("--through", choices=["command line", "airflow"], default="command line", help=argparse.SUPPRESS)
 IN = arg("--dir", default=".", metavar="DIR", help="the workspace (default: this folder)")
+VERSION = arg("version", metavar="VERSION", help="such as v7, or champion")
+HTML = arg("--html", default=None, metavar="FILE", help="write it as a page, too")
 PASSPHRASE = arg("--passphrase-file", default=None, metavar="FILE", help="the file with the keys' passphrase")
 
 COMMANDS = (
@@ -80,7 +82,10 @@ COMMANDS = (
             arg("--run", default=None, metavar="RUN", help="the run's id"),
         ),
     ),
-    Command("status", "where a line stands", "cl_steps.commands.status:status", (DIR, JSON)),
+    Command(
+        "status", "where a line stands", "cl_steps.commands.status:status",
+        (DIR, arg("--remote", action="store_true", help="ask the store, too, how much it holds"), JSON),
+    ),
     Command("versions", "every version and its scores", "cl_steps.commands.status:versions", (DIR, JSON)),
     Command("runs", "every run and how it ended", "cl_steps.commands.status:runs", (DIR, JSON)),
     Command("approve", "say yes to a held run", "cl_steps.commands.answer:approve", (RUN, REASON, BY, THROUGH, IN)),
@@ -112,6 +117,101 @@ COMMANDS = (
             IN,
             arg("--merged", action="store_true", help="the whole pipeline with the adapter in its weights"),
         ),
+    ),
+    Command(
+        "lineage", "what made a version", "cl_steps.commands.lineage:lineage", (VERSION, IN, HTML, JSON),
+    ),
+    Command(
+        "diff", "what changed from one version to another", "cl_steps.commands.diff:diff",
+        (
+            arg("old", metavar="OLD", help="such as v6"),
+            arg("new", metavar="NEW", help="such as v7, or champion"),
+            IN, HTML, JSON,
+        ),
+    ),
+    Command(
+        "verify", "recompute every digest and signature", "cl_steps.commands.verify:verify",
+        (
+            arg("version", nargs="?", default="champion", metavar="VERSION", help="such as v7 (default: champion)"),
+            arg("--all", action="store_true", help="every version, event and intake"),
+            arg("--keys", default=None, metavar="FILE", help="whose signatures count (default: the deployment's)"),
+            IN, JSON,
+        ),
+    ),
+    Command(
+        "audit", "verify all, recount the quarantine, ask the sealed images", "cl_steps.commands.audit:audit",
+        (DIR, arg("--no-sealed", action="store_true", help="leave the sealed images out: they need a model"), JSON),
+    ),
+    Command(
+        "keys", "make or change the keys that sign versions", "cl_steps.commands.keys:keys",
+        (
+            arg("folder", metavar="FOLDER", help="where they lie; a folder that is not there yet, or with --rotate"),
+            arg("--name", default="retain", metavar="NAME", help="what the key is called (default: retain)"),
+            arg("--rotate", action="store_true", help="a new key; the one before counts for what it signed so far"),
+        ),
+    ),
+    Command(
+        "asset", "where an image went", "cl_steps.commands.asset:asset",
+        (
+            arg("what", metavar="FILE_OR_SHA", help="an image file, or its SHA-256"),
+            IN,
+            arg("--near", action="store_true", help="its near-duplicates too"),
+            JSON,
+        ),
+    ),
+    Command(
+        "withdraw", "take an image out, for ever", "cl_steps.commands.withdraw:withdraw",
+        (
+            arg("what", nargs="?", default=None, metavar="FILE_OR_SHA", help="an image file, or its SHA-256"),
+            arg("--source", default=None, metavar="NAME", help="all images of this source instead"),
+            REASON,
+            arg("--erase", action="store_true", help="delete the bytes that hold it, those of old versions too"),
+            BY, THROUGH, IN, JSON,
+        ),
+    ),
+    Command(
+        "rollback", "an older version is the champion again", "cl_steps.commands.rollback:rollback",
+        (
+            arg("version", metavar="VERSION", help="such as v6"),
+            REASON,
+            arg("--relearn", action="store_true", help="learn again what later versions had learnt"),
+            BY, THROUGH, IN,
+        ),
+    ),
+    Command(
+        "reproduce", "make a version again and compare", "cl_steps.commands.reproduce:reproduce",
+        (
+            arg("version", nargs="?", default="champion", metavar="VERSION", help="such as v7 (default: champion)"),
+            arg("--from", dest="start", default=None, metavar="v3", help="play the line again from this version on"),
+            arg("--without", action="append", default=[], metavar="SHA", help="as if it had never arrived"),
+            arg("--to", default=None, metavar="FOLDER", help="keep what was made, as a workspace"),
+            IN, JSON,
+        ),
+    ),
+    Command(
+        "prune", "let go of old runs that came to nothing", "cl_steps.commands.prune:prune",
+        (
+            DIR,
+            arg("--days", type=float, default=30, metavar="N", help="keep what is younger (default: 30)"),
+            arg("--dry-run", action="store_true", help="say what would go"),
+            JSON,
+        ),
+    ),
+    Command("migrate", "a workspace of an older format", "cl_steps.commands.migrate:migrate", (DIR,)),
+    Command(
+        "mark", "content credentials (C2PA) in generated images", "cl_steps.commands.mark:mark",
+        (
+            arg("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or WebP files"),
+            arg("--version", required=True, metavar="v7", help="the version that drew them"),
+            arg("--certificates", required=True, metavar="FILE", help="the chain of certificates, PEM"),
+            arg("--key", required=True, metavar="FILE", help="the private key of the first, PEM"),
+            arg("--to", default=None, metavar="FOLDER", help="where to write (default: in place)"),
+            IN,
+        ),
+    ),
+    Command(
+        "mirror", "show versions in an MLflow registry", "cl_steps.commands.mirror:mirror",
+        (DIR, arg("--mlflow", required=True, metavar="URL", help="the tracking server"), JSON),
     ),
     Command(
         "backup", "a copy of a line's Git, and of its keys", "cl_steps.commands.backup:backup",
@@ -173,12 +273,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, _, attribute = command.function.partition(":")
         function: Callable[..., object] = getattr(import_module(module), attribute)
         as_json = chosen.get("json", False)
-        result = function(**chosen)
-        if as_json:
-            print(json.dumps(result, indent=1, sort_keys=True))
-        elif isinstance(result, str):
-            print(result)
+        _print(function(**chosen), as_json)
     except RetainError as error:
+        if isinstance(error, FaultsFound):
+            _print(error.result, as_json)
         print(f"retain {command.name}: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
@@ -187,6 +285,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"retain {command.name}: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
     return 0
+
+
+def _print(result: object, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=1, sort_keys=True))
+    elif isinstance(result, str):
+        print(result)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cl_steps.lineage import intake_file, run_event
+from cl_steps.lineage.records import intake_file, run_event
+from cl_steps.lineage.staleness import why_stale
 from cl_steps.pipeline import STAGES, Outcome, next_step, outcome, stop_reason
 from cl_steps.workspace.branch import RunState, run_state
 from cl_steps.workspace.context import StepReport, json_text, write_report
 from cl_steps.workspace.execute import checked_out, push_branch
-from cl_steps.workspace.ledger import FINAL, event_path
+from cl_steps.workspace.ledger import FINAL, Ledger, event_path
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.workspace.store import dvc_file, read_dvc_file
 
 
 def run(line: Line, run_id: str) -> Outcome:
@@ -26,15 +28,17 @@ def run(line: Line, run_id: str) -> Outcome:
         if ended in FINAL:
             return ended  # type: ignore[return-value]
         state = run_state(root)
-        result = _outcome(main, state)
+        stale = _stale(main, line, state)
+        result = outcome(state.reports, promoted=False, stale=bool(stale))
         _complete(root, line, state, result)
-        main.swap(lambda: _change(main, state, result))
+        main.swap(lambda: _change(main, state, result, stale or _why(state, result)))
         return result
 
 
-def _outcome(main: Mainline, state: RunState) -> Outcome:
+def _stale(main: Mainline, line: Line, state: RunState) -> str | None:
+    """Why a run that would have been promoted was not, if it is stale."""
     wanted = len(state.reports) == len(STAGES) and next_step(state.reports) == "promote"
-    return outcome(state.reports, promoted=False, stale=wanted and main.tree("state") != state.spec.state)
+    return why_stale(main, line, state) if wanted else None
 
 
 def _complete(root: Path, line: Line, state: RunState, result: Outcome) -> None:
@@ -47,17 +51,25 @@ def _complete(root: Path, line: Line, state: RunState, result: Outcome) -> None:
     push_branch(root, line, state.spec.id, "close: the rest is skipped")
 
 
-def _change(main: Mainline, state: RunState, result: Outcome) -> Change | None:
-    if main.ledger().outcome(state.spec.id) in FINAL:
+def _change(main: Mainline, state: RunState, result: Outcome, why: str) -> Change | None:
+    ledger = main.ledger()
+    if ledger.outcome(state.spec.id) in FINAL:
         return None
-    event = run_event(state, result, _why(state, result))
-    files = {**intake_file(state), event_path("run", state.spec.id): json_text(event).encode()}
+    event = run_event(state, result, why)
+    files = {**_intake_file(ledger, state), event_path("run", state.spec.id): json_text(event).encode()}
     return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
 
 
+def _intake_file(ledger: Ledger, state: RunState) -> dict[str, bytes]:
+    """The `.dvc` file of what the run took in, or of what stands for it since an asset of it was erased."""
+    files = intake_file(state)
+    for path, content in files.items():
+        out = read_dvc_file(content)
+        files[path] = dvc_file({**out, **ledger.standing(str(out["md5"]))}, state.spec.id)
+    return files
+
+
 def _why(state: RunState, result: Outcome) -> str:
-    if result == "stale":
-        return "another version was promoted first: trigger a new run"
     if result == "failed":
         done = [step.name for step in STAGES if step.name in state.reports]
         return f"it stopped after {done[-1] if done else 'its beginning'}: see the log of the step that follows"

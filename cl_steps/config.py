@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from cl_steps.errors import UsageError
 
-FORMAT: Literal[1] = 1
+FORMAT = 1
+"""Of a workspace, as its params.yaml says; `retain migrate` brings an older one up to it."""
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself opens nothing larger (twice its `Image.MAX_IMAGE_PIXELS`)."""
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,60}")
@@ -181,7 +182,7 @@ class Compute(Block):
 class Params(Block):
     """Everything that a line's owner may set."""
 
-    format: Literal[1] = FORMAT
+    format: Count = FORMAT
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")] = "my-line"
     seed: Annotated[int, Field(ge=0)] = 0
     landing: str | None = None
@@ -216,12 +217,24 @@ def load_params(root: Path, run: RunSpec | None = None) -> Params:
     """`root/params.yaml` with the run's own overrides on top.
 
     Raises:
-        UsageError: no such file, no YAML, an unknown key, a wrong type or value.
+        UsageError: no such file, no YAML, another format, an unknown key, a wrong type or value.
     """
     values = _mapping(root / "params.yaml")
+    check_format(values)
     for key, value in (run.set if run else {}).items():
         _put(values, key, value)
     return validate_block(Params, values, "params.yaml")
+
+
+def check_format(values: dict[str, Any]) -> None:
+    """Raise UsageError where a params.yaml says that its workspace is of another format than this code's."""
+    found = values.get("format", FORMAT)
+    if isinstance(found, int) and found > FORMAT:
+        raise UsageError(
+            f"the workspace has format {found}, and this Retain knows up to {FORMAT}: install a newer one"
+        )
+    if isinstance(found, int) and 0 < found < FORMAT:
+        raise UsageError(f"the workspace has format {found}, and this Retain needs {FORMAT}: `retain migrate DIR`")
 
 
 def load_run(root: Path) -> RunSpec:

@@ -5,6 +5,7 @@ RetainError                 1   a bug of ours (anything that is not one of the b
 ├── NoUsableData            3   nothing that can be used was found
 ├── StaleRun                4   another run promoted first: trigger a new run
 ├── IntegrityError          5   a digest or signature does not match
+│   └── FaultsFound             what a check that went through to its end found
 ├── Unavailable             6   a remote or a resource is not there now: try again
 └── Night                       how `retain night` says that it ended without a promotion
     ├── NothingToDo        10
@@ -48,6 +49,14 @@ class IntegrityError(RetainError):
     """Bytes are not what their digest or signature says."""
 
     exit_code = 5
+
+
+class FaultsFound(IntegrityError):
+    """A check went through to its end and found faults: `result` is all that it found, which the command prints."""
+
+    def __init__(self, sentence: str, result: object) -> None:
+        super().__init__(sentence)
+        self.result = result
 
 
 class Unavailable(RetainError):

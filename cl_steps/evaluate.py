@@ -3,11 +3,14 @@
 Held-out images give denoising losses; distinct captions give samples, at the line's serving settings. All models see
 the same images, timesteps, noise, prompts and seeds. After each look the rule that the gate will apply is asked whether
 it can decide; while it cannot, and looks remain, more samples are drawn. Sealed rows are passed on and never opened.
+Each image's and each sample's noise is its own, so that a smaller batch (`workspace.machine`: after memory ran out)
+changes nothing but rounding.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +40,7 @@ from cl_steps.stats.features import Extractor
 from cl_steps.stats.figures import Figures, Plan, write_figures
 from cl_steps.stats.measure import Bench, HeldOut, Measured, figures_of, measure_losses, measure_samples, summary
 from cl_steps.workspace.context import Context, StepReport, write_json
+from cl_steps.workspace.machine import Machine
 from cl_steps.workspace.progress import progress, say
 
 SIDE_IN_GRID = 256
@@ -104,7 +108,9 @@ def _bench(context: Context, line: Line) -> Bench:
         name: HeldOut.of(group, [images[row["sha256"]] for row in group.rows], denoiser, extractor)
         for name, group in groups.items()
     }
-    return Bench(denoiser, extractor, held_out, plan, params.evaluate, params.serving)
+    at_once = Machine.of(os.environ).at_once(params.evaluate.batch_size)
+    evaluate = params.evaluate.model_copy(update={"batch_size": at_once})
+    return Bench(denoiser, extractor, held_out, plan, evaluate, params.serving)
 
 
 def _load_adapters(context: Context, denoiser: Denoiser, line: Line) -> None:

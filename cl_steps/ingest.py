@@ -1,7 +1,7 @@
 """Step 1, ingest: landing -> tonight's intake -> the batch that this run learns from.
 
 The batch is every pending intake with tonight's new assets, or exactly the batch of an earlier run that a person
-approved (`run.batch`); then nothing is taken in.
+approved (`run.batch`); then nothing is taken in. What was withdrawn, and copies of it, are in no batch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from cl_steps.data.shards import (
     SPLITS,
     content_digest,
     distinct,
+    iter_assets,
     manifest_of,
     read_manifest,
     read_table,
     write_dataset,
     write_manifest,
 )
+from cl_steps.data.withdrawn import Withdrawn
 from cl_steps.errors import Unavailable
 from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.ledger import Ledger, read_ledger
@@ -43,13 +45,14 @@ def run(context: Context) -> StepReport:
         Unavailable: an intake that the batch needs is not here, or the landing changes while it is read.
     """
     ledger = read_ledger(context.root / "events")
+    withdrawn = Withdrawn.of(ledger.tombstones.values())
     folder = context.fresh("tonight/intake")
-    intake = _take_in(context, ledger, folder)
-    runs, batch = _assemble(context, _members(context, ledger), folder)
+    intake = _take_in(context, ledger, withdrawn, folder)
+    runs, batch = _assemble(context, _members(context, ledger), withdrawn, folder)
     return _report(context, _figures(ledger, intake, runs, batch))
 
 
-def _take_in(context: Context, ledger: Ledger, folder: Path) -> Intake | None:
+def _take_in(context: Context, ledger: Ledger, withdrawn: Withdrawn, folder: Path) -> Intake | None:
     """Tonight's intake, written into `folder`; None (and an empty dataset) where this run must take in nothing.
 
     That is so where it repeats an earlier batch, and where its intake is in the ledger already: a run that is tried
@@ -59,8 +62,9 @@ def _take_in(context: Context, ledger: Ledger, folder: Path) -> Intake | None:
         write_dataset(folder, [])
         write_quarantine(folder, [])
         return None
-    params = context.params
-    intake = take_in(context.path("landing"), params.ingest, params.seed, context.run.id, _known(context, ledger))
+    params, known = context.params, _known(context, ledger)
+    landing = context.path("landing")
+    intake = take_in(landing, params.ingest, params.seed, context.run.id, known, withdrawn=withdrawn)
     intake.write(folder)
     return intake
 
@@ -84,19 +88,35 @@ def _members(context: Context, ledger: Ledger) -> dict[str, Path]:
     return members
 
 
-def _assemble(context: Context, members: dict[str, Path], tonight: Path) -> tuple[list[str], pa.Table]:
-    """Copy the shards of all intakes, byte for byte, and write one manifest over them; the runs and it."""
+def _assemble(
+    context: Context, members: dict[str, Path], withdrawn: Withdrawn, tonight: Path
+) -> tuple[list[str], pa.Table]:
+    """Copy the shards of all intakes and write one manifest over them; the runs and it."""
     folder = context.fresh("tonight/batch")
     parts = dict(members)
     if read_manifest(tonight).num_rows:
         parts[context.run.id] = tonight
+    kept = [MANIFEST_SCHEMA.empty_table()]
     for run, part in parts.items():
-        (folder / run).mkdir()
-        for shard in sorted(part.glob("shard-*.parquet")):
-            shutil.copyfile(shard, folder / run / shard.name)
-    manifest = manifest_of(parts.values())
+        kept.append(_copy_part(part, folder / run, withdrawn, context.params.ingest.near_duplicate_rmse))
+    manifest = distinct(pa.concat_tables(kept).combine_chunks())
     write_manifest(folder, manifest)
     return sorted(parts), manifest
+
+
+def _copy_part(part: Path, target: Path, withdrawn: Withdrawn, rmse: float) -> pa.Table:
+    """Copy an intake's shards, byte for byte, or write them anew without what was withdrawn since; the rows kept."""
+    manifest = read_manifest(part)
+    kept = manifest.filter(pa.array(~withdrawn.among(manifest, rmse)))
+    target.mkdir()
+    if kept.num_rows == manifest.num_rows:
+        for shard in sorted(part.glob("shard-*.parquet")):
+            shutil.copyfile(shard, target / shard.name)
+        return kept
+    names = set(kept["sha256"].to_pylist())
+    write_dataset(target, (asset for asset in iter_assets(part) if asset.sha256 in names), in_order=True)
+    (target / "manifest.parquet").unlink()
+    return kept
 
 
 def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.Table) -> dict[str, Any]:

@@ -25,13 +25,17 @@ STATE = ("base", "adapter", "replay", "global_eval", "evaluation", "anchors", "r
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it is called, where its code is, what it reads and writes (paths in a workspace)."""
+    """One step: what it is called, where its code is, what it reads and writes (paths in a workspace).
+
+    `verdicts` is every word that its report may give; none: the step judges nothing.
+    """
 
     name: str
     summary: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     device: Literal["cpu", "gpu"] = "cpu"
     trusted: bool = False
 
@@ -52,6 +56,7 @@ INGEST = Step(
     reads=("landing", "events", "state/reference"),
     writes=("tonight/intake", "tonight/batch"),
     params=("seed", "ingest"),
+    verdicts=("ok", "too_few"),
 )
 DRIFT = Step(
     "drift",
@@ -59,6 +64,7 @@ DRIFT = Step(
     reads=("tonight/batch", "tonight/intake", "reports/ingest.json", "state/reference", "state/extractor"),
     writes=("tonight/drift/reference", "tonight/drift/figures"),
     params=("seed", "drift", "compute"),
+    verdicts=("quiet", "drifted", "alarming"),
 )
 UPDATE = Step(
     "update",
@@ -98,6 +104,7 @@ GATE = Step(
     reads=("tonight/evaluation/figures", "reports/drift.json", "reports/evaluate.json", "checks"),
     writes=("reports/junit.xml",),
     params=("gate", "ingest"),
+    verdicts=("promote", "reject", "inconclusive"),
 )
 PROMOTE = Step("promote", "make the candidate the champion: one commit on main", trusted=True)
 CLOSE = Step("close", "record the run's intake and outcome on main, whatever they are", trusted=True)

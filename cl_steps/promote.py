@@ -14,7 +14,10 @@ from typing import Any
 
 from cl_steps.config import Params, load_params
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.lineage import intake_file, run_event, version_record
+from cl_steps.lineage.records import intake_file, run_event, version_record
+from cl_steps.lineage.signing import version_files
+from cl_steps.lineage.staleness import why_stale
+from cl_steps.lineage.verify_record import disagreements, state_digests
 from cl_steps.pipeline import NEXT_STATE
 from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures
@@ -33,8 +36,8 @@ def run(line: Line, run_id: str, approval: Mapping[str, Any] | None = None) -> s
     """Promote the candidate of a run and return its version.
 
     Raises:
-        UsageError: the gate did not say `promote` and no person approved.
-        StaleRun: the champion changed since the run began.
+        UsageError: the gate did not say `promote` and no person approved, or the run was pruned.
+        StaleRun: the champion changed since the run began, or something that it learnt was withdrawn.
         IntegrityError: the stored verdict does not follow from the stored figures, or an object is not on the store.
     """
     with reading(line.git) as main, checked_out(line, run_id) as root:
@@ -42,9 +45,15 @@ def run(line: Line, run_id: str, approval: Mapping[str, Any] | None = None) -> s
         event = main.ledger().runs.get(run_id)
         if event and event["outcome"] == "promoted":
             return str(event["version"])
+        _refuse_stale(main, line, state)
         _check(root, line, state, approval)
-        main.swap(lambda: _change(main, state, approval))
+        main.swap(lambda: _change(main, line, state, approval, root / CANDIDATE))
         return str(main.ledger().runs[run_id]["version"])
+
+
+def _refuse_stale(main: Mainline, line: Line, state: RunState) -> None:
+    if why := why_stale(main, line, state):
+        raise StaleRun(why)
 
 
 def _check(root: Path, line: Line, state: RunState, approval: Mapping[str, Any] | None) -> None:
@@ -71,24 +80,36 @@ def _check_figures(root: Path, params: Params, verdict: str, run_id: str) -> Non
         raise IntegrityError(f"run {run_id}: its figures are of another candidate or lack a slice; run evaluate again")
 
 
-def _change(main: Mainline, state: RunState, approval: Mapping[str, Any] | None) -> Change | None:
-    if main.ledger().outcome(state.spec.id) == "promoted":
+def _change(
+    main: Mainline, line: Line, state: RunState, approval: Mapping[str, Any] | None, adapter: Path
+) -> Change | None:
+    ledger = main.ledger()
+    if ledger.outcome(state.spec.id) == "promoted":
         return None
-    if main.tree("state") != state.spec.state:
-        raise StaleRun(f"another version was promoted since run {state.spec.id} began: trigger a new run")
-    number = 1 + max(int(name[1:5]) for name in main.folder_files("versions") if name.endswith(".json"))
+    if ledger.pruned.get(state.spec.id) == state.tip:
+        raise UsageError(f"run {state.spec.id} was pruned: trigger a new run")
+    _refuse_stale(main, line, state)
+    number = 1 + max(main.numbers())
     champion = main.read_json("state/champion.json")
-    record = version_record(main, state, number, champion, dict(approval) if approval else None)
+    record = version_record(main, state, number, champion, dict(approval) if approval else None, adapter)
+    _check_record(main, record)
     event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}")
     files = {
         **next_state(state),
         **intake_file(state),
         "state/champion.json": json_text(next_champion(champion, number, list(record["slices"]))).encode(),
-        f"versions/v{number:04d}.json": json_text(record).encode(),
+        **version_files(line, record, adapter),
         event_path("run", state.spec.id): json_text(event).encode(),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))
+
+
+def _check_record(main: Mainline, record: Mapping[str, Any]) -> None:
+    """What the run learnt from must be what main's state is: its branch is open to whoever runs a step."""
+    wrong = disagreements(record, state_digests(main.folder_files("state")))
+    if wrong:
+        raise IntegrityError(f"run {record['run']} is not what its branch says: {wrong[0]}; do not promote it")
 
 
 def next_state(state: RunState) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ deadline    it took longer than its deadline                     fails
 image       there is no such image, or it may not be pulled      fails
 start       no room, or no start, in the time given for it       again later
 step        the step itself ended: its exit code says what for   see cl_steps/errors.py
+integrity   the step ended so: a digest or signature is wrong    fails
 killed      a signal from somewhere, or an end of no known kind  again
 """
 
@@ -20,7 +21,7 @@ from typing import Any, Literal
 from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
 
 Pod = Mapping[str, Any]
-Kind = Literal["disrupted", "memory", "deadline", "image", "start", "step", "killed"]
+Kind = Literal["disrupted", "memory", "deadline", "image", "start", "step", "integrity", "killed"]
 Todo = Literal["done", "again", "resume", "smaller", "fail", "skip"]
 
 CONTAINER = "step"
@@ -91,7 +92,7 @@ def _of_container(status: Mapping[str, Any]) -> Finding | None:
     if code in (SIGKILL, SIGTERM):
         return Finding("killed", "again", f"it was ended from outside (exit code {code})")
     last = _line(ended.get("message", "")) or f"it ended with exit code {code}"
-    return Finding("step", todo_of(code), last)
+    return Finding("integrity" if code == IntegrityError.exit_code else "step", todo_of(code), last)
 
 
 def _of_start(status: Mapping[str, Any]) -> Finding | None:

@@ -29,8 +29,6 @@ LOG = logging.getLogger("retain.run")
 TRIGGERS: dict[str, Literal["schedule", "asset"]] = {"scheduled": "schedule", "asset_triggered": "asset"}
 METHODS = get_args(Update.model_fields["method"].annotation)
 STAGE_NAMES_ON_GPU = tuple(step.name for step in STAGES if step.device == "gpu")
-VERDICTS = (None, "ok", "too_few", "quiet", "drifted", "alarming", "promote", "reject", "inconclusive")
-"""Every word that a report may give: where two of them lead to different steps, the DAG needs a decision."""
 
 
 def form() -> dict[str, Param]:
@@ -94,9 +92,12 @@ def open_it(entry: Entry, run: str, dag_run: Any, params: Mapping[str, Any]) -> 
 
 
 def successors(step: Step) -> tuple[str, ...]:
-    """The steps that may follow a stage: what the pipeline's own rule says for every verdict."""
+    """The steps that may follow a stage: what the pipeline's own rule says for each of its verdicts.
+
+    Where two of them lead to different steps, the DAG needs a decision.
+    """
     before = {stage.name: {"status": "done", "verdict": None} for stage in STAGES[: STAGES.index(step)]}
-    found = (next_step({**before, step.name: {"status": "done", "verdict": word}}) for word in VERDICTS)
+    found = (next_step({**before, step.name: {"status": "done", "verdict": word}}) for word in step.verdicts or (None,))
     return tuple(dict.fromkeys(found))
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.python import BranchPythonOperator, PythonOperator
-from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable
+from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable, get_parsing_context
 from airflow.sdk.definitions.param import ParamsDict
 
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
@@ -38,8 +38,14 @@ RUN = "{{ retain_run(dag_run) }}"
 
 
 def build_all() -> dict[str, DAG]:
-    """Every line's DAG, by its id; raises UsageError where `lines.yaml` is not right, which Airflow shows."""
-    return {entry.dag_id: build(entry) for entry in read_lines(lines_file())}
+    """Every line's DAG, by its id; in a task's process, which reads this file too, that of its line alone.
+
+    Raises:
+        UsageError: `lines.yaml` is not right, which Airflow shows.
+    """
+    wanted = get_parsing_context().dag_id
+    entries = (entry for entry in read_lines(lines_file()) if wanted in (None, entry.dag_id))
+    return {entry.dag_id: build(entry) for entry in entries}
 
 
 def build(entry: Entry) -> DAG:

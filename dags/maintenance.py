@@ -1,71 +1,72 @@
-"""What looks after all lines together.
+"""What is done to every line once a week, each line a task of its own, so that one hides no other.
 
-retain_watch     every hour: has each line had a run that finished? The one alert that matters
+retain_audit     all digests and signatures, the sealed images, the quarantine: red where something is wrong
+retain_prune     a day later: runs that came to nothing are let go, after `keep_days`
+
+A line's task is its own process or pod (`on_line.py`), with its own credentials.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from pathlib import Path
 
-from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import DAG, Context, CronTriggerTimetable
 
-from cl_steps.errors import RetainError
-from cl_steps.workspace.mainline import reading
+from dags.on_line import Call, OnLine
 from dags.registry import Entry, lines_file, read_lines
-from dags.telling import hours_overdue, tell
 
-LOG = logging.getLogger("retain.watch")
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
-AGAIN_HOURS = 24
+AUDIT, PRUNE = "0 5 * * 6", "0 5 * * 0"
 
 
-def watch(**context: Any) -> None:
-    """Look at every line, tell whom it concerns, and end red where one has had no finished run for too long.
-
-    Raises:
-        AirflowFailException: lines are overdue.
-        AirflowException: a line cannot be read now.
-    """
-    late, unread = {}, []
-    for entry in read_lines(lines_file()):
-        try:
-            hours = _look(entry, context)
-        except RetainError as error:
-            unread.append(f"{entry.name}: {error}")
-            continue
-        if hours is not None:
-            late[entry.name] = f"{entry.name} for {hours:.0f} hours"
-    if late:
-        raise AirflowFailException(f"no run finished: {', '.join(late.values())}; look at their DAGs' last runs")
-    if unread:
-        raise AirflowException(f"{len(unread)} lines cannot be read: {'; '.join(unread)}")
-
-
-def _look(entry: Entry, context: dict[str, Any]) -> float | None:
-    """How long a line is overdue; its people are told when it begins, and then once a day."""
-    with reading(entry.line().git) as main:
-        hours = hours_overdue(main, entry)
-    if hours is None or entry.overdue_hours is None:
-        return None
-    LOG.error("line %s has had no finished run for %.0f hours", entry.name, hours)
-    if (hours - entry.overdue_hours) % AGAIN_HOURS < 1:
-        tell(entry, "overdue", {"hours": round(hours, 1)}, context)
-    return hours
+def weekly(cron: str, description: str, command: Callable[[Entry], Call]) -> DAG:
+    """A DAG that runs a command on every line; it is called as `command` is."""
+    name = command.__name__
+    with DAG(
+        f"retain_{name}",
+        description=description,
+        schedule=CronTriggerTimetable(cron, timezone="UTC"),
+        start_date=BEGINNING,
+        catchup=False,
+        max_active_runs=1,
+        tags=["retain"],
+        doc_md=(Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8"),
+        default_args={
+            "retries": 6,
+            "retry_delay": timedelta(minutes=1),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": timedelta(hours=1),
+        },
+    ) as dag:
+        for entry in read_lines(lines_file()):
+            call = command(entry)
+            OnLine(
+                task_id=entry.name,
+                call=partial(_always, call),
+                doc_md=f"`retain {name}` of the line {entry.name}",
+                pool=entry.profile.pool if call.gpu else "default_pool",
+                # A pod has a deadline of its own, which holds whether Airflow is up or not.
+                execution_timeout=timedelta(hours=entry.step_hours) if entry.profile.runner == "local" else None,
+            )
+    return dag
 
 
-with DAG(
-    "retain_watch",
-    description="Has every line had a run that finished?",
-    schedule="25 * * * *",
-    start_date=BEGINNING,
-    catchup=False,
-    max_active_runs=1,
-    tags=["retain"],
-    doc_md=__doc__,
-    default_args={"retries": 1, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(minutes=50)},
-):
-    PythonOperator(task_id="watch", python_callable=watch, doc_md="reads every line's main")
+def audit(entry: Entry) -> Call:
+    """Verify the line, ask its sealed images (as a GPU step), and count again; it reads, and changes nothing."""
+    return Call("audit", entry, ("audit", entry.workspace), gpu=True)
+
+
+def prune(entry: Entry) -> Call:
+    """Let go of the line's old runs that came to nothing."""
+    return Call("prune", entry, ("prune", entry.workspace, f"--days={entry.keep_days:g}"), trusted=True)
+
+
+def _always(call: Call, context: Context) -> Call:  # noqa: ARG001
+    return call
+
+
+retain_audit = weekly(AUDIT, "Is every line what its records say?", audit)
+retain_prune = weekly(PRUNE, "Old runs that came to nothing are let go", prune)

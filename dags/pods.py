@@ -1,8 +1,8 @@
 """The one template of a step's pod: a profile, a line and a command in, a manifest out. Pure; golden files pin it.
 
 It meets the `restricted` pod security standard: no root, no privilege, no capability, a read-only root, no token of
-Kubernetes' API. No secret is in it: credentials are files of a mounted Secret, and a GPU step's Secret can write the
-branches of runs and nothing else.
+Kubernetes' API. No secret is in it: credentials are files of a mounted Secret, and a step's Secret can write the
+branches of runs and nothing else. Whose signatures count, every pod is told; who signs, only those that do.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.lineage import keys
 from dags.failures import CONTAINER
 from dags.profiles import Profile, Resources, Secrets, Toleration
 
 USER = 65532
-SCRATCH, CREDENTIALS, SIGNING = "/scratch", "/etc/retain/credentials", "/etc/retain/signing"
+SCRATCH, CREDENTIALS = "/scratch", "/etc/retain/credentials"
+SIGNING, TRUSTED = "/etc/retain/signing", "/etc/retain/trusted"
 FILES = {
     "GIT_CONFIG_GLOBAL": "gitconfig",
     "AWS_SHARED_CREDENTIALS_FILE": "aws-credentials",
@@ -76,7 +78,7 @@ def _spec(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str]
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(profile, secrets, settings, job)],
-        "volumes": _volumes(profile, secrets, job),
+        "volumes": [volume for volume, _ in _places(profile, secrets, job)],
     }
     if profile.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in profile.pull_secrets]
@@ -104,6 +106,10 @@ def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str,
     found = dict(settings) | {"RETAIN_IMAGE": profile.image}
     if secrets:
         found |= {name: f"{CREDENTIALS}/{file}" for name, file in FILES.items()}
+    if secrets and secrets.signing and job.signs:
+        found["RETAIN_SIGNING_KEY"] = f"{SIGNING}/{keys.SIGNING}"
+    if secrets and secrets.trusted_keys:
+        found["RETAIN_TRUSTED_KEYS"] = f"{TRUSTED}/{keys.TRUSTED}"
     if job.gpu:
         found["RETAIN_PROCESSES"] = "auto"
     return {
@@ -119,7 +125,7 @@ def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str,
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(secrets, job),
+        "volumeMounts": [_mount(*place) for place in _places(profile, secrets, job)],
     }
 
 
@@ -130,14 +136,21 @@ def _resources(wanted: Resources, scratch: str) -> dict[str, Any]:
     return {"requests": dict(amounts), "limits": amounts}
 
 
-def _volumes(profile: Profile, secrets: Secrets | None, job: Job) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"sizeLimit": profile.scratch}}]
+def _places(profile: Profile, secrets: Secrets | None, job: Job) -> list[tuple[dict[str, Any], str]]:
+    """Every volume of the pod and where its container finds it."""
+    found: list[tuple[dict[str, Any], str]] = [
+        ({"name": "scratch", "emptyDir": {"sizeLimit": profile.scratch}}, SCRATCH)
+    ]
     if job.gpu:
-        found.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": profile.gpu_step.shm}})
+        memory = {"medium": "Memory", "sizeLimit": profile.gpu_step.shm}
+        found.append(({"name": "shm", "emptyDir": memory}, "/dev/shm"))  # noqa: S108  (where shared memory is mounted)
     if secrets:
-        found.append(_secret("credentials", secrets.trusted if job.trusted else secrets.step))
+        found.append((_secret("credentials", secrets.trusted if job.trusted else secrets.step), CREDENTIALS))
     if secrets and secrets.signing and job.signs:
-        found.append(_secret("signing", secrets.signing))
+        found.append((_secret("signing", secrets.signing), SIGNING))
+    if secrets and secrets.trusted_keys:
+        public = {"name": secrets.trusted_keys, "defaultMode": 0o440}
+        found.append(({"name": "trusted", "configMap": public}, TRUSTED))
     return found
 
 
@@ -145,15 +158,8 @@ def _secret(name: str, secret: str) -> dict[str, Any]:
     return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
 
 
-def _mounts(secrets: Secrets | None, job: Job) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"name": "scratch", "mountPath": SCRATCH}]
-    if job.gpu:
-        found.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108  (the mount point of shared memory)
-    if secrets:
-        found.append({"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True})
-    if secrets and secrets.signing and job.signs:
-        found.append({"name": "signing", "mountPath": SIGNING, "readOnly": True})
-    return found
+def _mount(volume: Mapping[str, Any], path: str) -> dict[str, Any]:
+    return {"name": volume["name"], "mountPath": path, **({} if "emptyDir" in volume else {"readOnly": True})}
 
 
 def selector(line: str, run: str, steps: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ class Profile(Block):
 
     Node selector, tolerations, queue, priority class and pool are those of GPU steps. Times are in seconds where they
     do not say otherwise: `schedule_seconds` waits for room, `start_seconds` for the image, `deadline_hours` ends a pod
-    by Kubernetes itself, whether Airflow is up or not.
+    by Kubernetes itself, whether Airflow is up or not. With `nodes` above 1 that many pods compute `update` together.
     """
 
     runner: Literal["local", "pod"] = "pod"
@@ -51,6 +51,7 @@ class Profile(Block):
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     cpu_step: Resources = Resources()
     gpu_step: Resources = Resources(cpu="4", memory="16Gi", gpus=1, shm="2Gi")
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
     scratch: Quantity = "20Gi"
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
@@ -71,6 +72,12 @@ class Profile(Block):
             raise ValueError("a profile whose runner is `pod` needs an image: the one that containers/build made")
         return self
 
+    @model_validator(mode="after")
+    def _nodes_are_pods(self) -> Profile:
+        if self.runner != "pod" and self.nodes > 1:
+            raise ValueError("several nodes need the runner `pod`: a process beside the worker has this machine alone")
+        return self
+
 
 LOCAL = Profile(runner="local")
 """The profile `local`, which is there without being written."""
@@ -79,12 +86,14 @@ LOCAL = Profile(runner="local")
 class Secrets(Block):
     """Names of the line's Kubernetes Secrets; their keys are `gitconfig`, `aws-credentials` and `aws-config`.
 
-    `step` may write `runs/*` of the workspace and nothing else, `trusted` main too; `signing` holds `signing.key`.
+    `step` may write `runs/*` of the workspace and nothing else, `trusted` main too; `signing` holds `signing.pem`.
+    `trusted_keys` is no Secret but a ConfigMap, with `trusted.yaml` and the public keys that it names.
     """
 
     step: ObjectName
     trusted: ObjectName
     signing: ObjectName | Literal[""] = ""
+    trusted_keys: ObjectName | Literal[""] = ""
 
 
 class Ask(Block):
@@ -102,13 +111,15 @@ class Ask(Block):
 class Notify(Block):
     """Somebody to tell: an Airflow notifier by its import path, and of what.
 
-    `overdue` is the alert that matters: no run of the line ended for `overdue_hours`.
+    `overdue` is the alert that matters: no run of the line ended for `overdue_hours`. `integrity`: an audit found
+    something that is not what its digest, its signature or its record says.
     """
 
-    of: tuple[Literal["no_update", "promoted", "rejected", "held", "stale", "failed", "overdue"], ...] = (
+    of: tuple[Literal["no_update", "promoted", "rejected", "held", "stale", "failed", "overdue", "integrity"], ...] = (
         "failed",
         "held",
         "overdue",
+        "integrity",
     )
     notifier: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")]
     arguments: dict[str, Any] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 Airflow deletes the pods that it watched to their end, and `close` ends what is left of its run. What is here is for
 the rest: an Airflow that lost its database, pods started by hand. A pod at work is never touched: its own deadline
-ends it, and then it is found here.
+ends it, and then it is found here. With `--jobs` so are Jobs, the steps on several nodes: none of whose pods has work.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+JOB = "batch.kubernetes.io/job-name"
 SELECTOR = "app.kubernetes.io/part-of=retain,app.kubernetes.io/component=step"
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FINISHED = ("Succeeded", "Failed")
@@ -24,28 +25,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dags.reap", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--older-hours", type=float, default=24.0)
     parser.add_argument("--namespace", default="", help="default: the one that this runs in")
+    parser.add_argument("--jobs", action="store_true", help="look at Jobs, too")
     parser.add_argument("--dry-run", action="store_true", help="only say which")
     chosen = parser.parse_args(argv)
     namespace = chosen.namespace or (OWN_NAMESPACE.read_text().strip() if OWN_NAMESPACE.is_file() else "")
     if not namespace:
         print("python -m dags.reap: outside a pod it needs --namespace", file=sys.stderr)
         return 2
-    reap(_client(), namespace, timedelta(hours=chosen.older_hours), dry_run=chosen.dry_run)
+    core, batch = _clients()
+    reap(core, batch if chosen.jobs else None, namespace, timedelta(hours=chosen.older_hours), dry_run=chosen.dry_run)
     return 0
 
 
-def reap(client: Any, namespace: str, older: timedelta, *, dry_run: bool = False) -> list[str]:
-    """Delete the orphans of a namespace and return their names; `client` is Kubernetes' CoreV1Api."""
-    from kubernetes.client import ApiClient
+def reap(core: Any, batch: Any, namespace: str, older: timedelta, *, dry_run: bool = False) -> list[str]:
+    """Delete the orphans of a namespace and return their names.
 
-    pods = ApiClient().sanitize_for_serialization(client.list_namespaced_pod(namespace, label_selector=SELECTOR).items)
-    names = list(orphans(pods, datetime.now(UTC) - older))
-    for name in names:
-        print(f"{'would delete' if dry_run else 'deleting'} pod {name}")
-        if not dry_run:
-            client.delete_namespaced_pod(name, namespace)
-    print(f"{len(names)} of {len(pods)} pods of steps had nobody who waits for them")
-    return names
+    `core` and `batch` are Kubernetes' CoreV1Api and BatchV1Api; without the second, Jobs are left alone.
+    """
+    before = datetime.now(UTC) - older
+    pods = _plain(core.list_namespaced_pod(namespace, label_selector=SELECTOR))
+    jobs = _plain(batch.list_namespaced_job(namespace, label_selector=SELECTOR)) if batch else []
+    over = list(orphan_jobs(jobs, pods, before))
+    # The pods of a Job go with it.
+    names = [name for name in orphans(pods, before) if _job_of(pods, name) not in over]
+    for kind, found in (("job", over), ("pod", names)):
+        for name in found:
+            print(f"{'would delete' if dry_run else 'deleting'} {kind} {name}")
+    if not dry_run:
+        for name in over:
+            batch.delete_namespaced_job(name, namespace, propagation_policy="Background")
+        for name in names:
+            core.delete_namespaced_pod(name, namespace)
+    print(f"{len(names)} of {len(pods)} pods and {len(over)} of {len(jobs)} jobs had nobody who waits for them")
+    return [*over, *names]
+
+
+def orphan_jobs(
+    jobs: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], before: datetime
+) -> Iterable[str]:
+    """Names of the Jobs that were made, and whose pods (if any are left) ended or never started, before a moment."""
+    over = set(orphans(pods, before))
+    for job in jobs:
+        name, made = job["metadata"]["name"], datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        own = {pod["metadata"]["name"] for pod in pods if pod["metadata"].get("labels", {}).get(JOB) == name}
+        if made < before and own <= over:
+            yield name
 
 
 def orphans(pods: Iterable[Mapping[str, Any]], before: datetime) -> Iterable[str]:
@@ -62,15 +86,27 @@ def orphans(pods: Iterable[Mapping[str, Any]], before: datetime) -> Iterable[str
             yield pod["metadata"]["name"]
 
 
-def _client() -> Any:
+def _job_of(pods: Iterable[Mapping[str, Any]], name: str) -> str | None:
+    labels = next(pod["metadata"].get("labels", {}) for pod in pods if pod["metadata"]["name"] == name)
+    return labels.get(JOB)
+
+
+def _plain(found: Any) -> list[dict[str, Any]]:
+    """A list of objects as Kubernetes' JSON."""
+    from kubernetes.client import ApiClient
+
+    return list(ApiClient().sanitize_for_serialization(found.items))
+
+
+def _clients() -> tuple[Any, Any]:
     from kubernetes import config
-    from kubernetes.client import CoreV1Api
+    from kubernetes.client import BatchV1Api, CoreV1Api
 
     try:
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    return CoreV1Api()
+    return CoreV1Api(), BatchV1Api()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_val
 
 from cl_steps.config import Block, validate_block
 from cl_steps.errors import UsageError
+from cl_steps.lineage import keys
 from cl_steps.workspace.line import Line, resolve
 from dags.pods import FILES
 from dags.profiles import LOCAL, Ask, Notify, Profile, Secrets
@@ -21,6 +22,8 @@ from dags.schedule import CRON, PRESETS, spread
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The same as SafeLoader, ten times faster where libyaml is there."""
+TAKEN = ("watch", "audit", "prune", "rollback", "withdraw")
+"""DAGs of all lines together, `retain_<name>` too."""
 ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -28,7 +31,9 @@ class Entry(Block):
     """One line: where its workspace is, when its runs begin, where its steps run and what they may see.
 
     `credentials` is a folder with the same files as the line's Secret `step`, for the light tasks that Airflow itself
-    does. `gpu_hours` is what the line may use in any 30 days; `overdue_hours` without a finished run raise the alarm.
+    does. `keys` is a folder as `retain keys` makes it, for the processes of a line that is given by its Git URL.
+    `gpu_hours` is what the line may use in any 30 days; `overdue_hours` without a finished run raise the alarm; runs
+    that came to nothing are let go after `keep_days`.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
@@ -36,6 +41,7 @@ class Entry(Block):
     profile: Profile = LOCAL
     secrets: Secrets | None = None
     credentials: str = ""
+    keys: str = ""
     schedule: str | None = "@daily"
     jitter_minutes: Annotated[int, Field(ge=0, le=720)] = 0
     timezone: str = "UTC"
@@ -49,9 +55,17 @@ class Entry(Block):
     step_hours: Annotated[float, Field(gt=0)] = 24.0
     page: bool = True
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    keep_days: Annotated[float, Field(gt=0)] = 30.0
     ask: Ask = Ask()
     notify: tuple[Notify, ...] = ()
     overdue_hours: Annotated[float, Field(gt=0)] | None = 26.0
+
+    @field_validator("name")
+    @classmethod
+    def _no_other_dag(cls, value: str) -> str:
+        if value in TAKEN:
+            raise ValueError(f"a DAG of all lines is called retain_{value}: give the line another name")
+        return value
 
     @field_validator("schedule")
     @classmethod
@@ -100,8 +114,14 @@ class Entry(Block):
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The same for a process on Airflow's own machines, with the files of its credentials."""
-        return {**self.places, **self._files()}
+        """The same for a process on Airflow's own machines, with the files of its credentials and whom it trusts."""
+        trusted = {"RETAIN_TRUSTED_KEYS": str(Path(self.keys) / keys.TRUSTED)} if self.keys else {}
+        return {**self.places, **self._files(), **trusted}
+
+    @property
+    def signing(self) -> Mapping[str, str]:
+        """How a process that may sign finds the key."""
+        return {"RETAIN_SIGNING_KEY": str(Path(self.keys) / keys.SIGNING)} if self.keys else {}
 
     def line(self) -> Line:
         """The line's places, now; this process may reach them from here on.

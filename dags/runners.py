@@ -25,8 +25,8 @@ from typing import Any, Protocol
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from cl_steps.errors import RetainError
-from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
+from cl_steps.errors import IntegrityError, RetainError
+from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, UPDATE, Step
 from dags.failures import todo_of
 from dags.pods import Job, manifest, selector
 from dags.registry import Entry
@@ -52,6 +52,10 @@ PASSED = (
 ALWAYS = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
 
 
+class IntegrityFault(AirflowFailException):  # type: ignore[misc]
+    """A digest or a signature is not what it should be: nothing is tried again."""
+
+
 class Runner(Protocol):
     """Makes the tasks of one line; `run` is a template of the run's id, `options` are any operator's."""
 
@@ -60,7 +64,7 @@ class Runner(Protocol):
         ...
 
     def command(self, task_id: str, arguments: Sequence[str], run: str, **options: Any) -> BaseOperator:
-        """The task that runs `retain ARGUMENTS`; with `trusted` it may change main, and sign."""
+        """The task that runs `retain ARGUMENTS`, as a GPU step if `gpu`; if `trusted` it may change main, and sign."""
         ...
 
 
@@ -78,16 +82,25 @@ class LocalProcess:
     def task(self, step: Step, run: str, **options: Any) -> BaseOperator:
         """A `ProcessOperator` for `retain step`."""
         pool = {"pool": self._entry.profile.pool} if step.device == "gpu" else {}
-        return self.command(step.name, _step_arguments(self._entry, step, run), run, **pool, **options)
+        arguments = _step_arguments(self._entry, step, run)
+        return self.command(step.name, arguments, run, trusted=step is PROMOTE, **pool, **options)
 
     def command(
-        self, task_id: str, arguments: Sequence[str], run: str, *, trusted: bool = False, **options: Any
+        self,
+        task_id: str,
+        arguments: Sequence[str],
+        run: str,
+        *,
+        gpu: bool = False,
+        trusted: bool = False,
+        **options: Any,
     ) -> BaseOperator:
-        """A `ProcessOperator` for any command; on one machine all have the same rights."""
-        del run, trusted
+        """A `ProcessOperator` for any command; on one machine all have the same rights, but for the signing key."""
+        del run, gpu
         entry = self._entry
+        settings = {**entry.settings, **(entry.signing if trusted else {})}
         return ProcessOperator(
-            task_id=task_id, arguments=arguments, settings=entry.settings, names=entry.environment, **options
+            task_id=task_id, arguments=arguments, settings=settings, names=entry.environment, **options
         )
 
 
@@ -103,19 +116,31 @@ class Pods:
         arguments = tuple(_step_arguments(self._entry, step, run))
         job = Job(step.name, arguments, run, gpu=gpu, trusted=step.trusted, signs=step is PROMOTE)
         left = selector(self._entry.name, run, [stage.name for stage in (*STAGES, PROMOTE)]) if step is CLOSE else ""
-        return self._pod(job, reaps=left, **({"pool": self._entry.profile.pool} if gpu else {}), **options)
+        nodes = self._entry.profile.nodes if step is UPDATE else 1
+        return self._pod(job, nodes, reaps=left, **({"pool": self._entry.profile.pool} if gpu else {}), **options)
 
     def command(
-        self, task_id: str, arguments: Sequence[str], run: str, *, trusted: bool = False, **options: Any
+        self,
+        task_id: str,
+        arguments: Sequence[str],
+        run: str,
+        *,
+        gpu: bool = False,
+        trusted: bool = False,
+        **options: Any,
     ) -> BaseOperator:
         """A `StepPod` for any command."""
-        return self._pod(Job(task_id, tuple(arguments), run, trusted=trusted, signs=trusted), **options)
+        return self._pod(Job(task_id, tuple(arguments), run, gpu=gpu, trusted=trusted, signs=trusted), **options)
 
-    def _pod(self, job: Job, **options: Any) -> BaseOperator:
-        from dags.steppod import StepPod
-
+    def _pod(self, job: Job, nodes: int = 1, **options: Any) -> BaseOperator:
         entry = self._entry
         pod = manifest(entry.profile, entry.name, entry.secrets, entry.places, job)
+        if nodes > 1:
+            from dags.stepjob import StepJob
+
+            return StepJob(task_id=job.name, manifest=pod, profile=entry.profile, nodes=nodes, **options)
+        from dags.steppod import StepPod
+
         return StepPod(task_id=job.name, manifest=pod, profile=entry.profile, **options)
 
 
@@ -209,7 +234,7 @@ def settle(code: int, reason: str) -> None:
     if todo == "skip":
         raise AirflowSkipException(f"stale, and closed as such: {reason}")
     if todo == "fail":
-        raise AirflowFailException(reason)
+        raise IntegrityFault(reason) if code == IntegrityError.exit_code else AirflowFailException(reason)
     if todo == "again":
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise AirflowException(f"{cause}: {reason}")

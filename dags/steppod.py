@@ -17,8 +17,9 @@ from kubernetes.client.exceptions import ApiException
 
 from dags.failures import CONTAINER, Finding, find, refused
 from dags.profiles import Profile
+from dags.runners import IntegrityFault
 
-MAX_DISRUPTIONS, MAX_PARTS = 50, 64
+MAX_DISRUPTIONS, MAX_PARTS, NOT_FOUND = 50, 64, 404
 PARTS, DISRUPTIONS = "retain_micro_batches", "retain_disruptions"
 
 
@@ -49,6 +50,7 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
             **options,
         )
         self.reaps = reaps
+        self.has_jobs = profile.nodes > 1
         self._last: dict[str, Any] | None = None
 
     def execute(self, context: Context) -> None:
@@ -80,10 +82,14 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
         self._killed = True
 
     def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> V1Pod:
-        """The pod, with what earlier tries found out about its memory."""
+        """The pod, with what earlier tries found out about its memory, its arguments as they are."""
         parts = self._remembered(context, PARTS) or 1
         self.env_vars = [V1EnvVar(name="RETAIN_MICRO_BATCHES", value=str(parts))] if parts > 1 else []
-        return super().build_pod_request_obj(context, dry_run=dry_run)
+        pod = super().build_pod_request_obj(context, dry_run=dry_run)
+        for container in pod.spec.containers:
+            # Kubernetes takes $(NAME) in them for a variable, and $$ for a $; a person's reason may hold either.
+            container.args = [argument.replace("$", "$$") for argument in container.args or []]
+        return pod
 
     def _settle(self, context: Context, finding: Finding) -> NoReturn:
         if finding.todo == "resume" and self._count(context, DISRUPTIONS) <= MAX_DISRUPTIONS:
@@ -96,14 +102,27 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
             raise AirflowException(f"{finding.sentence}: the next try works through each batch in {parts} parts")
         if finding.todo == "skip":
             raise AirflowSkipException(f"stale, and closed as such: {finding.sentence}")
+        if finding.kind == "integrity":
+            raise IntegrityFault(finding.sentence)
         raise AirflowFailException(finding.sentence) if finding.todo == "fail" else AirflowException(finding.sentence)
 
     def _reap(self) -> None:
         """End the pods of this run that are still at work: their tasks are over."""
+        if self.has_jobs:
+            for job in self.hook.batch_v1_client.list_namespaced_job(self.namespace, label_selector=self.reaps).items:
+                self.end_job(job.metadata.name)
         pods = self.client.list_namespaced_pod(namespace=self.namespace, label_selector=self.reaps).items
         for pod in pods:
             self.log.warning("pod %s is still there after its task: it is ended", pod.metadata.name)
             self.pod_manager.delete_pod(pod)
+
+    def end_job(self, name: str) -> None:
+        """Delete a Job with its pods; no mistake where it is gone already."""
+        try:
+            self.hook.batch_v1_client.delete_namespaced_job(name, self.namespace, propagation_policy="Background")
+        except ApiException as error:
+            if error.status != NOT_FOUND:
+                raise
 
     def _count(self, context: Context, key: str) -> int:
         count = (self._remembered(context, key) or 0) + 1

@@ -7,7 +7,9 @@ import io
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from cl_steps import evaluate, gate
 from cl_steps.config import Compute, Evaluate, Gate, Lora, Margins, Params, RunSpec, Serving
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
 from cl_steps.diffusion.lora import adapter_digest
-from cl_steps.diffusion.model import open_denoiser
+from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.errors import IntegrityError
 from cl_steps.stats.figures import read_figures
 from cl_steps.workspace.context import Context, StepReport
@@ -117,6 +119,28 @@ def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
     assert first == second
     assert one == two
     assert {"samples/grid-red-champion.png", "samples/grid-blue-candidate.png", "samples/prompts.json"} <= one.keys()
+
+
+def test_after_memory_ran_out_smaller_batches_find_the_same(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter(workspace, "tonight/candidate/adapter", 1)
+    run(workspace)
+    whole, before = read_figures(workspace / "tonight/evaluation/figures"), verdict(workspace)
+    drawn: list[int] = []
+    sample = Denoiser.sample
+
+    def counted(self: Denoiser, prompts: Sequence[str], *rest: Any, batch_size: int) -> list[Image.Image]:
+        drawn.append(batch_size)
+        return sample(self, prompts, *rest, batch_size=batch_size)
+
+    monkeypatch.setattr(Denoiser, "sample", counted)
+    monkeypatch.setenv("RETAIN_MICRO_BATCHES", "3")
+    run(workspace)
+    parts = read_figures(workspace / "tonight/evaluation/figures")
+    assert set(drawn) == {3}
+    assert whole.items.keys() == parts.items.keys()
+    for key, values in whole.items.items():
+        assert parts.items[key] == pytest.approx(values, rel=1e-3, abs=1e-4)
+    assert verdict(workspace) == before
 
 
 def test_a_candidate_that_is_worse_than_the_champion_is_rejected(workspace: Path) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from cl_steps.commands.night import person
 from cl_steps.errors import UsageError
-from cl_steps.lineage import now
-from cl_steps.workspace.context import json_text
+from cl_steps.lineage.records import now
+from cl_steps.lineage.signing import event_files
 from cl_steps.workspace.ledger import EVENT_SCHEMA, Event, event_path
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import Change, reading
@@ -50,8 +50,8 @@ def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: st
                 raise UsageError(f"run {run!r} was answered already, by {earlier.by}")
             if not held or held["outcome"] != "held":
                 raise UsageError(f"run {run!r} is not held: `retain status` lists what waits for an answer")
-            content = json_text({**document, "digest": held["batch"]["digest"]}).encode()
-            return Change({event_path("answer", run): content}, f"answer to run {run}\n\nRun-Id: {run}\n")
+            files = event_files(line, event_path("answer", run), {**document, "digest": held["batch"]["digest"]})
+            return Change(files, f"answer to run {run}\n\nRun-Id: {run}\n")
 
         main.swap(change)
         return main.ledger().runs[run]

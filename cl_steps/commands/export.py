@@ -7,27 +7,23 @@ from pathlib import Path
 
 from cl_steps.commands.models import Model, fetched
 from cl_steps.errors import UsageError
+from cl_steps.lineage.formats.bom import bill_of_materials
+from cl_steps.lineage.formats.card import model_card
+from cl_steps.lineage.formats.credentials import manifest
+from cl_steps.lineage.formats.facts import Facts, gather
+from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import resolve
+from cl_steps.workspace.mainline import reading
 
-CARD = """---
-library_name: diffusers
-tags: [lora, text-to-image, continual-learning]
----
-# {name} {version}
-
-Made by run `{run}` from {parent}; it knows {slices}.
-
-```python
-from diffusers import StableDiffusionPipeline
-
-pipeline = StableDiffusionPipeline.from_pretrained("{folder}")
-{load}```
-"""
-LOAD = 'pipeline.load_lora_weights("{folder}", weight_name="pytorch_lora_weights.safetensors")\n'
+CARD, BASE_CARD, BOM, CREDENTIALS = "README.md", "BASE_README.md", "bom.cdx.json", "content-credentials.json"
+LICENCES = ("licen[cs]e*", "LICEN[CS]E*")
+"""Files of a base that go along also where its weights are written anew."""
 
 
 def export(version: str, out: str, dir: str, merged: bool) -> str:
     """Write the pipeline and its LoRA, or with `merged` one pipeline with the LoRA in its weights.
+
+    Beside it: a model card, a bill of materials, and the definition of the content credentials of its pictures.
 
     Raises:
         UsageError: the folder is there already, or there is no such version.
@@ -35,12 +31,14 @@ def export(version: str, out: str, dir: str, merged: bool) -> str:
     target = Path(out)
     if target.exists():
         raise UsageError(f"{out} is there already: choose a folder that is not")
-    with fetched(resolve(dir), version) as model:
+    line = resolve(dir)
+    with fetched(line, version) as model, reading(line.git) as main:
+        facts = gather(line, main, model.version)
         draft = target.with_name(f".{target.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         try:
             _write_merged(model, draft) if merged else _write_parts(model, draft)
-            (draft / "README.md").write_text(_card(model, target.name, merged), encoding="utf-8")
+            _write_papers(model, facts, draft, target.name, merged)
             draft.rename(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -63,14 +61,12 @@ def _write_merged(model: Model, folder: Path) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def _card(model: Model, folder: str, merged: bool) -> str:
-    facts = {
-        "name": model.params.name,
-        "version": model.version,
-        "run": model.record["run"] or "none: the base as it came",
-        "parent": model.record["parent"] or "nothing",
-        "slices": ", ".join(sorted(model.record["slices"])),
-        "folder": folder,
-        "load": "" if merged else LOAD.format(folder=folder),
-    }
-    return CARD.format(**facts)
+def _write_papers(model: Model, facts: Facts, folder: Path, name: str, merged: bool) -> None:
+    """What goes along: a card, what the base brought, the bill of materials, and how to mark pictures."""
+    if (model.base / CARD).is_file():
+        shutil.copyfile(model.base / CARD, folder / BASE_CARD)
+    for path in (path for pattern in LICENCES for path in model.base.glob(pattern) if path.is_file()):
+        shutil.copyfile(path, folder / path.name)
+    (folder / CARD).write_text(model_card(facts, name, merged), encoding="utf-8")
+    (folder / BOM).write_text(json_text(bill_of_materials(facts, merged)), encoding="utf-8")
+    (folder / CREDENTIALS).write_text(json_text(manifest(facts)), encoding="utf-8")

@@ -25,6 +25,9 @@ from cl_steps.workspace.progress import progress, say
 DEMO = Path(__file__).parents[1] / "demo"
 HUB_EXTRACTOR = "openai/clip-vit-base-patch32"
 KEPT = (".safetensors", ".json", ".txt", ".model")
+PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")
+"""Where a base says what may be done with it; an export carries them on."""
+SOURCE = "source.json"
 PROMPTS = Path(__file__).with_name("prompts.txt")
 RUN = "init"
 
@@ -37,6 +40,8 @@ def write_state(root: Path, params: Params, base: str | None, extractor: str | N
     check_index(source, str(base or source))
     Extractor.open(seer)
     _copy_model(source, state / "base")
+    if base and not Path(base).is_dir():
+        write_json(state / "base" / SOURCE, {"hub_id": base, "revision": source.name})
     _copy_model(seer, state / "extractor")
     denoiser = open_denoiser(state / "base", params.compute)
     denoiser.adapters.add_fresh("default", params.update.lora, params.seed)
@@ -60,7 +65,7 @@ def _extractor_folder(base: str | None, extractor: str | None) -> Path:
 def _copy_model(source: Path, target: Path) -> None:
     """Copy what a model needs and nothing that could hold code or pickles."""
     for path in sorted(source.rglob("*")):
-        if path.is_file() and path.suffix in KEPT:
+        if path.is_file() and (path.suffix in KEPT or path.name in PAPERS):
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import yaml
 from cl_steps.commands.first_state import write_state
 from cl_steps.config import Params, RunSpec, load_params, parse_overrides
 from cl_steps.errors import UsageError
-from cl_steps.lineage import RECORD_SCHEMA, environment, now
-from cl_steps.workspace.context import code_digest, write_json
+from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys
+from cl_steps.lineage.records import first_record
+from cl_steps.lineage.signing import version_files
+from cl_steps.workspace.context import write_json
 from cl_steps.workspace.create import lay_out, publish, store_state
 from cl_steps.workspace.line import Line, local
 from cl_steps.workspace.progress import say
+
+KEYS = ".retain/keys"
 
 
 def init(dir: str, base: str | None, extractor: str | None, data: str | None, set: list[str]) -> str:
@@ -54,7 +59,7 @@ def init_line(
         draft.mkdir(parents=True)
         params = _write_templates(draft, folder.resolve().name, overrides or {})
         slices = write_state(draft, params, base, extractor, data)
-        line = local(folder)
+        line = _with_keys(local(folder), draft, folder.resolve())
         say("init: storing the first version")
         _write_record(draft, slices, store_state(draft))
         publish(draft, line)
@@ -102,24 +107,17 @@ def _edit_params(path: Path, values: dict[str, Any]) -> None:
         editor.dump(document, stream)
 
 
+def _with_keys(line: Line, root: Path, folder: Path) -> Line:
+    """The line that signs with keys of its own, made under `root`; `folder` is where they will lie."""
+    make_keys(root / KEYS, "retain")
+    return replace(line, signing_key=str(folder / KEYS / SIGNING), trusted_keys=str(folder / KEYS / TRUSTED))
+
+
 def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> None:
     champion = {"version": "v1", "seed_plan": 1, "slices": slices, "anchors": dict.fromkeys(slices, "v1")}
     write_json(root / "state/champion.json", champion)
-    write_json(root / "versions/v0001.json", _record(root, slices, digests))
-
-
-def _record(root: Path, slices: list[str], digests: dict[str, str]) -> dict[str, Any]:
-    return {
-        "schema": RECORD_SCHEMA,
-        "version": "v1",
-        "parent": None,
-        "run": None,
-        "created": now(),
-        "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
-        "approval": None,
-        "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": digests},
-        "parameters": {"file": yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")), "set": {}},
-        "code": code_digest(),
-        "environment": environment(),
-        "slices": {name: {} for name in slices},
-    }
+    parameters = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    record = first_record(digests, slices, parameters, root / "state")
+    signing = replace(local(root), signing_key=str(root / KEYS / SIGNING))
+    for path, content in version_files(signing, record, root / "state/adapter").items():
+        (root / path).write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from typing import Any
 
 from cl_steps.config import Params, load_params
 from cl_steps.errors import UsageError
+from cl_steps.lineage.verify_signatures import Trust
+from cl_steps.lineage.verify_state import check_files, check_record
 from cl_steps.workspace import store
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.mainline import Mainline, reading, version_file
 
 
 @dataclass(frozen=True)
@@ -27,22 +30,30 @@ class Model:
     adapter: Path
 
 
+def record_of(main: Mainline, version: str | None) -> dict[str, Any]:
+    """The record of a version (None or `champion`: the champion's); raises UsageError where there is none."""
+    if version in (None, "champion"):
+        version = main.read_json("state/champion.json")["version"]
+    content = main.read(version_file(str(version)))
+    if content is None:
+        raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
+    return dict(json.loads(content))
+
+
 @contextmanager
 def fetched(line: Line, version: str | None) -> Iterator[Model]:
-    """Base and adapter of a version (None or `champion`: the champion), verified against their digests.
+    """Base and adapter of a version (None or `champion`: the champion), verified against its record, and that too.
 
     Raises:
         UsageError: there is no such version.
-        IntegrityError: the store's bytes are not what the record says.
+        IntegrityError: the store's bytes are not what the record says, or the record is not what was signed.
     """
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch, reading(line.git) as main:
         root = Path(scratch)
-        champion = main.read_json("state/champion.json")["version"]
-        wanted = champion if version in (None, "champion") else str(version)
-        record = next((r for r in main.records() if r["version"] == wanted), None)
-        if record is None:
-            raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
+        record = record_of(main, version)
         (root / "params.yaml").write_bytes(main.read("params.yaml") or b"")
         digests = {"base": record["digests"]["base"], "adapter": record["digests"]["state"]["adapter"]}
+        check_record(main, record["version"], Trust.read(line.trusted_keys))
         store.fetch(root / "model", line.store, digests)
-        yield Model(wanted, record, load_params(root), root / "model" / "base", root / "model" / "adapter")
+        check_files(record, {part: root / "model" / part for part in digests})
+        yield Model(record["version"], record, load_params(root), root / "model" / "base", root / "model" / "adapter")

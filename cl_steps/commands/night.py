@@ -18,6 +18,7 @@ from cl_steps.errors import (
     StaleRun,
     UsageError,
 )
+from cl_steps.lineage.formats.openlineage import OFFLINE
 from cl_steps.pipeline import next_step
 from cl_steps.workspace.branch import RunState, open_run, read_run, run_id
 from cl_steps.workspace.checkout import refuse_dirty, sync
@@ -56,7 +57,7 @@ def night(
     refuse_dirty(Path(dir))
     spec = read_run(line, run).spec if run else _new_run(line, parse_overrides(set), batch, force, reason)
     say(f"run {spec.id}")
-    ended = _play(line, spec.id, until, no_promote)
+    ended = play(line, spec.id, until, no_promote)
     sync(Path(dir))
     return ended or _ending(line, spec.id, dir)
 
@@ -68,7 +69,7 @@ def _new_run(line: Line, overrides: dict[str, object], batch: str | None, force:
     return open_run(line, spec)
 
 
-def _play(line: Line, run: str, until: str | None, no_promote: bool) -> str | None:
+def play(line: Line, run: str, until: str | None = None, no_promote: bool = False) -> str | None:
     """Step after step; returns a sentence where it stopped before the end because it was asked to."""
     try:
         while (name := next_step(read_run(line, run).reports)) != "close":
@@ -111,7 +112,7 @@ def _cut_network(line: Line) -> None:
     remote = [url for url in (line.git, line.store, line.landing) if "://" in url]
     if remote:
         raise UsageError(f"--offline needs a line that lives on this machine, and {remote[0]} does not")
-    os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"})
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", OFFLINE: "1"})
 
 
 def person() -> str:

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,13 @@ def publish(dir: str, git: str, store: str, work: str | None, landing: str | Non
     """
     folder, line = Path(dir), resolve(dir)
     own = local(folder)
-    target = Line(_absolute(git), _absolute(store), _absolute(work or line.work), _absolute(landing or line.landing))
+    target = replace(
+        line,
+        git=_absolute(git),
+        store=_absolute(store),
+        work=_absolute(work or line.work),
+        landing=_absolute(landing or line.landing),
+    )
     for url in (target.store, target.work, target.landing):
         _open(url)
     if (line.git, line.store) == (own.git, own.store):

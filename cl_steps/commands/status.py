@@ -13,8 +13,14 @@ from cl_steps.workspace.mainline import reading
 Document = dict[str, Any]
 
 
-def status(dir: str, json: bool) -> Document | str:
-    """Champion, slices, what is pending, set aside or held, and what runs now."""
+def status(dir: str, json: bool, remote: bool = False) -> Document | str:
+    """Champion, slices, what is pending, set aside or held, and what runs now; with `remote` how large it all is.
+
+    Raises:
+        UsageError: no workspace.
+        Unavailable: a remote cannot be reached.
+        IntegrityError: with `remote`, the store lacks what tells which objects are needed.
+    """
     line = resolve(dir)
     with reading(line.git) as main:
         ledger, champion = main.ledger(), main.read_json("state/champion.json")
@@ -32,6 +38,8 @@ def status(dir: str, json: bool) -> Document | str:
             "taken_in": sum(intake.assets for intake in ledger.intakes.values()),
             "landing": line.landing,
         }
+    if remote:
+        document["remote"] = _sizes(line)
     return document if json else _status_text(document)
 
 
@@ -111,4 +119,48 @@ def _status_text(document: Document) -> str:
         f"running    {', '.join(document['running']) or 'nothing'}",
         f"landing    {document['landing']}: {document['taken_in']} assets of it are taken in and may be removed there",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines + (_sizes_text(document["remote"]) if "remote" in document else []))
+
+
+def _sizes(line: Line) -> Document:
+    """Objects and bytes of the store in all and by what needs them first, and of a clone of Git; not the work place."""
+    from cl_steps.workspace.needs import mirrored, needs
+    from cl_steps.workspace.objects import open_objects
+
+    with open_objects(line.store) as objects, mirrored(line.git) as (main, refs):
+        needed, every = needs(main, refs), {*objects.sizes, *objects.drafts}
+        left = set(every)
+        objects.with_files(needed.listed, needed.listed)
+        shares = {}
+        for name in ("champion", "versions", "intakes", "runs"):
+            share = objects.with_files(getattr(needed, name), ()) & left
+            shares[name] = {"objects": len(share), "bytes": objects.bytes_of(share)}
+            left -= share
+        shares["nothing"] = {"objects": len(left), "bytes": objects.bytes_of(left)}
+        files = [path for path in main.folder.rglob("*") if path.is_file()]
+        return {
+            "store": {"objects": len(every), "bytes": objects.bytes_of(every)},
+            "needed_by": shares,
+            "git": {"refs": len(refs), "bytes": sum(path.stat().st_size for path in files)},
+        }
+
+
+def _sizes_text(sizes: Document) -> list[str]:
+    store, git = sizes["store"], sizes["git"]
+    words = {"champion": "the champion", "versions": "other versions", "intakes": "other intakes", "runs": "runs"}
+    parts = [f"{size(sizes['needed_by'][name]['bytes'])} for {word}" for name, word in words.items()]
+    parts.append(f"{size(sizes['needed_by']['nothing']['bytes'])} for nothing (`retain prune`)")
+    return [
+        f"store      {store['objects']} objects, {size(store['bytes'])}: {', '.join(parts)}",
+        f"git        {size(git['bytes'])}, {git['refs']} branches and tags",
+    ]
+
+
+def size(num_bytes: int) -> str:
+    """A number of bytes in words, in powers of 1000."""
+    number, unit = float(num_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import UsageError
+from cl_steps.lineage.formats.openlineage import observed
+from cl_steps.lineage.verify_state import check_state
 from cl_steps.pipeline import STAGES, STEPS, Step
 from cl_steps.workspace.context import Context
 from cl_steps.workspace.execute import run_in_place, run_stage
@@ -36,12 +39,13 @@ def step(name: str, workspace: str | None, run: str | None) -> None:
 
 
 def run_step(line: Line, run: str, name: str) -> str:
-    """Run any step of a run and return in a few words how it ended."""
+    """Run any step of a run, tell OpenLineage of it if anybody listens, and return in a few words how it ended."""
     chosen = STEPS[name]
-    if chosen in STAGES:
-        report = run_stage(line, run, chosen, load(chosen))
-        return f"{report['verdict'] or report['status']}. {report['why']}".strip()
-    return str(load(chosen)(line, run))
+    with observed(line, run, chosen):
+        if chosen in STAGES:
+            report = run_stage(line, run, chosen, load(chosen), partial(check_state, line))
+            return f"{report['verdict'] or report['status']}. {report['why']}".strip()
+        return str(load(chosen)(line, run))
 
 
 def load(chosen: Step) -> Any:

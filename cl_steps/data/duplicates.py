@@ -131,6 +131,13 @@ def near_pairs(new: Prints, others: Prints, rmse: float) -> Iterator[tuple[Indic
             yield i[near], j[near]
 
 
+def distances(one: Prints, others: Prints) -> NDArray[np.float64]:
+    """The RMSE of one picture's thumbnail from that of each of `others` (N,), colour weighted as above, 0 to 255."""
+    apart = others.features.astype(np.float64) - one.features.astype(np.float64)
+    rmse: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", apart, apart) / _SCALE)
+    return rmse
+
+
 def _augmented(prints: Prints, *, own: bool) -> Floats:
     """Features with two more columns, so that a product of two such rows is -1/2 of the squared distance."""
     half, one = -0.5 * prints.norms.astype(np.float32), np.ones(len(prints), dtype=np.float32)

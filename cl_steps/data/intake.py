@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cl_steps.config import Ingest
 from cl_steps.data import duplicates, splits
@@ -27,6 +26,7 @@ from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
 from cl_steps.data.landing import Claim, Landing
 from cl_steps.data.quarantine import Quarantined, Unusable, write_quarantine
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
+from cl_steps.data.withdrawn import NOTHING, Withdrawn
 from cl_steps.errors import Unavailable
 from cl_steps.workspace.progress import progress
 
@@ -86,7 +86,7 @@ def take_in(
     run: str,
     known: pa.Table | None = None,
     *,
-    withdrawn: AbstractSet[str] = frozenset(),
+    withdrawn: Withdrawn = NOTHING,
 ) -> Intake:
     """Take in what lies in a landing folder.
 
@@ -96,19 +96,18 @@ def take_in(
         seed: the line's; with a group's name it fixes the group's split.
         run: written into every row.
         known: manifest rows of all assets taken in before, each SHA-256 once.
-        withdrawn: SHA-256 of assets that must not come back, nor copies of them (those whose rows `known` has).
+        withdrawn: assets that must not come back, nor copies of them; nothing else of them need be known.
 
     Raises:
         NoUsableData: there is no such folder.
     """
     place = Landing.at(landing, params.max_file_bytes)
     before = MANIFEST_SCHEMA.empty_table() if known is None else known
-    gone = pa.array([name in withdrawn for name in before["sha256"].to_pylist()], pa.bool_())
+    there = before.filter(pa.array(~withdrawn.among(before, params.near_duplicate_rmse)))
     known_names = frozenset(before["sha256"].to_pylist())
-    seen = list(_examine_all(place, params, known_names, withdrawn))
+    seen = list(_examine_all(place, params, known_names, withdrawn.names))
     distinct, num_duplicates = _distinct(place, seen)
-    usable = _without_copies(place, distinct, before.filter(gone), params.near_duplicate_rmse)
-    there = before.filter(pc.invert(gone))
+    usable = _without_copies(place, distinct, withdrawn, params.near_duplicate_rmse)
     groups = _grouped(usable, there, params.near_duplicate_rmse)
     divided = _divided(usable, groups, there, params, seed)
     rows = [_row(item) | place | {"run": run} for item, place in zip(usable, divided, strict=True)]
@@ -179,9 +178,9 @@ def _distinct(place: Landing, seen: Iterable[_Seen]) -> tuple[list[_Seen], int]:
     return [first[name] for name in sorted(first)], num_duplicates
 
 
-def _without_copies(place: Landing, items: list[_Seen], withdrawn: pa.Table, rmse: float) -> list[_Seen]:
+def _without_copies(place: Landing, items: list[_Seen], withdrawn: Withdrawn, rmse: float) -> list[_Seen]:
     """Those that are no copies of withdrawn assets; copies are refused."""
-    copies = duplicates.near_any(_prints(items), _prints_of(withdrawn), rmse)
+    copies = withdrawn.near(_prints(items), rmse)
     for item, is_copy in zip(items, copies, strict=True):
         if is_copy:
             place.refuse(item.file, _WITHDRAWN)

@@ -63,14 +63,15 @@ class Quarantined:
 def write_quarantine(folder: Path, found: Iterable[Quarantined], read: Callable[[str], bytes] | None = None) -> None:
     """Write `quarantine.jsonl` (sorted) and, where they were read, the bytes as `quarantine/<sha256>`.
 
-    `read` gives the bytes of a file of the landing; a file that changed or went meanwhile is left out, its row stays.
+    Nothing is kept of the bytes of what was withdrawn. `read` gives the bytes of a file of the landing; a file that
+    changed or went meanwhile is left out, its row stays.
     """
     rows = sorted(found)
     text = "".join(json.dumps(row.row(), sort_keys=True) + "\n" for row in rows)
     (folder / "quarantine.jsonl").write_text(text, encoding="utf-8")
     (folder / "quarantine").mkdir(exist_ok=True)
     for row in rows:
-        if row.sha256 and read:
+        if row.sha256 and read and row.code != "withdrawn":
             _keep(folder / "quarantine" / row.sha256, row, read)
 
 

@@ -21,7 +21,10 @@ from cl_steps.demo.train_extractor import fit_extractor
 from cl_steps.demo.train_vae import train_vae
 from cl_steps.demo.vocabulary import build_tokenizer
 
-BASE_CARD = """# A pipeline that draws digits
+BASE_CARD = """---
+license: apache-2.0
+---
+# A pipeline that draws digits
 
 A `StableDiffusionPipeline` of 1.6 million parameters that draws handwritten digits in black, sepia and blue ink at
 32x32 pixels, made from nothing by `python -m cl_steps.demo.train base` out of 797 of scikit-learn's digits

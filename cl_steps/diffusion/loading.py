@@ -83,8 +83,14 @@ def folder_of(path_or_id: str | Path) -> Path:
     """The folder itself, or that of the hub's snapshot, fetched if it is not in the cache."""
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
-    options = {"use_safetensors": True, "safety_checker": None}
-    return _fetched(path_or_id, lambda name: str(StableDiffusionPipeline.download(name, **options)))
+    return _fetched(path_or_id, _download)
+
+
+def _download(name: str) -> str:
+    """The pipeline's files, and beside them the card and licence that the pipeline itself has no use for."""
+    folder = str(StableDiffusionPipeline.download(name, use_safetensors=True, safety_checker=None))
+    snapshot_download(name, revision=Path(folder).name, allow_patterns=["README.md", "LICENSE*", "LICENCE*"])
+    return folder
 
 
 def hub_snapshot(hub_id: str) -> Path:

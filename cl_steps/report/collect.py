@@ -1,5 +1,6 @@
-"""Gathers a line's story: records and events from main, reports and locks from the runs' branches, pictures from the
-store. One fetch brings every branch; nothing is checked out. What was pruned is left out and named.
+"""Gathers a line's story: records and events from main, reports and locks from the runs' branches (those of pruned runs
+from the archive), pictures from the store. One fetch brings every branch; nothing is checked out. Pictures that are
+gone are left out and named.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from cl_steps.errors import Unavailable, UsageError
 from cl_steps.pipeline import STAGES
 from cl_steps.report.story import Night, Pictures, Story, table, text
 from cl_steps.workspace import store
-from cl_steps.workspace.git import GitError, git
+from cl_steps.workspace.archive import archived
+from cl_steps.workspace.bundle import ARCHIVE
+from cl_steps.workspace.git import GitError, blobs, git
 from cl_steps.workspace.git import text as git_text
 from cl_steps.workspace.ledger import Event, parse_event
 from cl_steps.workspace.line import Line
@@ -91,14 +94,16 @@ def _running(run: str, spec: RunSpec) -> Event:
 
 
 def _branches(main: Mainline, line: Line, scratch: Path) -> dict[str, Branch]:
-    """Every run's branch, fetched at once and read in one go, oldest first."""
+    """Every run's branch, or what the archive kept of it, fetched at once and read in one go, oldest first."""
+    wanted = [f"+{ref}*:{ref}*" for ref in ("refs/heads/runs/", ARCHIVE)]
     try:
-        git(main.folder, "fetch", "-q", "--depth", "1", "--no-tags", line.git, "+refs/heads/runs/*:refs/heads/runs/*")
+        git(main.folder, "fetch", "-q", "--depth", "1", "--no-tags", line.git, *wanted)
     except GitError as error:
         raise Unavailable(f"the runs' branches cannot be read: {str(error).splitlines()[-1]}") from error
     refs = git_text(main.folder, "for-each-ref", "--format=%(refname)", "refs/heads/runs/").splitlines()
-    runs = [name for name in (ref.removeprefix("refs/heads/runs/") for ref in refs) if RUN_ID.fullmatch(name)]
-    contents = _blobs(main.folder, [f"refs/heads/runs/{run}:{path}" for run in runs for path in FILES])
+    places = archived(main.folder) | {ref.removeprefix("refs/heads/runs/"): f"{ref}:" for ref in refs}
+    runs = {run: place for run, place in places.items() if RUN_ID.fullmatch(run)}
+    contents = blobs(main.folder, [f"{place}{path}" for place in runs.values() for path in FILES])
     branches = {}
     for at, run in enumerate(runs):
         files = zip(FILES, contents[at * len(FILES) : (at + 1) * len(FILES)], strict=True)
@@ -118,13 +123,19 @@ def _branch(files: Mapping[str, bytes], scratch: Path) -> Branch:
 
 
 def _configuration(files: Mapping[str, bytes], scratch: Path) -> tuple[Params, RunSpec]:
-    for name in ("params.yaml", "run.yaml"):
-        (scratch / name).write_bytes(files.get(name, b"{}"))
+    (scratch / "run.yaml").write_bytes(files.get("run.yaml", b"{}"))
     try:
         spec = load_run(scratch)
-        return load_params(scratch, spec), spec
-    except UsageError:
+        return _params(files.get("params.yaml", b"{}"), json.dumps(spec.set, sort_keys=True), scratch), spec
+    except (UsageError, TypeError):
         return Params(), RunSpec()
+
+
+@lru_cache(maxsize=64)
+def _params(content: bytes, overrides: str, scratch: Path) -> Params:
+    """The parameters of a run, from its file and what it set itself; most nights of a line have the same."""
+    (scratch / "params.yaml").write_bytes(content)
+    return load_params(scratch, RunSpec(set=json.loads(overrides)))
 
 
 def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
@@ -162,24 +173,6 @@ def _outs(lock: Mapping[str, Any]) -> dict[str, store.Out]:
         return store.lock_outs(lock)
     except (AttributeError, KeyError, TypeError):
         return {}
-
-
-def _blobs(repo: Path, names: Iterable[str]) -> list[bytes | None]:
-    """Contents of many objects in one call of git; None for those that are not there."""
-    request = "".join(f"{name}\n" for name in names).encode()
-    stream, at = git(repo, "cat-file", "--batch", stdin=request), 0
-    contents: list[bytes | None] = []
-    while at < len(stream):
-        start = stream.index(b"\n", at) + 1
-        header = stream[at:start].rsplit(maxsplit=2)
-        if header[-1] == b"missing":
-            contents.append(None)
-            at = start
-            continue
-        size = int(header[-1])
-        contents.append(stream[start : start + size])
-        at = start + size + 1
-    return contents
 
 
 def _json(content: bytes | None) -> Any:

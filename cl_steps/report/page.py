@@ -17,7 +17,7 @@ DETAILED = 12
 
 def render(story: Story, detailed: int = DETAILED) -> str:
     """The page as HTML; the same story gives the same page."""
-    return _environment().get_template("page.html.j2").render(page=page_view(story, detailed))
+    return environment().get_template("page.html.j2").render(page=page_view(story, detailed))
 
 
 def evidently_files(story: Story, detailed: int = DETAILED) -> dict[str, bytes]:
@@ -28,7 +28,8 @@ def evidently_files(story: Story, detailed: int = DETAILED) -> dict[str, bytes]:
     }
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this folder: everything escaped, nothing undefined."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

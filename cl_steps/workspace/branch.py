@@ -20,8 +20,8 @@ from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.store import read_lock
 from cl_steps.workspace.times import Times, read_times
 
-JUDGES = ("drift", "gate")
-"""Blocks of params.yaml that say how a run is judged."""
+JUDGES = ("drift", "gate", "ingest.max_attempts", "evaluate.looks")
+"""What of params.yaml says how a run is judged; attempts and looks share out the gate's level."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,14 @@ def run_state(root: Path) -> RunState:
 def _refuse_own_rules(spec: RunSpec) -> None:
     """A run may choose how it learns, and not how it is judged."""
     for key in spec.set:
-        if key.split(".")[0] in JUDGES:
+        if any(_within(key, judge) or _within(judge, key) for judge in JUDGES):
             raise UsageError(
                 f"{key} cannot be set for one run: change it in params.yaml on main, where everybody sees it"
             )
+
+
+def _within(key: str, block: str) -> bool:
+    return f"{key}.".startswith(f"{block}.")
 
 
 def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:

@@ -14,6 +14,8 @@ from cl_steps.workspace.store import lock_outs, read_dvc_file, read_lock
 
 Refs = dict[str, str]
 """Ref name to the id of what it points at."""
+ARCHIVE = "refs/heads/archive"
+"""The branch with what stays of pruned runs (see `workspace.archive`)."""
 SERVERS = ("refs/pull/", "refs/merge-requests/", "refs/keep-around/", "refs/pipelines/", "refs/environments/")
 """Refs that hosting servers make by themselves: they are in a bundle, but no server takes them back."""
 
@@ -62,9 +64,9 @@ def stored_objects(clone: Path, refs: Refs) -> list[dict[str, Any]]:
 
 
 def _data_files(clone: Path, refs: Refs) -> Iterator[tuple[bytes, str]]:
-    """Every `.dvc` file and `dvc.lock` of the refs' trees, each content once."""
+    """Every `.dvc` file and `dvc.lock` of the refs' trees, each content once; the archive's objects may be gone."""
     blobs: dict[str, str] = {}
-    for tree in {text(clone, "rev-parse", f"{ref}^{{tree}}") for ref in refs}:
+    for tree in {text(clone, "rev-parse", f"{ref}^{{tree}}") for ref in refs if ref != ARCHIVE}:
         for line in git(clone, "ls-tree", "-r", "-z", tree).split(b"\0"):
             facts, _, path = line.decode(errors="replace").partition("\t")
             if path.endswith((".dvc", "dvc.lock")):
@@ -122,6 +124,7 @@ def _place(clone: Path, folder: Path) -> None:
     """The clone becomes the bare repository `folder`, in one rename."""
     git(clone, "config", "--remove-section", "remote.origin")
     git(clone, "symbolic-ref", "HEAD", "refs/heads/main")
+    git(clone, "config", "uploadpack.allowFilter", "true")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

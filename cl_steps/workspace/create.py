@@ -62,6 +62,7 @@ def publish(root: Path, line: Line) -> None:
     """Commit everything as v1 and push it to a bare repository under `root/.retain`; `line` says where it will lie."""
     remote = root / ".retain" / "git"
     git(None, "init", "-q", "--bare", "-b", "main", str(remote))
+    git(remote, "config", "uploadpack.allowFilter", "true")
     line.save(root)
     git(root, "add", "--all")
     git(root, "commit", "-q", "-m", "begin the line\n\nthe base as it came is v1\n")

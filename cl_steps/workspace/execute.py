@@ -24,7 +24,7 @@ from cl_steps.pipeline import STATE, Step, stop_reason
 from cl_steps.workspace import store
 from cl_steps.workspace.branch import RunState, branch_of, run_state
 from cl_steps.workspace.context import Context, StepReport, code_digest, read_reports, write_report
-from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
+from cl_steps.workspace.git import LEDGER, RECORDS, GitError, clone, git, refusal, remote_refs, text
 from cl_steps.workspace.ledger import read_ledger
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.machine import Machine
@@ -37,8 +37,12 @@ StepFunction = Callable[[Context], StepReport]
 GIT_READS = ("events", "checks")
 
 
-def run_stage(line: Line, run: str, step: Step, function: StepFunction) -> dict[str, Any]:
+def run_stage(
+    line: Line, run: str, step: Step, function: StepFunction, check: Callable[[Path, Step], None] | None = None
+) -> dict[str, Any]:
     """Run one stage of a run, unless it is done already, and return its report.
+
+    `check` looks at the checkout once what the step reads is fetched, and raises where it must not run on that.
 
     On a node that only helps another (`workspace.machine`) nothing is stored, and the report says so.
 
@@ -47,13 +51,15 @@ def run_stage(line: Line, run: str, step: Step, function: StepFunction) -> dict[
         Unavailable: a remote cannot be reached, or another process wrote the branch meanwhile.
     """
     began = time.monotonic()
-    with checked_out(line, run) as root:
+    with checked_out(line, run, ledger="events" in step.reads) as root:
         state = run_state(root)
         if is_current(root, step, state):
             return state.reports[step.name]
         with store.opened(root, line.store) as repo:
             context = Context.of(root, line.work or None)
             _fetch(repo, line, context, step, state.lock)
+            if check:
+                check(root, step)
             found = run_in_place(context, step, function)
             if Machine.of(os.environ).only_helps:
                 return {"verdict": None, "status": "helped", "why": "node 0 stores the result"}
@@ -93,11 +99,11 @@ def write_skipped(root: Path, step: Step, run: str, why: str) -> StepReport:
 
 
 @contextmanager
-def checked_out(line: Line, run: str) -> Iterator[Path]:
-    """A private clone of the run's branch that is gone afterwards."""
+def checked_out(line: Line, run: str, ledger: bool = False) -> Iterator[Path]:
+    """A private clone of the run's branch, without records and, unless asked for, the ledger; it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="retain-", ignore_cleanup_errors=True) as scratch:
         root = Path(scratch) / "workspace"
-        clone(line.git, root, branch_of(run))
+        clone(line.git, root, branch_of(run), leave=RECORDS if ledger else (*RECORDS, *LEDGER))
         yield root
 
 
@@ -112,7 +118,9 @@ def push_branch(root: Path, line: Line, run: str, message: str, seconds: float =
     except GitError as error:
         tip = remote_refs(line.git, f"refs/heads/{branch_of(run)}")
         seen = next(iter(tip.values()), "gone")
-        raise Unavailable(f"the branch of run {run} moved to {seen[:10]} meanwhile: try the step again") from error
+        raise Unavailable(
+            f"the branch of run {run}, at {seen[:10]} now, cannot be written: {refusal(error)}"
+        ) from error
 
 
 def is_current(root: Path, step: Step, state: RunState) -> bool:

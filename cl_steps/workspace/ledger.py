@@ -12,14 +12,15 @@ from typing import Any, Literal
 from cl_steps.errors import IntegrityError, UsageError
 
 Event = Mapping[str, Any]
-EVENT_SCHEMA = 1
+EVENT_SCHEMA = 2
+"""2: rollbacks and withdrawals, which a reader must not pass over."""
 FINAL = ("no_update", "promoted", "rejected", "held", "stale")
 """Outcomes that stand; `failed` may be followed by a retry of the same run."""
 
 
 @dataclass
 class Intake:
-    """What one run took in, and what became of it."""
+    """What one run took in, and what became of it; `versions` are those that learnt it, left behind or not."""
 
     run: str
     md5: str
@@ -27,6 +28,7 @@ class Intake:
     status: Literal["pending", "learnt", "set_aside"] = "pending"
     attempts: int = 0
     why: str = ""
+    versions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,23 @@ class Answer:
 
 @dataclass
 class Ledger:
-    """The state of every intake, run and answer after all events."""
+    """The state of every intake, run and answer after all events.
+
+    `tombstones` are the withdrawn assets by SHA-256: what tells copies of each, as the event wrote it down. `replaced`
+    says which object (md5) of the store stands for one that held a withdrawn asset, and `erased` by which event
+    objects were deleted. `pruned` are the runs that a person let go of, each with the tip of its branch then.
+    """
 
     intakes: dict[str, Intake] = field(default_factory=dict)
     runs: dict[str, Event] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     quarantined: set[str] = field(default_factory=set)
+    rollbacks: list[Event] = field(default_factory=list)
+    withdrawals: list[Event] = field(default_factory=list)
+    tombstones: dict[str, Event] = field(default_factory=dict)
+    replaced: dict[str, Event] = field(default_factory=dict)
+    erased: dict[str, str] = field(default_factory=dict)
+    pruned: dict[str, str] = field(default_factory=dict)
 
     def pending(self, max_attempts: int) -> tuple[str, ...]:
         """The runs whose intakes wait to be learnt, oldest first."""
@@ -72,6 +85,13 @@ class Ledger:
         yes = (a.run for a in self.answers.values() if a.yes and a.run not in repeated)
         return next((run for run in yes if self.runs[run]["outcome"] == "held"), None)
 
+    def standing(self, md5: str) -> Event:
+        """The output (md5; size and nfiles where they are known) that stands for a stored folder now: often itself."""
+        out: Event = {"md5": md5}
+        while (other := self.replaced.get(str(out["md5"]))) and other["md5"] != out["md5"]:
+            out = other
+        return out
+
     def outcome(self, run: str) -> str | None:
         """How a run ended; None while it runs."""
         event = self.runs.get(run)
@@ -84,6 +104,37 @@ class Ledger:
         elif event["kind"] == "answer":
             answer = Answer(event["run"], event["digest"], event["answer"] == "yes", event["by"], event["reason"])
             self.answers[answer.run] = answer
+        elif event["kind"] == "rollback":
+            self._apply_rollback(event)
+        elif event["kind"] == "withdrawal":
+            self._apply_withdrawal(event)
+        elif event["kind"] == "prune":
+            self.pruned |= event["runs"]
+
+    def _apply_rollback(self, event: Event) -> None:
+        """What only the versions left behind learnt is set aside, or waits again where a person wanted it so.
+
+        What an earlier rollback left behind stays as that one, or a person since, decided.
+        """
+        self.rollbacks.append(event)
+        for intake in self.intakes.values():
+            kept = [version for version in intake.versions if version in event["lineage"]]
+            if kept:
+                intake.status, intake.why = "learnt", f"learnt by {kept[-1]}"
+            elif set(intake.versions).isdisjoint(event["left"]):
+                continue
+            elif event["relearn"]:
+                intake.status, intake.why, intake.attempts = "pending", "", 0
+            else:
+                intake.status, intake.why = "set_aside", f"left behind by the rollback to {event['version']}"
+
+    def _apply_withdrawal(self, event: Event) -> None:
+        self.withdrawals.append(event)
+        self.tombstones |= {asset["sha256"]: asset for asset in event["assets"]}
+        self.replaced |= event["replaced"]
+        self.erased |= dict.fromkeys(event["erased"], event["id"])
+        for intake in self.intakes.values():
+            intake.md5 = str(self.standing(intake.md5)["md5"])
 
     def _apply_run(self, event: Event) -> None:
         run = str(event["run"])
@@ -92,7 +143,7 @@ class Ledger:
         intake = event.get("intake")
         self.quarantined.update((intake or {}).get("quarantine_keys", ()))
         if intake and intake["assets"] and run not in self.intakes:
-            self.intakes[run] = Intake(run, intake["md5"], intake["assets"])
+            self.intakes[run] = Intake(run, str(self.standing(intake["md5"])["md5"]), intake["assets"])
         for member in (event.get("batch") or {}).get("runs", ()):
             if member in self.intakes:
                 _settle(self.intakes[member], event, first=earlier is None)
@@ -102,6 +153,7 @@ def _settle(intake: Intake, event: Event, *, first: bool) -> None:
     outcome = event["outcome"]
     if outcome == "promoted":
         intake.status, intake.why = "learnt", f"learnt by {event['version']}"
+        intake.versions.append(event["version"])
     elif intake.status == "learnt":
         return
     elif outcome == "held":

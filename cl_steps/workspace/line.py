@@ -1,4 +1,4 @@
-"""Where a line's places are: its Git remote, its DVC store, its landing and its place for checkpoints.
+"""Where a line's places are: its Git remote, its DVC store, its landing, its place for checkpoints, and its keys.
 
 They come from the deployment and never from what a clone holds: for a folder made by `retain init` from
 `.retain/line.json` in it (which Git ignores), for a Git URL from the environment.
@@ -15,16 +15,23 @@ from cl_steps.errors import UsageError
 from cl_steps.workspace.context import write_json
 
 DEPLOYMENT = ".retain/line.json"
+KEYS = ("RETAIN_SIGNING_KEY", "RETAIN_TRUSTED_KEYS")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One model that is kept up to date, as this machine reaches it; `work` is a folder, a URL, or empty for none."""
+    """One model that is kept up to date, as this machine reaches it; what is empty is not there.
+
+    `work` is a folder or URL. `signing_key` is a file with a private key (PEM), or `sigstore`, and only the trusted
+    steps and commands have it; `trusted_keys` is the file that says whose signatures count.
+    """
 
     git: str
     store: str
     work: str
     landing: str
+    signing_key: str = ""
+    trusted_keys: str = ""
 
     def save(self, folder: Path) -> None:
         """Keep it as the deployment of the workspace in `folder`."""
@@ -41,7 +48,8 @@ def resolve(workspace: str) -> Line:
     store = os.environ.get("RETAIN_STORE_URL")
     if not store:
         raise UsageError("a workspace given by its Git URL needs RETAIN_STORE_URL, the URL of its DVC store")
-    return Line(workspace, store, os.environ.get("RETAIN_WORK", ""), os.environ.get("RETAIN_LANDING", ""))
+    places = (os.environ.get(name, "") for name in ("RETAIN_WORK", "RETAIN_LANDING", *KEYS))
+    return Line(workspace, store, *places)
 
 
 def local(folder: Path) -> Line:

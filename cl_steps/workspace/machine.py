@@ -49,6 +49,10 @@ class Machine:
             raise UsageError("RETAIN_NODES needs a RETAIN_NODE_RANK below it and MASTER_ADDR, the address of node 0")
         return machine
 
+    def at_once(self, batch_size: int) -> int:
+        """How many items of a batch one process may compute together."""
+        return -(-batch_size // self.parts)
+
     def counted(self, count_gpus: Callable[[], int]) -> Machine:
         """With a number of processes in place of `AUTO`."""
         return replace(self, processes=max(1, count_gpus())) if self.processes == AUTO else self

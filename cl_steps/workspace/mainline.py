@@ -9,21 +9,29 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cl_steps.config import load_params
+from cl_steps.config import Params, load_params
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.workspace.git import EMAIL, NAME, GitError, git, remote_refs, text
+from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
+from cl_steps.workspace.git import blobs as read_blobs
 from cl_steps.workspace.ledger import FINAL, Ledger, fold, parse_event
 
 TRIES = 10
+SMALL = "--filter=blob:limit=16k"
+"""Of files on main only such are fetched at once, where the server takes filters: a version's record is larger, and
+what most commands ask for is not in it.
+"""
+RECORD = re.compile(r"v((?!0000)[0-9]{4}|[1-9][0-9]{4,8})\.json")
+"""What a version's record is called in `versions/`; other files there belong to it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,15 @@ class Mainline:
     url: str
     folder: Path
     tip: str = field(default="")
+    refused: str = field(default="")
+    """Why the remote did not take the last push, in git's words."""
 
     @classmethod
     def open(cls, url: str, scratch: Path) -> Mainline:
         """Fetch main into `scratch`; raises Unavailable."""
         folder = scratch / "main.git"
         git(None, "init", "-q", "--bare", str(folder))
+        git(folder, "remote", "add", "origin", url)
         main = cls(url, folder)
         main.refresh()
         return main
@@ -55,7 +66,8 @@ class Mainline:
     def refresh(self) -> None:
         """Look at the remote's main again."""
         try:
-            git(self.folder, "fetch", "-q", "--depth", "1", "--no-tags", self.url, "+refs/heads/main:refs/heads/main")
+            how = ("-q", "--depth", "1", "--no-tags", SMALL)
+            git(self.folder, "fetch", *how, "origin", "+refs/heads/main:refs/heads/main")
         except GitError as error:
             raise Unavailable(
                 f"main of the workspace's Git remote cannot be read: {str(error).splitlines()[-1]}"
@@ -75,9 +87,12 @@ class Mainline:
 
     def records(self) -> list[dict[str, Any]]:
         """Every version's record, oldest first."""
-        return [
-            json.loads(content) for name, content in self.folder_files("versions").items() if name.endswith(".json")
-        ]
+        files = self.folder_files("versions")
+        return [json.loads(files[f"v{number:04d}.json"]) for number in numbers_of(files)]
+
+    def numbers(self) -> list[int]:
+        """The number of every version, the oldest first."""
+        return numbers_of(self.blobs("versions"))
 
     def tree(self, path: str) -> str:
         """The id of a folder's tree: equal ids mean equal contents. Empty where there is none."""
@@ -86,11 +101,21 @@ class Mainline:
 
     def folder_files(self, folder: str) -> dict[str, bytes]:
         """Name to content of the files right in a folder, in the order of their names."""
-        names = text(self.folder, "ls-tree", "--name-only", self.tip, f"{folder}/").splitlines()
-        if not names:
-            return {}
-        request = "".join(f"{self.tip}:{name}\n" for name in names).encode()
-        return dict(zip((n.rpartition("/")[2] for n in names), _batch(self.folder, request), strict=True))
+        blobs = self.blobs(folder)
+        return dict(zip(blobs, self.contents(blobs.values()), strict=True))
+
+    def blobs(self, folder: str) -> dict[str, str]:
+        """Name to Git's id of the files right in a folder, in the order of their names: equal ids, equal contents."""
+        rows = (line.split(None, 3) for line in text(self.folder, "ls-tree", self.tip, f"{folder}/").splitlines())
+        return {path.rpartition("/")[2]: blob for _, kind, blob, path in rows if kind == "blob"}
+
+    def contents(self, blobs: Iterable[str]) -> list[bytes]:
+        """The contents of files by Git's ids of them."""
+        wanted = list(blobs)
+        if not wanted:
+            return []
+        fetch_files(self.folder, self.tip, wanted)
+        return [content for content in read_blobs(self.folder, wanted) if content is not None]
 
     def ledger(self) -> Ledger:
         """What the events on main say."""
@@ -111,8 +136,12 @@ class Mainline:
 
     def max_attempts(self) -> int:
         """How often a batch may be rejected before it is set aside, as main's params.yaml says; raises UsageError."""
+        return self.params().ingest.max_attempts
+
+    def params(self) -> Params:
+        """What main's params.yaml says; raises UsageError."""
         (self.folder / "params.yaml").write_bytes(self.read("params.yaml") or b"")
-        return load_params(self.folder).ingest.max_attempts
+        return load_params(self.folder)
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""
@@ -121,7 +150,7 @@ class Mainline:
         git(self.folder, "read-tree", parent, env=index)
         lines = [self._index_line(path, content) for path, content in change.files.items()]
         git(self.folder, "update-index", "--index-info", stdin="".join(lines).encode(), env=index)
-        tree = git(self.folder, "write-tree", env=index).decode().strip()
+        tree = git(self.folder, "write-tree", "--missing-ok", env=index).decode().strip()
         return text(self.folder, "commit-tree", tree, "-p", parent, "-m", change.message)
 
     def push(self, change: Change) -> bool:
@@ -133,7 +162,8 @@ class Mainline:
         leases = [f"--force-with-lease={ref}:{expected}" for _, ref, expected in refs]
         try:
             git(self.folder, "push", "-q", "--atomic", *leases, self.url, *(f"{new}:{ref}" for new, ref, _ in refs))
-        except GitError:
+        except GitError as error:
+            self.refused = refusal(error)
             return False
         self.tip = commit
         return True
@@ -150,7 +180,24 @@ class Mainline:
                 return
             time.sleep(random.uniform(0, 0.05) * 2 ** min(attempt, 6))
             self.refresh()
-        raise Unavailable("main of the workspace's Git remote did not take the change: try again")
+        raise Unavailable(f"main of the workspace's Git remote did not take the change: {self.refused}")
+
+    def version_commit(self, version: str) -> str:
+        """The commit on main that promoted a version; the tag is never asked.
+
+        Raises:
+            UsageError: there is no such version.
+        """
+        name = version_file(version)
+        self.unshallow()
+        found = text(self.folder, "log", "--diff-filter=A", "--format=%H", self.tip, "--", name).split()
+        if not found:
+            raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
+        return found[-1]
+
+    def at(self, commit: str) -> Mainline:
+        """Main as it was at a commit, for reading."""
+        return replace(self, tip=commit)
 
     def mend_tags(self) -> list[str]:
         """Make again the tags of versions on main that a crash of the server left out; returns their names.
@@ -159,20 +206,17 @@ class Mainline:
             Unavailable: the remote cannot be read, or does not take them.
         """
         present = remote_refs(self.url, "refs/tags/model@*")
-        records = (n.removesuffix(".json") for n in self.folder_files("versions") if n.endswith(".json"))
-        missing = [name for name in records if f"refs/tags/{tag_of(int(name[1:]))}" not in present]
-        if missing:
-            self._unshallow()
-        for name in missing:
-            commit = text(self.folder, "log", "--diff-filter=A", "--format=%H", self.tip, "--", f"versions/{name}.json")
-            tag = tag_of(int(name[1:]))
+        missing = {number: tag_of(number) for number in self.numbers() if f"refs/tags/{tag_of(number)}" not in present}
+        for number, tag in missing.items():
+            commit = self.version_commit(f"v{number}")
             try:
-                git(self.folder, "push", "-q", self.url, f"{self._tag(tag, commit.split()[-1])}:refs/tags/{tag}")
+                git(self.folder, "push", "-q", self.url, f"{self._tag(tag, commit)}:refs/tags/{tag}")
             except GitError as error:
-                raise Unavailable(f"the tag {tag} cannot be made again: {str(error).splitlines()[-1]}") from error
-        return missing
+                raise Unavailable(f"the tag {tag} cannot be made again: {refusal(error)}") from error
+        return list(missing.values())
 
-    def _unshallow(self) -> None:
+    def unshallow(self) -> None:
+        """Fetch all of main's history, if it is not here yet."""
         if text(self.folder, "rev-parse", "--is-shallow-repository") == "true":
             git(self.folder, "fetch", "-q", "--unshallow", "--no-tags", self.url, "+refs/heads/main:refs/heads/main")
 
@@ -196,17 +240,18 @@ def reading(url: str) -> Iterator[Mainline]:
         yield Mainline.open(url, Path(scratch))
 
 
+def version_file(version: str) -> str:
+    """The path of a version's record; raises UsageError for what cannot be a version."""
+    if not re.fullmatch(r"v[1-9][0-9]{0,8}", version):
+        raise UsageError(f"{version!r} is not a version such as v7: `retain versions` lists them")
+    return f"versions/v{int(version[1:]):04d}.json"
+
+
+def numbers_of(names: Iterable[str]) -> list[int]:
+    """The versions whose records are among the names of files, the oldest first."""
+    return sorted(int(found[1]) for found in map(RECORD.fullmatch, names) if found)
+
+
 def tag_of(number: int) -> str:
     """A version's tag, in GTO's convention."""
     return f"model@v0.0.{number}"
-
-
-def _batch(repo: Path, request: bytes) -> list[bytes]:
-    """Contents of many objects in one call of git."""
-    stream, contents, at = git(repo, "cat-file", "--batch", stdin=request), [], 0
-    while at < len(stream):
-        start = stream.index(b"\n", at) + 1
-        size = int(stream[at:start].split()[2])
-        contents.append(stream[start : start + size])
-        at = start + size + 1
-    return contents

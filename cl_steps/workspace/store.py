@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 Out = Mapping[str, Any]
 """An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Ten times as fast where PyYAML was built with libyaml: a line has thousands of such files."""
 TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
 """Loggers of DVC, which write tracebacks to a stream of their own; what they have to say, our errors say."""
+NAMED = "`retain verify` names them"
 CONFIG = """[core]
     remote = store
     no_scm = {no_scm}
@@ -43,7 +47,7 @@ CONFIG = """[core]
 
 def read_lock(content: bytes | None) -> dict[str, Any]:
     """The stages of a `dvc.lock`, by name."""
-    return dict((yaml.safe_load(content) or {}).get("stages") or {}) if content else {}
+    return dict((yaml.load(content, LOADER) or {}).get("stages") or {}) if content else {}  # noqa: S506  (a safe loader)
 
 
 def lock_outs(stages: Mapping[str, Any]) -> dict[str, Out]:
@@ -59,7 +63,7 @@ def dvc_file(out: Out, path: str) -> bytes:
 
 def read_dvc_file(content: bytes) -> Out:
     """The one output of a `.dvc` file."""
-    return dict(yaml.safe_load(content)["outs"][0])
+    return dict(yaml.load(content, LOADER)["outs"][0])  # noqa: S506  (a safe loader)
 
 
 def file_md5(path: Path) -> str:
@@ -111,7 +115,7 @@ def pull(repo: Repo, targets: Iterable[str]) -> None:
         IntegrityError: an object is missing or is not what its name says.
         Unavailable: the store cannot be reached.
     """
-    outs = [_out(repo, target) for target in targets]
+    outs = _outs(repo, targets)
     if not outs:
         return
     from dvc.exceptions import CheckoutError, DvcException
@@ -121,11 +125,11 @@ def pull(repo: Repo, targets: Iterable[str]) -> None:
     try:
         failed = repo.cloud.pull(_hashes(outs)).failed
         if failed:
-            raise IntegrityError(f"{names}: {len(failed)} objects are missing from the store or are corrupt")
+            raise IntegrityError(f"{names}: {len(failed)} objects are missing from the store or are corrupt; {NAMED}")
         for out in outs:
             out.checkout(force=True)
     except (CheckoutError, ObjectFormatError, FileNotFoundError) as error:
-        raise IntegrityError(f"{names}: objects are missing from the store or are corrupt: {error}") from error
+        raise IntegrityError(f"{names}: objects are missing from the store or are corrupt; {NAMED}") from error
     except (DvcException, OSError) as error:
         raise Unavailable(f"{names} cannot be fetched from the store: {error}") from error
 
@@ -168,13 +172,20 @@ def _hashes(outs: Iterable[Any]) -> set[Any]:
     return {oid for out in outs for oids in out.get_used_objs().values() for oid in oids}
 
 
-def _out(repo: Repo, target: str) -> Any:
-    """DVC's output of that path."""
-    place = str(Path(repo.root_dir) / target)
-    found = next((out for out in repo.index.outs if out.fs_path == place), None)
-    if found is None or not found.hash_info:
-        raise IntegrityError(f"the workspace names no bytes for {target}: was its step run?")
-    return found
+def _outs(repo: Repo, targets: Iterable[str]) -> list[Any]:
+    """DVC's outputs of those paths, from their own `.dvc` files and `dvc.yaml`.
+
+    `repo.index` would read every `.dvc` file of the workspace, and a line gets one with every intake.
+    """
+    root, wanted = Path(repo.root_dir), list(targets)
+    files = [f"{target}.dvc" for target in wanted if (root / f"{target}.dvc").is_file()]
+    files += ["dvc.yaml"] if len(files) < len(wanted) and (root / "dvc.yaml").is_file() else []
+    stages = (stage for file in files for stage in repo.stage.load_file(str(root / file)))
+    found = {out.fs_path: out for stage in stages for out in stage.outs if out.hash_info}
+    lacking = [target for target in wanted if str(root / target) not in found]
+    if lacking:
+        raise IntegrityError(f"the workspace names no bytes for {', '.join(lacking)}: was its step run?")
+    return [found[str(root / target)] for target in wanted]
 
 
 def fetch(root: Path, store_url: str, folders: Mapping[str, str]) -> None:
@@ -202,15 +213,15 @@ def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
         Unavailable: the store cannot be reached.
     """
     odb, patterns = repo.cloud.get_remote_odb("store"), list(names)
-    listing = _object(odb, str(out["md5"]))
+    listing = read_object(odb, str(out["md5"]))
     entries = json.loads(listing) if listing else []
     wanted = {e["relpath"]: e["md5"] for e in entries if any(fnmatchcase(e["relpath"], p) for p in patterns)}
-    found = {name: _object(odb, oid) for name, oid in sorted(wanted.items())}
+    found = {name: read_object(odb, oid) for name, oid in sorted(wanted.items())}
     return {name: content for name, content in found.items() if content is not None}
 
 
-def _object(odb: Any, oid: str) -> bytes | None:
-    """An object's bytes, checked; None where the store has none."""
+def read_object(odb: Any, oid: str) -> bytes | None:
+    """An object's bytes, checked; None where the store has none; raises as `read_folder` does."""
     try:
         content = bytes(odb.fs.cat_file(odb.oid_to_path(oid)))
     except FileNotFoundError:
@@ -227,3 +238,36 @@ def _objects(odb: Any, oid: str) -> Iterator[str]:
     if oid.endswith(".dir") and odb.exists(oid):
         listing = odb.fs.cat_file(odb.oid_to_path(oid))
         yield from (entry["md5"] for entry in json.loads(listing))
+
+
+def copy(scratch: Path, source: str, target: Path, outs: Iterable[Out]) -> None:
+    """Copy the objects of outputs from the store at `source` to a store in the folder `target`, each checked.
+
+    Raises:
+        IntegrityError: an object is missing or is not what its name says.
+        Unavailable: the store cannot be reached.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with opened(scratch, source, no_scm=True) as repo:
+        odb = repo.cloud.get_remote_odb("store")
+        for oid in dict.fromkeys(oid for out in outs for oid in _objects(odb, str(out["md5"]))):
+            _copy_object(odb, oid, target / "files" / "md5" / oid[:2] / oid[2:])
+
+
+def _copy_object(odb: Any, oid: str, place: Path) -> None:
+    if place.is_file():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.draft")
+    try:
+        odb.fs.get_file(odb.oid_to_path(oid), str(draft))
+    except FileNotFoundError as error:
+        raise IntegrityError(f"object {oid} is missing from the store: restore the store from a copy") from error
+    except OSError as error:
+        raise Unavailable(f"object {oid} cannot be fetched from the store: {error}") from error
+    with draft.open("rb") as stream:
+        found = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+    if found != oid.removesuffix(".dir"):
+        draft.unlink()
+        raise IntegrityError(f"object {oid} in the store is not what its name says: restore the store from a copy")
+    draft.replace(place)

@@ -70,3 +70,8 @@ capabilities:
     - {port: {{ .port }}, protocol: TCP}
 {{- end }}
 {{- end }}
+
+{{/* Not empty where a step may run on several nodes, as an Indexed Job. */}}
+{{- define "retain.severalNodes" -}}
+{{- range .Values.profiles }}{{ if gt (int (.nodes | default 1)) 1 }}yes{{ end }}{{ end }}
+{{- end }}

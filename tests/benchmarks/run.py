@@ -1,20 +1,28 @@
 """How fast the parts of a night are on this machine: `make bench`. Figures are printed, nothing is judged.
 
-python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger, lines
+python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger, lines, index
+python tests/benchmarks/run.py nights          fifty at once; takes minutes, and so must be named
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+if TYPE_CHECKING:
+    from cl_steps.workspace.line import Line
 
 IMPORTS = (
     "cl_steps.__main__",
@@ -28,10 +36,10 @@ IMPORTS = (
 
 @contextmanager
 def clock(label: str, count: int = 1, unit: str = "s") -> Iterator[None]:
-    """Print the wall and CPU seconds of what runs within it, and for a count how many a second."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """Print the wall and CPU seconds (of its commands, too) of what runs within it, and for a count how many a second."""
+    wall, cpu = time.perf_counter(), sum(os.times()[:4])
     yield
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, sum(os.times()[:4]) - cpu
     rate = f"  {count / wall:8.1f} {unit}/s" if count > 1 else ""
     print(f"{label:<52} {wall:7.2f} s wall {cpu:7.2f} s CPU{rate}", flush=True)
 
@@ -150,15 +158,108 @@ def lines(count: int = 500) -> None:
         os.environ.update({"RETAIN_LINES": str(file), "AIRFLOW_HOME": scratch})
         from airflow.serialization.serialized_objects import DagSerialization
 
+        import dags.acts
         import dags.lines
+        import dags.maintenance
         import dags.steppod
 
         file.write_text(yaml.safe_dump({"profiles": {"gpu": {"image": "i"}}, "lines": entries}), encoding="utf-8")
         with clock(f"{count} lines of pods, read and made into DAGs", count, "DAGs"):
             made = dags.lines.build_all()
+        with clock(f"their audit, prune, rollback and withdrawal: {count} lines, 4 DAGs"):
+            for command in (dags.maintenance.audit, dags.maintenance.prune):
+                dags.maintenance.weekly("0 5 * * 6", "weekly", command)
+            dags.acts.build_acts([entry["name"] for entry in entries])
         with clock(f"{count} DAGs serialised", count, "DAGs"):
             for dag in made.values():
                 DagSerialization.to_dict(dag)
+
+
+def index(versions: int = 1_000, arrivals: int = 1_000, replay: int = 3_000) -> None:
+    """The asset index of a long line: 5,000 rows of manifests a version (its intake, its batch, its replay buffer)."""
+    from cl_steps.lineage.assets import find
+    from cl_steps.lineage.index import ask, place
+
+    with tempfile.TemporaryDirectory() as scratch:
+        line, names = _long_line(Path(scratch), versions, arrivals, replay)
+        with clock(f"asset index of {versions} versions, made anew", versions, "versions"):
+            ask(line, lambda db: None)
+        print(f"{'its size':<52} {place(line).stat().st_size / 2**20:7.0f} MiB")
+        with clock("a question to it, main asked whether it moved"):
+            ask(line, lambda db: find(db, names[0]))
+        ask(line, partial(_look_up, names=names[:: len(names) // 200]))
+
+
+def _look_up(db: sqlite3.Connection, names: list[str]) -> None:
+    from cl_steps.lineage.assets import find
+
+    took = []
+    for name in names:
+        began = time.perf_counter()
+        find(db, name)
+        took.append(1000 * (time.perf_counter() - began))
+    print(f"{'one look-up':<52} {statistics.median(took):7.1f} ms, {max(took):.1f} ms at most of {len(took)}")
+
+
+def _long_line(folder: Path, versions: int, arrivals: int, replay: int) -> tuple[Line, list[str]]:
+    """A line's main and store as nights of `arrivals` images leave them, a tenth of the replay buffer new each time."""
+    import numpy as np
+    import pyarrow as pa
+
+    from cl_steps.data.shards import MANIFEST_SCHEMA
+    from tests.lineage.explaining import Fabricated
+
+    made, names = Fabricated(folder), []
+    buffer = made.state["replay"]
+    for _ in range(versions - 1):
+        thumbs = made.random.integers(0, 256, (arrivals, 192), dtype=np.uint8)
+        shas = sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in thumbs)
+        same = {
+            "slice": "a",
+            "split": "train",
+            "sealed": False,
+            "source": "s",
+            "licence": "",
+            "consent": "",
+            "run": "r",
+        }
+        prints = {"dhash": [row[:8].tobytes() for row in thumbs], "thumbnail": [row.tobytes() for row in thumbs]}
+        columns = {"sha256": shas, "text": shas, "group": shas, "width": [32] * arrivals, "height": [32] * arrivals}
+        columns |= {key: [value] * arrivals for key, value in same.items()} | prints
+        rows = pa.table([pa.array(columns[f.name], f.type) for f in MANIFEST_SCHEMA], schema=MANIFEST_SCHEMA)
+        buffer = pa.concat_tables([rows.slice(0, replay // 10), buffer]).slice(0, replay).combine_chunks()
+        made.enter(rows, buffer)
+        names += shas[:5]
+    made.push()
+    return made.line, names
+
+
+def versions(numbers: tuple[int, ...] = (10, 100, 1000)) -> None:
+    """What a line of many versions costs: its size, reading it, and the parts of a night that touch main."""
+    from tests.benchmarks.long_line import calls, long_line
+
+    for number in numbers:
+        with tempfile.TemporaryDirectory() as scratch:
+            line = long_line(Path(scratch) / "line", number)
+            size = sum(path.stat().st_size for path in Path(line.git).rglob("*") if path.is_file())
+            print(f"{number} versions: Git remote, {size / 1e6:.1f} MB", flush=True)
+            for label, call in calls(line, Path(scratch)).items():
+                with clock(f"{number} versions: {label}"):
+                    call()
+
+
+def nights(count: int = 50) -> None:
+    """Nights of many lines at once, their steps stubs: what Airflow itself takes."""
+    from contextlib import nullcontext
+
+    from tests.dags.nights import play
+    from tests.dags.postgres import postgres, why_not
+
+    with tempfile.TemporaryDirectory() as scratch, nullcontext("") if why_not() else postgres() as database:
+        found = play(Path(scratch), count, database)
+    where = "PostgreSQL" if database else "SQLite"
+    rate = f"{found.tasks / found.seconds:.2f} tasks/s, at most {found.peak_bytes / 2**30:.2f} GiB"
+    print(f"{count} nights at once, {found.tasks} tasks, {where}: {found.seconds:.0f} s wall, {rate}", flush=True)
 
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -169,8 +270,11 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "drift": drift,
     "ledger": ledger,
     "lines": lines,
+    "index": index,
 }
+
+LONG: dict[str, Callable[[], None]] = {"nights": nights}
 
 if __name__ == "__main__":
     for chosen in sys.argv[1:] or BENCHMARKS:
-        BENCHMARKS[chosen]()
+        (BENCHMARKS | LONG)[chosen]()

@@ -117,6 +117,14 @@ class Site:
             time.sleep(1)
         return name
 
+    def wait_for_end(self, pod: str, seconds: float = 120) -> None:
+        """Wait until a pod is told to end, has ended, or is gone."""
+        end = time.monotonic() + seconds
+        here = ("-n", NAMESPACE, "get", "pod", pod, "-o", "jsonpath={.status.phase}{.metadata.deletionTimestamp}")
+        while kubectl(*here, check=False).strip() == "Running":
+            assert time.monotonic() < end, f"{pod} still runs after {seconds:g} s"
+            time.sleep(1)
+
     def wait_for_log(self, pod: str, words: str, seconds: float = 300) -> None:
         """Wait until a pod said something."""
         end = time.monotonic() + seconds
@@ -164,6 +172,17 @@ def install(place: Site, profiles: dict[str, Any], lines: list[dict[str, Any]]) 
     for user in ("step", "trusted"):
         metadata = {"name": user, "namespace": NAMESPACE}
         apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": place.files(user)})
+
+
+def give_keys(folder: Path, line: str) -> None:
+    """The keys of a line: the private one as a Secret, those that count as a ConfigMap."""
+    names = {path.name: path.read_text(encoding="utf-8") for path in (folder / ".retain" / "keys").iterdir()}
+    private = {"signing.pem": names.pop("signing.pem")}
+    for kind, name, content in (
+        ("Secret", f"{line}-signing", {"stringData": private}),
+        ("ConfigMap", f"{line}-keys", {"data": names}),
+    ):
+        apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **content})
 
 
 def _servers(lines: tuple[str, ...]) -> dict[str, Any]:

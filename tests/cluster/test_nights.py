@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from cl_steps.demo.nights import write_initial, write_night
 from cl_steps.workspace.ledger import Event
 from cl_steps.workspace.mainline import Change, reading
 from tests.cluster.airflow import Airflow
-from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, install, kubectl, site
+from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, give_keys, install, kubectl, site
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 PORT = 8091
@@ -34,22 +35,24 @@ QUICK = {"poll_seconds": 2, "log_seconds": 5, "grace_seconds": 30, "schedule_sec
 PROFILES: dict[str, Any] = {
     "cpu": {**POD, **QUICK, "gpu_step": {**STEP, "gpus": 0, "shm": "256Mi"}},
     "tight": {**POD, **QUICK, "gpu_step": {"cpu": "900m", "memory": "260Mi", "gpus": 0, "shm": "16Mi"}},
+    "wide": {**POD, **QUICK, "gpu_step": {"cpu": "450m", "memory": "3Gi", "gpus": 0, "shm": "256Mi"}, "nodes": 2},
 }
-SECRETS = {"step": "step", "trusted": "trusted"}
+LINES = {"demo": "cpu", "tight": "tight", "wide": "wide"}
 
 
-def entry(name: str, profile: str, line: str | None = None) -> dict[str, Any]:
-    """A line of lines.yaml; `line` is the workspace's name where it is not the line's own."""
+def entry(name: str, git: str) -> dict[str, Any]:
+    """A line of lines.yaml."""
     return {
         "name": name,
-        "profile": profile,
+        "workspace": f"{git}/{name}.git",
+        "profile": LINES[name],
         "schedule": None,
-        "secrets": SECRETS,
+        "secrets": {"step": "step", "trusted": "trusted", "signing": f"{name}-signing", "trusted_keys": f"{name}-keys"},
         "retry_seconds": 5,
         "retries": 5,
         "ask": {"hours": 0.5},
         "page": True,
-        **{key: value.format(line or name) for key, value in PLACES.items()},
+        **{key: value.format(name) for key, value in PLACES.items()},
     }
 
 
@@ -58,18 +61,16 @@ PLACES = {"store": "s3://retain/{}", "work": "s3://retain/work/{}", "landing": "
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The servers and the chart's objects, with the lines `demo` and `tight` published to them."""
+    """The servers and the chart's objects, with all lines published to them."""
     folder = tmp_path_factory.mktemp("site")
-    with site(folder, ("demo", "tight")) as found:
+    with site(folder, tuple(LINES)) as found:
         os.environ.update({key: value for key, value in found.environment().items() if os.environ.get(key) != value})
-        lines = [
-            {**entry("demo", "cpu"), "workspace": f"{found.git}/demo.git"},
-            {**entry("tight", "tight"), "workspace": f"{found.git}/tight.git"},
-        ]
+        lines = [entry(name, found.git) for name in LINES]
         install(found, PROFILES, lines)
         write_initial(folder / "first", seed=0)
-        for name in ("demo", "tight"):
+        for name in LINES:
             init_line(folder / name, data=str(folder / "first"), overrides={**OVERRIDES, **SHORT, "name": name})
+            give_keys(folder / name, name)
             places = [f"--{key}={value.format(name)}" for key, value in PLACES.items()]
             found.retain("publish", str(folder / name), f"--git={found.git}/{name}.git", *places)
         (folder / "airflow" / ".retain").mkdir(parents=True)
@@ -87,8 +88,8 @@ def airflow(place: Site) -> Iterator[Airflow]:
     """Airflow on this machine, its steps on the cluster."""
     found = Airflow(place.folder / "airflow", PORT, place.environment("step"))
     found.start()
-    for line in ("demo", "tight"):
-        found.wait_for_dag(line)
+    for name in (*LINES, "rollback", "audit"):
+        found.wait_for_dag(name)
     yield found
     found.stop()
 
@@ -143,7 +144,7 @@ def test_airflow_is_killed_while_a_pod_trains_and_the_same_pod_goes_on(place: Si
     assert (asset["extra"]["version"], asset["extra"]["parent"]) == ("v2", "v1")
 
 
-def test_a_pod_is_evicted_another_killed_and_both_servers_rest_for_a_minute(place: Site, airflow: Airflow) -> None:
+def test_pods_are_evicted_preempted_and_killed_and_both_servers_rest(place: Site, airflow: Airflow) -> None:
     land(place, "demo", 3)
     run = airflow.trigger("demo")
     pod = place.wait_for_pod("demo", "update")
@@ -151,6 +152,9 @@ def test_a_pod_is_evicted_another_killed_and_both_servers_rest_for_a_minute(plac
     evict(pod)
     second = place.wait_for_other_pod("demo", "update", pod)
     place.wait_for_log(second, "goes on from step")
+    with something_more_urgent():
+        place.wait_for_end(second)
+    place.wait_for_other_pod("demo", "update", second)
     third = place.wait_for_pod("demo", "evaluate")
     kubectl("-n", NAMESPACE, "delete", "pod", third, "--grace-period=0", "--force")
     place.wait_for_other_pod("demo", "evaluate", third)
@@ -166,6 +170,27 @@ def evict(pod: str) -> None:
     """As a drain of the node does."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
     kubectl("create", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction", "-f", "-", stdin=json.dumps(body))
+
+
+@contextmanager
+def something_more_urgent() -> Iterator[None]:
+    """A pod of higher priority that has room only where the training pod is: the scheduler preempts that one."""
+    kubectl("create", "priorityclass", "retain-trial-urgent", "--value=1000000")
+    container = {
+        "name": "urgent",
+        "image": STEPS_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sleep", "600"],
+        "resources": {"requests": {"cpu": "1200m"}},
+    }
+    spec = {"priorityClassName": "retain-trial-urgent", "terminationGracePeriodSeconds": 0, "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "retain-trial-urgent"}, "spec": spec}
+    kubectl("-n", "default", "apply", "-f", "-", stdin=json.dumps(pod))
+    try:
+        yield
+    finally:
+        kubectl("-n", "default", "delete", "pod", "retain-trial-urgent", "--grace-period=0", "--force")
+        kubectl("delete", "priorityclass", "retain-trial-urgent")
 
 
 def test_poison_is_held_a_person_asked_and_the_answer_on_record(place: Site, airflow: Airflow) -> None:
@@ -217,6 +242,44 @@ def test_two_runs_of_one_line_race_and_one_version_comes_of_it(place: Site, airf
     assert len(versions) == len(before) + outcomes.count("promoted")
     assert set(outcomes) <= {"promoted", "stale", "rejected", "held"}
     nothing_is_left(place, "demo")
+
+
+def test_two_nodes_train_together_and_a_disrupted_one_comes_back(place: Site, airflow: Airflow) -> None:
+    land(place, "wide", 2)
+    run = airflow.trigger("wide", set={"update.steps": 60}, reason="a trial")
+    pod = place.wait_for_pod("wide", "update", seconds=900)
+    place.wait_for_log(pod, "update: steps")
+    assert len(place.pods("retain.dev/line=wide,retain.dev/step=update")) == 2
+    evict(pod)
+    assert airflow.wait("wide", run) == "success", airflow.tasks("wide", run)
+    assert last(place, "wide")["outcome"] in ("promoted", "rejected", "held")
+    log = airflow.log("wide", run, "update", 1)
+    assert "node 0: " in log
+    assert "node 1: " in log
+    assert airflow.tasks("wide", run)["update"] == ("success", 1)
+    nothing_is_left(place, "wide")
+    assert kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name").strip() == ""
+
+
+def test_ops_roll_back_by_a_form_and_serving_is_told(place: Site, airflow: Airflow) -> None:
+    run = airflow.trigger("rollback", line="demo", version="v2", reason="{{ 1 }} $(id) `id`\nRun-Id: x")
+    assert airflow.wait("rollback", run) == "success", airflow.tasks("rollback", run)
+    assert place.read("status", "demo")["champion"] == "v2"
+    with reading(f"{place.git}/demo.git") as main:
+        [event] = main.ledger().rollbacks
+    assert (event["by"], event["through"]) == ("admin", "airflow")
+    assert event["reason"] == "{{ 1 }} $(id) `id`\nRun-Id: x"
+    newest = max(airflow.asset_events(), key=lambda found: found["timestamp"])
+    assert newest["extra"]["version"] == "v2"
+    nothing_is_left(place, "demo")
+
+
+def test_an_audit_of_all_lines_finds_everything_signed_and_whole(place: Site, airflow: Airflow) -> None:
+    run = airflow.trigger("audit")
+    assert airflow.wait("audit", run) == "success", airflow.tasks("audit", run)
+    for name in LINES:
+        words = place.retain("verify", "--all", f"--dir={place.folder / name}")
+        assert "signatures checked; all as it should be" in words
 
 
 def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_one(place: Site) -> None:

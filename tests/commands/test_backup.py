@@ -84,8 +84,8 @@ def line_of(folder: Path) -> Line:
 def keys(tmp_path: Path) -> Path:
     """A folder of keys as Kubernetes mounts a Secret: links into a folder that begins with two dots."""
     (tmp_path / "keys" / "..data").mkdir(parents=True)
-    (tmp_path / "keys" / "..data" / "signing.key").write_bytes(b"PRIVATE \x00 KEY")
-    (tmp_path / "keys" / "signing.key").symlink_to("..data/signing.key")
+    (tmp_path / "keys" / "..data" / "signing.pem").write_bytes(b"PRIVATE \x00 KEY")
+    (tmp_path / "keys" / "signing.pem").symlink_to("..data/signing.pem")
     (tmp_path / "passphrase").write_text(PASSPHRASE + "\n")
     return tmp_path / "keys"
 
@@ -219,7 +219,7 @@ def test_keys_come_back_and_only_with_their_passphrase(folder: Path, tmp_path: P
     right = ("--keys-to", tmp_path / "found", "--passphrase-file", tmp_path / "passphrase")
     assert cli("restore", made, tmp_path / "new.git", *right)[0] == 0
     (found,) = (tmp_path / "found").iterdir()
-    assert (found.name, found.read_bytes(), found.stat().st_mode & 0o777) == ("signing.key", b"PRIVATE \x00 KEY", 0o600)
+    assert (found.name, found.read_bytes(), found.stat().st_mode & 0o777) == ("signing.pem", b"PRIVATE \x00 KEY", 0o600)
 
 
 def test_a_changed_header_of_the_keys_is_found(folder: Path, tmp_path: Path, keys: Path) -> None:

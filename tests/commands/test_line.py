@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cl_steps.demo.nights import write_night
 from cl_steps.workspace.git import text
+from cl_steps.workspace.line import resolve
+from cl_steps.workspace.mainline import Change, reading
 from tests.commands.conftest import Cli
 
 RUNS: dict[str, str] = {}
@@ -166,18 +169,27 @@ def test_an_export_needs_nothing_of_ours(line: Path, cli: Cli, tmp_path: Path) -
     assert float(done.stdout) < 1e-3
 
 
+def set_aside_what_was_rejected(line: Path) -> None:
+    """One attempt is enough from here on: a rule of the line, which a run may not set for itself."""
+    with reading(resolve(str(line)).git) as main:
+        params = yaml.safe_load(main.read("params.yaml") or b"")
+        params["ingest"]["max_attempts"] = 1
+        assert main.push(Change({"params.yaml": yaml.safe_dump(params).encode()}, "one attempt"))
+
+
 def test_a_landing_of_nonsense_alone_is_no_usable_data(line: Path, cli: Cli) -> None:
+    set_aside_what_was_rejected(line)
     for night in (line / "landing").iterdir():
         shutil.rmtree(night)
     (line / "landing" / "picture.png").write_text("no picture")
-    code, _, said = cli("night", line, "--set", "ingest.max_attempts=1")
+    code, _, said = cli("night", line)
     assert code == 3, said
     assert "quarantined" in said
 
 
 def test_an_empty_landing_is_nothing_to_do_and_a_missing_one_is_said(line: Path, cli: Cli) -> None:
     (line / "landing" / "picture.png").unlink()
-    assert cli("night", line, "--set", "ingest.max_attempts=1")[0] == 10
+    assert cli("night", line)[0] == 10
     (line / "landing").rmdir()
     code, _, said = cli("night", line)
     assert code == 3

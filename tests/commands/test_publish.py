@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,10 @@ def test_everything_moves_and_the_old_place_is_not_needed(folder: Path, bare: Pa
 
 def test_again_is_nothing_and_elsewhere_is_refused(folder: Path, bare: Path, tmp_path: Path, cli: Cli) -> None:
     words = ("publish", folder, "--git", bare, "--store", tmp_path / "store")
+    replace(local(folder), signing_key="/k/signing.pem", trusted_keys="/k/trusted.yaml").save(folder)
     assert cli(*words)[0] == 0
+    moved = resolve(str(folder))
+    assert (moved.signing_key, moved.trusted_keys) == ("/k/signing.pem", "/k/trusted.yaml"), "the keys are kept"
     before = refs(bare)
     assert cli(*words)[0] == 0
     assert refs(bare) == before

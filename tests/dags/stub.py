@@ -7,11 +7,13 @@ tries; the tries after those go well. A promotion that ends with code 4 finds th
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cl_steps import close
-from cl_steps.lineage import now, run_event
+from cl_steps.lineage.records import now, run_event
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.workspace.branch import run_state
 from cl_steps.workspace.context import StepReport, json_text, write_report
@@ -77,3 +79,11 @@ def _promote(line: Line, run: str) -> None:
 def _move_state(line: Line) -> None:
     with reading(line.git) as main:
         main.swap(lambda: Change({"state/champion.json": b'{"version": "v9"}'}, "another run was faster"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The same as a process of its own, that takes `RETAIN_STUB_SECONDS` longer than it has to."""
+    time.sleep(float(os.environ.get("RETAIN_STUB_SECONDS", "0.3")))
+    code, said = StubChild(arguments, os.environ).run()
+    print(said)
+    return code

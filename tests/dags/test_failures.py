@@ -52,7 +52,7 @@ DEADLINE = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"phase": "Failed
         ({"status": {"phase": "Pending"}}, "start", "again", "not ready"),
         (ended(2, message="step\nretain step: params.yaml has an unknown key"), "step", "fail", "unknown key"),
         (ended(3), "step", "fail", "exit code 3"),
-        (ended(5), "step", "fail", "exit code 5"),
+        (ended(5), "integrity", "fail", "exit code 5"),
         (ended(4, message="trigger a new run"), "step", "skip", "new run"),
         (ended(6, message="the store is away"), "step", "again", "store"),
         (ended(1), "step", "again", "exit code 1"),

@@ -17,15 +17,10 @@ from cl_steps.config import RUN_ID, Update
 from cl_steps.errors import UsageError
 from cl_steps.pipeline import STAGES, STEPS, next_step
 from dags.light import form, identity, spec_of, successors
-from dags.lines import build
+from dags.lines import build, build_all
 from dags.registry import Entry
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "dvc", "evidently", "sklearn", "matplotlib", "pandas", "pyarrow")
-WAYS: dict[str, tuple[str | None, ...]] = {
-    "ingest": ("ok", "too_few"),
-    "drift": ("quiet", "drifted", "alarming"),
-    "gate": ("promote", "reject", "inconclusive"),
-}
 ENTRY = Entry(name="a", workspace="/nowhere", timezone="Europe/Berlin")
 
 
@@ -41,6 +36,15 @@ def test_reading_the_dags_imports_nothing_heavy(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "RETAIN_LINES": str(lines), "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_a_tasks_process_reads_its_own_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = tmp_path / "lines.yaml"
+    lines.write_text("lines: [{name: a, workspace: /w}, {name: b, workspace: /w}]", encoding="utf-8")
+    monkeypatch.setenv("RETAIN_LINES", str(lines))
+    assert set(build_all()) == {"retain_a", "retain_b"}
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "retain_b")
+    assert set(build_all()) == {"retain_b"}
 
 
 def steps_after(dag: DAG, task_id: str) -> set[str]:
@@ -64,7 +68,7 @@ def test_the_successors_are_what_the_rule_says_of_real_reports() -> None:
     found: dict[str, set[str]] = {}
     reports: dict[str, dict[str, Any]] = {}
     for stage in STAGES:
-        for verdict in WAYS.get(stage.name, (None,)):
+        for verdict in stage.verdicts or (None,):
             now = {**reports, stage.name: {"status": "done", "verdict": verdict}}
             found.setdefault(stage.name, set()).add(next_step(now))
         reports[stage.name] = {"status": "done", "verdict": {"ingest": "ok", "drift": "drifted"}.get(stage.name)}

@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
+from cl_steps.lineage import keys
 from cl_steps.pipeline import STEPS
+from cl_steps.workspace.machine import Machine
 from dags.profiles import Profile, Resources, Secrets, Toleration
 from dags.registry import Entry
 from dags.runners import runner_of
@@ -30,7 +33,7 @@ LARGE = Entry(
     store="s3://bucket/large",
     work="s3://bucket/work/large",
     landing="s3://bucket/landing/large",
-    secrets=Secrets(step="large-step", trusted="large-trusted", signing="large-signing"),
+    secrets=Secrets(step="large-step", trusted="large-trusted", signing="large-signing", trusted_keys="large-keys"),
     profile=Profile(
         image="example/steps@sha256:0",
         pull_secrets=("registry",),
@@ -42,25 +45,83 @@ LARGE = Entry(
         deadline_hours=8,
     ),
 )
+WIDE = LARGE.model_copy(update={"name": "wide", "profile": LARGE.profile.model_copy(update={"nodes": 2})})
+COMMANDS = {
+    "answer": {"arguments": ("approve", RUN), "trusted": True},
+    "audit": {"arguments": ("audit", LARGE.workspace), "gpu": True},
+    "prune": {"arguments": ("prune", LARGE.workspace), "trusted": True},
+}
+
+
+def task_of(entry: Entry, name: str) -> Any:
+    """The operator of a step or a command."""
+    runner = runner_of(entry)
+    return runner.task(STEPS[name], RUN) if name in STEPS else runner.command(name, run=RUN, **COMMANDS[name])
 
 
 def pod_of(entry: Entry, name: str) -> dict[str, Any]:
     """The pod that Kubernetes is given for a step, as the operator makes it; its random name left out."""
     from kubernetes.client import ApiClient
 
-    runner = runner_of(entry)
-    task = runner.task(STEPS[name], RUN) if name in STEPS else runner.command(name, ("approve", RUN), RUN, trusted=True)
-    pod = ApiClient().sanitize_for_serialization(task.build_pod_request_obj(dry_run=True))
+    pod = ApiClient().sanitize_for_serialization(task_of(entry, name).build_pod_request_obj(dry_run=True))
     del pod["metadata"]["name"], pod["metadata"]["labels"]["airflow_version"]
     return dict(pod)
 
 
-CASES = [(entry, name) for entry in (SMALL, LARGE) for name in (*STEPS, "answer")]
+def job_of(entry: Entry) -> dict[str, Any]:
+    """The Job of an update on several nodes, its random name put aside."""
+    job = task_of(entry, "update").job_manifest(dry_run=True)
+    name = job["metadata"]["name"]
+    text = yaml.safe_dump(job, sort_keys=False).replace(name, f"{entry.name}-update-random")
+    found = yaml.safe_load(text)
+    for labels in (found["metadata"]["labels"], found["spec"]["template"]["metadata"]["labels"]):
+        del labels["airflow_version"]
+    return dict(found)
+
+
+CASES = [
+    *((entry, name) for entry in (SMALL, LARGE) for name in (*STEPS, "answer")),
+    (LARGE, "audit"),
+    (WIDE, "evaluate"),
+]
 
 
 @pytest.mark.parametrize(("entry", "name"), CASES, ids=[f"{entry.name}-{name}" for entry, name in CASES])
 def test_the_pod_is_the_reviewed_one(entry: Entry, name: str) -> None:
     assert pod_of(entry, name) == yaml.safe_load((GOLDEN / f"{entry.name}-{name}.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_job_of_an_update_on_several_nodes_is_the_reviewed_one() -> None:
+    assert job_of(WIDE) == yaml.safe_load((GOLDEN / "wide-update.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_pod_of_a_job_is_the_one_template_and_knows_its_nodes() -> None:
+    job, single = job_of(WIDE), pod_of(LARGE.model_copy(update={"name": "wide"}), "update")
+    template = job["spec"]["template"]
+    [container], [alone] = template["spec"].pop("containers"), single["spec"].pop("containers")
+    told = {variable["name"]: variable["value"] for variable in container.pop("env")}
+    known = {variable["name"]: variable["value"] for variable in alone.pop("env")}
+    assert {name: told[name] for name in told if name not in known} == {
+        "RETAIN_NODES": "2",
+        "MASTER_ADDR": "wide-update-random-0.retain-nodes",
+    }
+    assert container == alone
+    assert template["spec"].pop("subdomain") == "retain-nodes"
+    deadline = single["spec"].pop("activeDeadlineSeconds")
+    assert template["spec"] == single["spec"]
+    assert job["spec"]["activeDeadlineSeconds"] == deadline
+    # Kueue admits the Job as a whole; its pods are not queued again.
+    assert "kueue.x-k8s.io/queue-name" in job["metadata"]["labels"]
+    assert "kueue.x-k8s.io/queue-name" not in template["metadata"]["labels"]
+    kubernetes_validate.validate(job_of(WIDE), "1.36", strict=True)
+    machine = Machine.of({**told, "JOB_COMPLETION_INDEX": "1"})
+    assert (machine.nodes, machine.node, machine.address) == (2, 1, told["MASTER_ADDR"])
+
+
+def test_a_jobs_host_names_fit_dns_whatever_the_line_is_called() -> None:
+    long = WIDE.model_copy(update={"name": "l" * 41})
+    name = task_of(long, "update").job_manifest(dry_run=True)["metadata"]["name"]
+    assert len(f"{name}-63") <= 63
 
 
 @pytest.mark.parametrize(("entry", "name"), CASES, ids=[f"{entry.name}-{name}" for entry, name in CASES])
@@ -70,7 +131,11 @@ def test_the_pod_keeps_the_restricted_standard_and_holds_no_secret(entry: Entry,
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
     assert not spec["hostNetwork"]
-    assert {kind for volume in spec["volumes"] for kind in volume if kind != "name"} <= {"emptyDir", "secret"}
+    assert {kind for volume in spec["volumes"] for kind in volume if kind != "name"} <= {
+        "emptyDir",
+        "secret",
+        "configMap",
+    }
     for container in (*spec["containers"], *spec["initContainers"]):
         own = container["securityContext"]
         assert own["capabilities"] == {"drop": ["ALL"]}
@@ -86,11 +151,26 @@ def mounted(name: str) -> dict[str, str]:
 
 
 def test_who_may_write_main_and_who_may_sign() -> None:
-    found = {name: mounted(name) for name in (*STEPS, "answer")}
+    found = {name: mounted(name) for name in (*STEPS, *COMMANDS)}
     trusted = {name for name, secrets in found.items() if secrets["credentials"] == "large-trusted"}
-    assert trusted == {"promote", "close", "answer"}
-    assert {name for name, secrets in found.items() if "signing" in secrets} == {"promote", "answer"}
+    assert trusted == {"promote", "close", "answer", "prune"}
+    assert {name for name, secrets in found.items() if "signing" in secrets} == {"promote", "answer", "prune"}
     assert all(found[name]["credentials"] == "large-step" for name in found if name not in trusted)
+
+
+@pytest.mark.parametrize("name", [*STEPS, *COMMANDS])
+def test_every_pod_knows_whom_to_trust_and_who_signs_finds_its_key(name: str) -> None:
+    spec = pod_of(LARGE, name)["spec"]
+    [container] = spec["containers"]
+    told = {variable["name"]: variable["value"] for variable in container["env"]}
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    [public] = [volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume]
+    assert public == "large-keys"
+    assert told["RETAIN_TRUSTED_KEYS"] == f"{mounts['trusted']['mountPath']}/{keys.TRUSTED}"
+    assert all(mount["readOnly"] for mount in mounts.values() if mount["name"] not in ("scratch", "shm"))
+    assert ("signing" in mounts) is ("RETAIN_SIGNING_KEY" in told)
+    if "signing" in mounts:
+        assert told["RETAIN_SIGNING_KEY"] == f"{mounts['signing']['mountPath']}/{keys.SIGNING}"
 
 
 def test_close_ends_what_is_left_of_its_run_and_of_no_other() -> None:
@@ -102,6 +182,8 @@ def test_close_ends_what_is_left_of_its_run_and_of_no_other() -> None:
 
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
+    wide = yaml.safe_dump(job_of(WIDE), sort_keys=False)
+    (GOLDEN / "wide-update.yaml").write_text(wide, encoding="utf-8")
     for entry, name in CASES:
         text = yaml.safe_dump(pod_of(entry, name), sort_keys=False)
         (GOLDEN / f"{entry.name}-{name}.yaml").write_text(text, encoding="utf-8")

@@ -7,75 +7,28 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-BINARIES = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), Path("/usr/local/bin"), Path("/usr/bin")]
-SERVER = next((folder for folder in BINARIES if (folder / "initdb").is_file()), None)
-DRIVERS = ("psycopg2", "asyncpg")
-ROOT_NEEDS = "postgres"
-SECONDS = 60.0
+from tests.dags.postgres import postgres, why_not
 
-pytestmark = [
-    pytest.mark.skipif(SERVER is None, reason="no PostgreSQL here: apt-get install postgresql"),
-    pytest.mark.skipif(
-        not all(map(find_spec, DRIVERS)), reason="no driver for PostgreSQL here: pip install psycopg2-binary asyncpg"
-    ),
-]
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    """The URL of a fresh database behind a socket that this user alone can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="retain-postgres-"))
-    who = _not_root(folder)
-    assert SERVER is not None
-    make = [SERVER / "initdb", "-D", folder / "data", "-U", "airflow", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    subprocess.run(make, check=True, capture_output=True, **who)
-    options = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off"}
-    command = [SERVER / "postgres", "-D", folder / "data", *(f"--{name}={value}" for name, value in options.items())]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, **who) as server:
-        try:
-            _wait_for(folder / ".s.PGSQL.5432", server, folder / "log")
-            yield f"postgresql+psycopg2://airflow@/postgres?host={folder}"
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(SECONDS)
-            shutil.rmtree(folder)
-
-
-def _not_root(folder: Path) -> dict[str, Any]:
-    """Who the server runs as: it refuses to be root."""
-    if os.geteuid() != 0:
-        return {}
-    try:
-        user = pwd.getpwnam(ROOT_NEEDS)
-    except KeyError:
-        pytest.skip("PostgreSQL refuses to run as root, and there is no user `postgres` here")
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def _wait_for(path: Path, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + SECONDS
-    while not path.exists():
-        assert server.poll() is None, log.read_text()
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    """The URL of a fresh database."""
+    with postgres() as url:
+        yield url
 
 
 def test_a_night_on_postgres(database: str, tmp_path: Path) -> None:
@@ -86,7 +39,8 @@ def test_a_night_on_postgres(database: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["database"] == "postgresql"
-    assert {"retain_tiny", "retain_other"} <= set(found["serialized"])
+    together = ("watch", "audit", "prune", "rollback", "withdraw")
+    assert set(found["serialized"]) == {"retain_tiny", "retain_other", *(f"retain_{name}" for name in together)}
     assert found["pools"] == ["default_pool", "gpu"]
     assert (found["well"], found["run"]) == (True, "success")
     names = ("ingest", "drift", "update", "gate", "promote", "close", "report")

@@ -50,10 +50,41 @@ def test_orphans_are_deleted_and_nothing_else(dry_run: bool) -> None:
     client = SimpleNamespace(
         list_namespaced_pod=listed, delete_namespaced_pod=lambda name, namespace: deleted.append((namespace, name))
     )
-    names = reap(client, "retain", timedelta(hours=24), dry_run=dry_run)
+    names = reap(client, None, "retain", timedelta(hours=24), dry_run=dry_run)
     assert asked == [("retain", "app.kubernetes.io/part-of=retain,app.kubernetes.io/component=step")]
     assert deleted == ([] if dry_run else [("retain", name) for name in names])
     assert len(names) == 3
+
+
+def of(job: str, pod: dict[str, Any]) -> dict[str, Any]:
+    pod["metadata"]["labels"] = {"batch.kubernetes.io/job-name": job}
+    return pod
+
+
+def job(name: str, created: float) -> dict[str, Any]:
+    return {"metadata": {"name": name, "creationTimestamp": ago(created)}}
+
+
+def test_a_job_goes_with_its_pods_once_none_of_them_has_work() -> None:
+    jobs = [job("over", 70), job("works", 70), job("restarts", 70), job("queued", 70), job("young", 1)]
+    pods = [
+        of("over", pod("over-0", "Failed", 70, 30)),
+        of("works", pod("works-0", "Failed", 70, 30)),
+        of("works", pod("works-1", "Running", 30)),
+        of("restarts", pod("restarts-0", "Pending", 1)),
+        pod("alone", "Failed", 70, 30),
+    ]
+    deleted: list[tuple[str, str]] = []
+    core = SimpleNamespace(
+        list_namespaced_pod=lambda *_, **__: SimpleNamespace(items=pods),
+        delete_namespaced_pod=lambda name, namespace: deleted.append(("pod", name)),
+    )
+    batch = SimpleNamespace(
+        list_namespaced_job=lambda *_, **__: SimpleNamespace(items=jobs),
+        delete_namespaced_job=lambda name, namespace, propagation_policy: deleted.append(("job", name)),
+    )
+    reap(core, batch, "retain", timedelta(hours=24))
+    assert deleted == [("job", "over"), ("job", "queued"), ("pod", "works-0"), ("pod", "alone")]
 
 
 def test_outside_a_pod_it_needs_a_namespace(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from cl_steps.errors import UsageError
+from cl_steps.lineage.keys import make_keys
+from cl_steps.pipeline import STEPS
 from dags.profiles import LOCAL
 from dags.registry import Entry, read_lines
+from dags.runners import runner_of
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -57,6 +60,16 @@ def test_places_become_settings_of_the_steps(tmp_path: Path) -> None:
     assert entry.environment == ("AWS_PROFILE",)
 
 
+def test_processes_are_told_whom_to_trust_and_those_that_may_sign_the_key(tmp_path: Path) -> None:
+    make_keys(tmp_path, "retain")
+    entry = Entry(name="a", workspace="https://git/a", store="s3://b/a", keys=str(tmp_path))
+    assert entry.settings == {"RETAIN_STORE_URL": "s3://b/a", "RETAIN_TRUSTED_KEYS": str(tmp_path / "trusted.yaml")}
+    assert entry.signing == {"RETAIN_SIGNING_KEY": str(tmp_path / "signing.pem")}
+    assert all(Path(file).is_file() for file in (entry.settings["RETAIN_TRUSTED_KEYS"], *entry.signing.values()))
+    steps = {step.name: runner_of(entry).task(step, "r") for step in STEPS.values()}
+    assert {name for name, task in steps.items() if "RETAIN_SIGNING_KEY" in task.settings} == {"promote"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -67,6 +80,8 @@ def test_places_become_settings_of_the_steps(tmp_path: Path) -> None:
         ("lines: [{name: a, workspace: /w}, {name: b}]", r"\(entry 2\).*'workspace'"),
         ("lines: [{name: a, workspace: /w, shedule: null}]", "unknown key 'shedule'"),
         ("lines: [{name: A b, workspace: /w}]", "'name'"),
+        ("lines: [{name: audit, workspace: /w}]", "a DAG of all lines is called retain_audit"),
+        ("lines: []\nprofiles: {p: {runner: local, nodes: 2}}", "several nodes need the runner `pod`"),
         ("lines: [{name: a, workspace: /w, schedule: daily}]", "five cron fields"),
         ("lines: [{name: a, workspace: /w, timezone: Mars/Base}]", "Europe/Berlin"),
         ("lines: [{name: a, workspace: /w, retries: -1}]", "'retries'"),

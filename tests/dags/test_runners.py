@@ -18,7 +18,7 @@ from cl_steps.pipeline import DRIFT, EVALUATE, UPDATE
 from dags import runners
 from dags.profiles import Profile
 from dags.registry import Entry
-from dags.runners import Child, environment, runner_of, settle, settled
+from dags.runners import Child, IntegrityFault, environment, runner_of, settle, settled
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def run(code: str, **settings: str) -> tuple[int, str]:
     [
         (2, AirflowFailException),
         (3, AirflowFailException),
-        (5, AirflowFailException),
+        (5, IntegrityFault),
         (4, AirflowSkipException),
         (1, AirflowException),
         (6, AirflowException),

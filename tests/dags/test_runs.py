@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cl_steps.commands.status import run_events
-from cl_steps.lineage import now
+from cl_steps.lineage.records import now
 from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.ledger import Event, event_path
 from cl_steps.workspace.line import Line

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 from cl_steps.config import Ingest
 from cl_steps.data.intake import Intake, take_in
 from cl_steps.data.shards import read_assets, read_manifest
+from cl_steps.data.withdrawn import Withdrawn, tombstone
 from cl_steps.errors import NoUsableData, Unavailable
 from tests.data.landings import encoded, fill, jsonl, picture, put, table
 
@@ -379,11 +380,12 @@ def test_known_assets_are_counted_whatever_their_caption_is_now(tmp_path: Path) 
 
 def test_copies_of_withdrawn_assets_are_refused(tmp_path: Path) -> None:
     first = take(fill(tmp_path / "a", GOOD)).assets
-    gone = next(row["sha256"] for row in first.manifest.to_pylist() if row["text"] == "picture 1")
+    gone = next(row for row in first.manifest.to_pylist() if row["text"] == "picture 1")
     fill(tmp_path / "b", range(5))
     put(tmp_path / "b", "copy.jpg", encoded(picture(1).resize((48, 48)), "JPEG", quality=85))
     jsonl(tmp_path / "b", {"file_name": "copy.jpg", "text": "back again"})
-    second = take_in(tmp_path / "b", LIMITS, 0, "r2", first.manifest, withdrawn=frozenset({gone}))
+    withdrawn = Withdrawn.of([tombstone(gone)])
+    second = take_in(tmp_path / "b", LIMITS, 0, "r2", first.manifest, withdrawn=withdrawn)
     assert [(q.file, q.code) for q in second.quarantine] == [("001.png", "withdrawn"), ("copy.jpg", "withdrawn")]
     assert (second.counts["known"], second.counts["new"]) == (2, 2)
 

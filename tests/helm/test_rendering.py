@@ -13,6 +13,8 @@ import yaml
 from gotpl.errors import TemplateError
 
 from cl_steps.__main__ import COMMANDS, _parser
+from cl_steps.workspace.machine import PORT
+from dags.nodes import SERVICE, indexed
 from dags.pods import Job, manifest
 from dags.registry import Entry, read_lines
 from tests.helm.chart import CASES, CHART, RELEASE, case, defaults, manifests, merged, named, pods, read, render
@@ -26,6 +28,14 @@ RIGHTS = {
     },
     "retain-reaper": {("", "pods"): ["delete", "list"]},
 }
+JOB_RIGHTS = {
+    "retain-airflow": {
+        ("batch", "jobs"): ["create", "delete", "get", "list"],
+        ("batch", "jobs/status"): ["get"],
+    },
+    "retain-reaper": {("batch", "jobs"): ["delete", "list"]},
+}
+"""Where a profile has several nodes, too."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,7 +101,8 @@ def test_roles_grant_exactly_this(name: str) -> None:
         role: {(rule["apiGroups"][0], rule["resources"][0]): rule["verbs"] for rule in spec["rules"]}
         for role, spec in named(found, "Role").items()
     }
-    assert roles == RIGHTS
+    several = any(profile.get("nodes", 1) > 1 for profile in case(name)["profiles"].values())
+    assert roles == {role: {**rights, **(JOB_RIGHTS[role] if several else {})} for role, rights in RIGHTS.items()}
     assert named(found, "ClusterRole") == named(found, "ClusterRoleBinding") == {}
     home = case(name).get("accounts", {}).get("airflowNamespace", RELEASE["Namespace"])
     bound = {
@@ -197,6 +208,29 @@ def test_backups_of_lines_begin_in_minutes_of_their_own() -> None:
     jobs = named(manifests(case("full")), "CronJob")
     schedules = [jobs[f"backup-{line}-line"]["spec"]["schedule"] for line in ("first", "second")]
     assert schedules == ["58 3 * * *", "34 3 * * *"]
+
+
+def test_the_nodes_of_an_update_reach_each_other_and_nobody_else_reaches_them(tmp_path: Path) -> None:
+    found = manifests(case("gpu-kueue"))
+    entry = next(entry for entry in lines_of(case("gpu-kueue"), tmp_path) if entry.profile.nodes == 2)
+    pod = manifest(entry.profile, entry.name, entry.secrets, entry.places, Job("update", ("step",), "run", gpu=True))
+    template = indexed(pod, 2)["spec"]["template"]
+    labels, service = template["metadata"]["labels"], named(found, "Service")[SERVICE]["spec"]
+    assert template["spec"]["subdomain"] == SERVICE
+    assert service["selector"].items() <= labels.items()
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert service["ports"][0]["port"] == PORT
+    policy = named(found, "NetworkPolicy")["retain-nodes"]["spec"]
+    [peer] = policy["ingress"][0]["from"]
+    assert matches(policy["podSelector"], labels)
+    assert peer == policy["egress"][0]["to"][0] == {"podSelector": policy["podSelector"]}
+    assert not matches(peer["podSelector"], pod["metadata"]["labels"])
+    assert "--jobs" in dict(pods(found))["retain-reaper"]["containers"][0]["args"]
+    for other in ("minimal", "full"):
+        alone = manifests(case(other))
+        assert named(alone, "Service") == {}
+        assert "retain-nodes" not in named(alone, "NetworkPolicy")
+        assert "--jobs" not in dict(pods(alone))["retain-reaper"]["containers"][0]["args"]
 
 
 def test_kueue_covers_what_a_step_asks_for(tmp_path: Path) -> None:

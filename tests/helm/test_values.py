@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from dags.profiles import Ask, Notify, Profile, Resources, Secrets, Toleration
-from dags.registry import Entry
+from dags.registry import TAKEN, Entry
 from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
 
 FREE = {
@@ -100,6 +100,10 @@ WRONG = {
 }
 
 
+def test_a_line_may_not_be_called_like_a_dag_of_all_lines() -> None:
+    assert SCHEMA["definitions"]["line"]["properties"]["name"]["not"]["enum"] == list(TAKEN)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_value_is_refused(name: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
@@ -116,6 +120,7 @@ WRONG_LINES = {
     "no trusted secret": {"secrets": {"step": "a"}},
     "a secret of a notifier": {"notify": [{"notifier": "a.B", "arguments": {"slack_token": "x"}}]},
     "a negative jitter": {"jitter_minutes": -1},
+    "the name of a DAG of all lines": {"name": "audit"},
 }
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cl_steps.config import RunSpec
+from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys
+from cl_steps.lineage.records import first_record
+from cl_steps.lineage.signing import version_files
 from cl_steps.pipeline import STAGES, STATE, Step
 from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.context import Context, StepReport, write_json
@@ -21,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 SLICES = {"old": {"loss": {"champion": 1.0, "candidate": 1.0, "anchor": 1.0}}}
 
 
-def make_workspace(folder: Path) -> Line:
-    """A published workspace at v1."""
+def make_workspace(folder: Path, *, signed: bool = False) -> Line:
+    """A published workspace at v1; a `signed` one has keys of its own, as `retain init` makes them."""
     folder.mkdir()
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)
@@ -34,10 +38,19 @@ def make_workspace(folder: Path) -> Line:
     digests = store_state(folder)
     champion = {"version": "v1", "seed_plan": 1, "slices": ["old"], "anchors": {"old": "v1"}}
     write_json(folder / "state/champion.json", champion)
-    write_json(folder / "versions/v0001.json", {"version": "v1", "digests": {"state": digests}, "slices": {"old": {}}})
-    line = local(folder)
+    line = with_keys(local(folder), folder) if signed else local(folder)
+    record = first_record(digests, ["old"], {"format": 1}, folder / "state")
+    for path, content in version_files(line, record, folder / "state/adapter").items():
+        (folder / path).write_bytes(content)
     publish(folder, line)
     return line
+
+
+def with_keys(line: Line, folder: Path) -> Line:
+    """The line with a signing key that counts from now on, under `folder`."""
+    keys = folder / ".retain/keys"
+    make_keys(keys, "retain")
+    return replace(line, signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED))
 
 
 @pytest.fixture

@@ -198,3 +198,15 @@ def test_links_and_pipes_in_the_landing_stop_nothing(line: Line) -> None:
     open_run(line, RunSpec(id="r-1"))
     run_stage(line, "r-1", INGEST, look)
     assert sorted(seen) == ["dangling.png", "outside.png", "picture.png", "pipe.png"]
+
+
+@pytest.mark.parametrize(
+    "key", ["gate.level", "drift", "ingest.max_attempts", "evaluate.looks", "ingest", "evaluate", "gate"]
+)
+def test_a_run_may_not_choose_how_it_is_judged(line: Line, key: str) -> None:
+    with pytest.raises(UsageError, match="where everybody sees it"):
+        open_run(line, RunSpec(id="r-own", set={key: 1}))
+
+
+def test_a_run_may_choose_what_judges_nothing(line: Line) -> None:
+    assert open_run(line, RunSpec(id="r-own", set={"ingest.evaluation_share": 0.2, "evaluate.batch_size": 2})).set

@@ -76,6 +76,77 @@ def test_an_unknown_run_has_no_batch() -> None:
         fold([]).batch_of("x")
 
 
+def promoted(name: str, version: str, members: list[str] | None = None) -> dict[str, Any]:
+    return {**run(name, "promoted", members=members), "version": version}
+
+
+def rollback(lineage: list[str], left: list[str], relearn: bool = False) -> dict[str, Any]:
+    return {"kind": "rollback", "version": lineage[-1], "lineage": lineage, "left": left, "relearn": relearn}
+
+
+def statuses(events: list[dict[str, Any]]) -> dict[str, str]:
+    return {name: intake.status for name, intake in fold(events).intakes.items()}
+
+
+NIGHTS = [promoted("a", "v2"), promoted("b", "v3"), promoted("c", "v4"), run("d", "no_update"), run("e", "held")]
+
+
+def test_a_rollback_sets_aside_what_the_versions_left_behind_learnt() -> None:
+    events = [*NIGHTS, rollback(["v1", "v2"], ["v3", "v4"])]
+    assert statuses(events) == {"a": "learnt", "b": "set_aside", "c": "set_aside", "d": "pending", "e": "set_aside"}
+    assert fold(events).intakes["b"].why == "left behind by the rollback to v2"
+    assert fold(events).pending(3) == ("d",)
+
+
+def test_a_rollback_with_relearn_lets_them_wait_with_all_their_attempts() -> None:
+    tried = run("x", "rejected", 0, ["b"])
+    events = [
+        NIGHTS[0],
+        run("b", "no_update"),
+        tried,
+        {**promoted("b2", "v3", ["b"]), "intake": None},
+        rollback(["v1", "v2"], ["v3"], True),
+    ]
+    assert fold(events).intakes["b"].attempts == 0
+    assert fold(events).pending(1) == ("b",)
+
+
+def test_forward_again_makes_them_learnt_again() -> None:
+    events = [*NIGHTS, rollback(["v1", "v2"], ["v3", "v4"]), rollback(["v1", "v2", "v3"], [])]
+    assert statuses(events) == {"a": "learnt", "b": "learnt", "c": "set_aside", "d": "pending", "e": "set_aside"}
+
+
+def test_what_an_earlier_rollback_set_aside_stays_so_where_a_later_one_relearns() -> None:
+    later = [promoted("f", "v5"), rollback(["v1", "v2"], ["v5"], relearn=True)]
+    found = statuses([*NIGHTS, rollback(["v1", "v2"], ["v3", "v4"]), *later])
+    assert (found["b"], found["c"], found["f"]) == ("set_aside", "set_aside", "pending")
+
+
+def test_what_was_relearnt_is_learnt_by_the_version_that_counts() -> None:
+    relearnt = [rollback(["v1", "v2"], ["v3", "v4"], True), promoted("g", "v5", ["b", "c", "d", "g"])]
+    ledger = fold([*NIGHTS, *relearnt])
+    assert ledger.intakes["b"].versions == ["v3", "v5"]
+    assert ledger.intakes["b"].why == "learnt by v5"
+    back = fold([*NIGHTS, *relearnt, rollback(["v1", "v2", "v3", "v4"], ["v5"])])
+    assert (back.intakes["b"].status, back.intakes["d"].status) == ("learnt", "set_aside")
+
+
+def withdrawal(name: str, **facts: Any) -> dict[str, Any]:
+    event = {"kind": "withdrawal", "id": f"event-{name}", "assets": [{"sha256": name}], "replaced": {}, "erased": []}
+    return {**event, **facts}
+
+
+def test_withdrawn_assets_have_tombstones_and_erased_folders_have_others_in_their_place() -> None:
+    first = withdrawal("x", replaced={"m": {"md5": "n"}}, erased=["m", "shard"])
+    second = withdrawal("y", replaced={"n": {"md5": "o"}}, erased=["n"])
+    ledger = fold([run("a", "no_update"), first, second, run("b", "stale")])
+    assert ledger.tombstones.keys() == {"x", "y"}
+    assert ledger.erased == {"m": "event-x", "shard": "event-x", "n": "event-y"}
+    assert (ledger.standing("m"), ledger.standing("other")) == ({"md5": "o"}, {"md5": "other"})
+    # Also the intake of a run that ended after the erasure, and named what it had stored.
+    assert {intake.md5 for intake in ledger.intakes.values()} == {"o"}
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema": 99, "kind": "run"}', b"\xff"])
 def test_a_file_that_is_no_event(content: bytes) -> None:
     with pytest.raises(IntegrityError, match=r"x\.json"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,11 +18,12 @@ from cl_steps.pipeline import NEXT_STATE, STAGES, Outcome
 from cl_steps.workspace.branch import RunState
 from cl_steps.workspace.context import code_digest
 from cl_steps.workspace.ledger import EVENT_SCHEMA
-from cl_steps.workspace.mainline import Mainline
+from cl_steps.workspace.mainline import Mainline, version_file
 from cl_steps.workspace.store import Out, dvc_file, lock_outs, read_dvc_file
 from cl_steps.workspace.times import gpu_seconds
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
+"""2: SHA-256 of every file of adapter and base, and the commit on main before the version's own."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
 
 
@@ -64,16 +67,42 @@ def intake_file(state: RunState) -> dict[str, bytes]:
     return {f"data/{state.spec.id}.dvc": dvc_file(out, state.spec.id)} if out and kept else {}
 
 
-def version_record(
-    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], approval: Any
+def first_record(
+    digests: Mapping[str, str], slices: Iterable[str], parameters: Mapping[str, Any], state: Path
 ) -> dict[str, Any]:
-    """Everything that version `number` was made from and judged by."""
+    """The record of v1, the base as it came: md5 of each part of `state`, the folder that they lie in."""
+    return {
+        "schema": RECORD_SCHEMA,
+        "version": "v1",
+        "parent": None,
+        "main": None,
+        "run": None,
+        "created": now(),
+        "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
+        "approval": None,
+        "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": dict(digests)},
+        "files": {**files_of(state / "adapter", "adapter"), **files_of(state / "base", "base")},
+        "parameters": {"file": dict(parameters), "set": {}},
+        "code": code_digest(),
+        "environment": environment(),
+        "slices": {name: {} for name in slices},
+    }
+
+
+def version_record(
+    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], approval: Any, adapter: Path
+) -> dict[str, Any]:
+    """Everything that version `number` was made from and judged by; `adapter` is the folder with the candidate's.
+
+    `main` names the commit that the version's own follows: who signs the record vouches for all of main's history.
+    """
     outs = lock_outs(state.lock)
     evaluated = state.reports["evaluate"]["figures"]["slices"]
     return {
         "schema": RECORD_SCHEMA,
         "version": f"v{number}",
         "parent": champion["version"],
+        "main": main.tip,
         "run": state.spec.id,
         "created": now(),
         "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
@@ -85,6 +114,7 @@ def version_record(
             "extractor": _state_out(main, "extractor")["md5"],
             "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
         },
+        "files": {**files_of(adapter, "adapter"), **_base_files(main, champion["version"])},
         "stages": {step.name: state.lock[step.name] for step in STAGES},
         "parameters": {"file": yaml.safe_load(main.read("params.yaml") or b"{}"), "set": state.spec.set},
         "code": code_digest(),
@@ -97,6 +127,16 @@ def version_record(
         "seconds": _seconds_since(state.spec.started),
         **cost(state),
     }
+
+
+def files_of(folder: Path, name: str) -> dict[str, str]:
+    """The SHA-256 of every file of a folder, by its path below `name`."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[f"{name}/{path.relative_to(folder).as_posix()}"] = digest
+    return found
 
 
 def cost(state: RunState) -> dict[str, Any]:
@@ -131,6 +171,12 @@ def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None
         "quarantine_keys": ingest.get("quarantine_keys", []),
     }
     return {**facts, **(ingest.get("intake") or {"assets": 0, "slices": {}})}
+
+
+def _base_files(main: Mainline, parent: str) -> dict[str, str]:
+    """The base's, as the parent's record holds them: a promotion fetches no base."""
+    files = main.read_json(version_file(parent)).get("files", {})
+    return {name: digest for name, digest in files.items() if name.startswith("base/")}
 
 
 def _state_out(main: Mainline, name: str) -> Out:

@@ -1,0 +1,217 @@
+"""Keys: the one that signs, and the file that says whose signatures count, and from when until when.
+
+    FOLDER/signing.pem     the private key in use (EC P-256), for its owner alone; only what may change main has it
+    FOLDER/retain-1.pem    the public key of each that was ever in use
+    FOLDER/trusted.yaml    keys: [{name, file, from, until}], or [{name, identity, issuer, from, until}] for sigstore
+
+Whoever signs needs `signing.pem` alone, whoever verifies the rest; neither belongs into the workspace's Git.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
+
+from cl_steps.config import Block, validate_block
+from cl_steps.errors import UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+
+SIGNING, TRUSTED = "signing.pem", "trusted.yaml"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+
+
+def _moment(value: Any) -> Any:
+    """A moment as YAML gives it: read already, as text, or a day (its first second, UTC)."""
+    if isinstance(value, str):
+        value = date.fromisoformat(value) if len(value) == len("2026-11-22") else datetime.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC)
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class TrustedKey(Block):
+    """One whose signatures count, made from `from` to `until` (both included).
+
+    Either a public key (a PEM `file` beside trusted.yaml), or who sigstore says it was: an `identity` by an `issuer`.
+    """
+
+    name: Text
+    file: Text | None = None
+    identity: Text | None = None
+    issuer: Text | None = None
+    since: Moment = Field(alias="from")
+    until: Moment | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TrustedKey:
+        if (self.file is None) == (self.identity is None) or (self.identity is None) != (self.issuer is None):
+            raise ValueError("a key has either a file, or an identity and its issuer")
+        return self
+
+    def counted(self, moment: datetime) -> bool:
+        """Whether what it signed at that moment counts."""
+        return self.since <= moment and (self.until is None or moment <= self.until)
+
+    @property
+    def period(self) -> str:
+        """From when until when it counts, in words."""
+        return f"from {self.since.isoformat()} " + (f"until {self.until.isoformat()}" if self.until else "on")
+
+
+class TrustedKeys(Block):
+    """`trusted.yaml`."""
+
+    keys: Annotated[tuple[TrustedKey, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_once(self) -> TrustedKeys:
+        names = [key.name for key in self.keys]
+        if len(set(names)) < len(names):
+            raise ValueError("two keys have the same name")
+        return self
+
+
+@dataclass(frozen=True)
+class Made:
+    """The names of the key that signs from now on, and of the one that did before."""
+
+    new: str
+    old: str | None = None
+
+
+def read_trusted(file: Path) -> TrustedKeys:
+    """Whose signatures count; raises UsageError where the file is missing or not right."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the trusted keys {file} cannot be read: `retain keys FOLDER` makes them") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"the trusted keys {file} are not valid YAML: mend the file") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"the trusted keys {file} must hold `keys:` and a list of them")
+    return validate_block(TrustedKeys, values, file.name)
+
+
+def make_keys(folder: Path, name: str) -> Made:
+    """The first key of a folder, valid from now on.
+
+    Raises:
+        UsageError: there is a key already, the name is none, or the folder cannot be written.
+    """
+    if (folder / SIGNING).exists():
+        raise UsageError(f"{folder} holds a key already: add --rotate for a new one, or name another folder")
+    return _add_key(folder, name)
+
+
+def rotate_keys(folder: Path, name: str) -> Made:
+    """A new key from now on; the one before counts for what it signed so far, and its private half is deleted.
+
+    Raises:
+        UsageError: there is no key yet, the name is none, or the folder cannot be written.
+    """
+    if not (folder / SIGNING).exists():
+        raise UsageError(f"{folder} holds no key yet: leave --rotate out to make the first one")
+    return _add_key(folder, name)
+
+
+def load_private(file: Path) -> EllipticCurvePrivateKey:
+    """A signing key; raises UsageError, which tells nothing of what the file holds."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(file.read_bytes(), None)
+        if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
+            return key
+    except (OSError, ValueError, TypeError):
+        pass
+    raise UsageError(f"the signing key {file} is not there, or is no plain EC P-256 private key in PEM: `retain keys`")
+
+
+def load_public(file: Path) -> EllipticCurvePublicKey:
+    """A trusted public key; raises UsageError."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(file.read_bytes())
+        if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+            return key
+    except (OSError, ValueError):
+        pass
+    raise UsageError(f"the trusted key {file} is not there, or is no EC P-256 public key in PEM")
+
+
+def _add_key(folder: Path, name: str) -> Made:
+    """The public key first, then whom to trust, and last the private key in place of the one before."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a key: take small letters, digits and hyphens")
+    known = read_trusted(folder / TRUSTED).keys if (folder / TRUSTED).exists() else ()
+    old, own = _signing_now(folder, known), _next_name(name, known)
+    moment, private = datetime.now(UTC).replace(microsecond=0), generate_private_key(SECP256R1())
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    # One of the same name that does not sign was left by a rotation that was killed: its private half is nowhere.
+    ending = {key.name for key in known if key.name == old or key.name.rpartition("-")[0] == name}
+    entries = [_entry(key, moment if key.name in ending else None) for key in known]
+    entries.append({"name": own, "file": f"{own}.pem", "from": moment.isoformat()})
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(folder / f"{own}.pem", public, 0o644)
+        _write(folder / TRUSTED, yaml.safe_dump({"keys": entries}, sort_keys=False).encode(), 0o644)
+        _write(folder / SIGNING, secret, 0o600)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot hold keys: {error.strerror}") from error
+    return Made(own, old)
+
+
+def _signing_now(folder: Path, known: Iterable[TrustedKey]) -> str | None:
+    """What the key that signs now is called."""
+    if not (folder / SIGNING).exists():
+        return None
+    signing = load_private(folder / SIGNING).public_key()
+    return next((key.name for key in known if key.file and load_public(folder / key.file) == signing), None)
+
+
+def _next_name(name: str, known: Iterable[TrustedKey]) -> str:
+    """`name` with the first number that no key has yet."""
+    used = {key.name for key in known}
+    return next(own for own in (f"{name}-{number}" for number in count(1)) if own not in used)
+
+
+def _entry(key: TrustedKey, ended: datetime | None) -> dict[str, str]:
+    """A key's lines in trusted.yaml, where it ends at `ended` unless it did before."""
+    until = key.until or ended
+    facts = {"name": key.name, "file": key.file, "identity": key.identity, "issuer": key.issuer}
+    facts |= {"from": key.since.isoformat(), "until": until.isoformat() if until else None}
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _write(file: Path, content: bytes, mode: int) -> None:
+    """Write a file whole or not at all, never readable by more than `mode` says."""
+    draft = file.with_name(f".{file.name}.draft")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(file)

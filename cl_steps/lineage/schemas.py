@@ -1,0 +1,65 @@
+"""The shapes of what is written down for ever, as JSON Schemas in `schemas/`: records, events, reports of steps.
+
+A shape names what must be there and of which type; more keys are allowed. Old shapes stay: `record-1` is still read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).with_name("schemas")
+
+
+@cache
+def shapes() -> frozenset[str]:
+    """The names of all shapes."""
+    return frozenset(path.stem for path in FOLDER.glob("*.json"))
+
+
+def record_fault(document: Any) -> str | None:
+    """What is wrong with the shape of a version's record, in words; None where nothing is."""
+    return _fault(document, f"record-{_number(document)}")
+
+
+def event_fault(document: Any) -> str | None:
+    """What is wrong with the shape of an event, in words; None where nothing is."""
+    kind = document.get("kind") if isinstance(document, Mapping) else None
+    return _fault(document, f"event-{kind}")
+
+
+def report_fault(document: Any) -> str | None:
+    """What is wrong with the shape of a step's report, in words; None where nothing is."""
+    return _fault(document, f"report-{_number(document)}")
+
+
+def _number(document: Any) -> Any:
+    return document.get("schema") if isinstance(document, Mapping) else None
+
+
+def _fault(document: Any, name: str) -> str | None:
+    if name not in shapes():
+        return f"it is no {name.partition('-')[0]} of a kind that this version of retain knows"
+    error = next(iter(_validator(name).iter_errors(document)), None)
+    if error is None:
+        return None
+    place = "/".join(str(part) for part in error.absolute_path) or "the document"
+    return f"{place}: {error.message:.120}"
+
+
+@cache
+def _validator(name: str) -> Any:
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    schema = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    checker = FormatChecker(())
+    checker.checks("date-time", raises=ValueError)(_is_moment)
+    return Draft202012Validator(schema, format_checker=checker)
+
+
+def _is_moment(value: Any) -> bool:
+    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None

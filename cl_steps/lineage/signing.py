@@ -1,0 +1,250 @@
+"""Signatures over versions and over the acts of persons, as files beside what they sign.
+
+    versions/v0007.json          the record
+    versions/v0007.sig           over record and adapter: OpenSSF model-signing, a sigstore bundle
+    versions/v0007.intoto.json   where the version came from: an in-toto statement with SLSA provenance, in DSSE
+    events/...-rollback-v6.sig   over an act of a person: an in-toto statement with the event's SHA-256, in DSSE
+
+Without a key nothing is signed, and nothing that signs is imported. `cl_steps.lineage.verify_signatures` checks them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from cl_steps.errors import RetainError, Unavailable, UsageError
+from cl_steps.lineage.keys import load_private
+from cl_steps.workspace.context import json_text
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import version_file
+
+KEYLESS = "sigstore"
+TOKEN = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  (the variable's name, as sigstore's own tools call it)
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PROVENANCE, ACT, BUILD = "https://slsa.dev/provenance/v1", "urn:retain:act:1", "urn:retain:promotion:1"
+RECORD = "record.json"
+"""What a version's record is called in the folder that is signed; the adapter's files lie in `adapter/` beside it."""
+
+
+class Signer(Protocol):
+    """Who signs: a key in a file, or an identity that sigstore vouches for."""
+
+    def sign_folder(self, folder: Path) -> bytes:
+        """A model signature over all files of a folder, as a sigstore bundle (JSON)."""
+
+    def sign_statement(self, statement: bytes) -> bytes:
+        """An in-toto statement in its signed envelope (JSON)."""
+
+
+def event_files(line: Line, path: str, event: Mapping[str, Any]) -> dict[str, bytes]:
+    """An event as its files on main: the event itself (`path` ends in `.json`) and, with a key, its signature."""
+    content, signer = json_text(event).encode(), signer_of(line)
+    if signer is None:
+        return {path: content}
+    facts = {name: str(event[name]) for name in ("kind", "by", "at") if event.get(name)}
+    signature = signer.sign_statement(_statement({path: sha256(content)}, ACT, facts))
+    return {path: content, signature_path(path): signature}
+
+
+def version_files(line: Line, record: Mapping[str, Any], adapter: Path) -> dict[str, bytes]:
+    """A version's files on main: its record and, with a key, its signature and its provenance.
+
+    `adapter` is the folder with the adapter; `record["files"]` holds the SHA-256 of each of its files.
+    """
+    path, signer = version_file(record["version"]), signer_of(line)
+    content = json_text(record).encode()
+    if signer is None:
+        return {path: content}
+    with _model(record["version"], content, adapter) as folder:
+        signature = signer.sign_folder(folder)
+    statement = _statement(provenance_subjects(record, content), PROVENANCE, provenance(record))
+    return {path: content, signature_path(path): signature, provenance_path(path): signer.sign_statement(statement)}
+
+
+def signature_path(path: str) -> str:
+    """Where the signature of a record or an event lies."""
+    return f"{path.removesuffix('.json')}.sig"
+
+
+def provenance_path(path: str) -> str:
+    """Where the provenance of a record lies."""
+    return f"{path.removesuffix('.json')}.intoto.json"
+
+
+def signer_of(line: Line) -> Signer | None:
+    """Who signs for this process; None where nobody does. Raises UsageError where the key is no key."""
+    if not line.signing_key:
+        return None
+    return Keyless() if line.signing_key == KEYLESS else KeyFile(Path(line.signing_key))
+
+
+class KeyFile:
+    """Signs with an EC P-256 private key, offline."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._key = file, load_private(file)
+
+    def sign_folder(self, folder: Path) -> bytes:
+        """See `Signer`."""
+        from model_signing.signing import Config
+
+        return _signed(Config().use_elliptic_key_signer(private_key=self._file), folder)
+
+    def sign_statement(self, statement: bytes) -> bytes:
+        """See `Signer`."""
+        from securesystemslib.dsse import Envelope
+        from securesystemslib.signer import CryptoSigner
+
+        envelope = Envelope(statement, PAYLOAD_TYPE, {})
+        envelope.sign(CryptoSigner(self._key))
+        return json_text(envelope.to_dict()).encode()
+
+
+class Keyless:
+    """Signs with a certificate that sigstore gives for a few minutes to who proves an identity; needs the network."""
+
+    def sign_folder(self, folder: Path) -> bytes:
+        """See `Signer`; raises Unavailable."""
+        from model_signing.signing import Config
+
+        with _sigstore() as token:
+            return _signed(Config().use_sigstore_signer(identity_token=token), folder)
+
+    def sign_statement(self, statement: bytes) -> bytes:
+        """See `Signer`; raises Unavailable."""
+        from sigstore.dsse import Statement
+        from sigstore.models import ClientTrustConfig
+        from sigstore.oidc import IdentityToken
+        from sigstore.sign import SigningContext
+
+        with _sigstore() as token:
+            context = SigningContext.from_trust_config(ClientTrustConfig.production())
+            with context.signer(IdentityToken(token)) as signer:
+                bundle = signer.sign_dsse(Statement(statement))
+        return json_text(json.loads(bundle.to_json())).encode()
+
+
+def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The predicate of SLSA provenance v1: what a version was asked to be, what it was made from, and by what."""
+    environment = dict(record["environment"])
+    libraries = {name: str(environment[name]) for name in sorted(environment) if name not in ("image", "devices")}
+    return {
+        "buildDefinition": {
+            "buildType": BUILD,
+            "externalParameters": {"parameters": record["parameters"], "trigger": record["trigger"]},
+            "internalParameters": {"version": record["version"], "parent": record["parent"]},
+            "resolvedDependencies": _dependencies(record),
+        },
+        "runDetails": {
+            "builder": {"id": f"urn:retain:code:{record['code']}", "version": libraries},
+            "metadata": {"invocationId": record["run"] or "init", "finishedOn": record["created"]},
+        },
+    }
+
+
+def provenance_subjects(record: Mapping[str, Any], content: bytes) -> dict[str, str]:
+    """What the provenance is about, with each one's SHA-256: the record and the adapter's files."""
+    adapter = {name: digest for name, digest in record["files"].items() if name.startswith("adapter/")}
+    return {version_file(record["version"]): sha256(content), **adapter}
+
+
+def sha256(content: bytes) -> str:
+    """As hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _dependencies(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    digests = record["digests"]
+    taken = {dep["path"]: dep["md5"] for stage in record.get("stages", {}).values() for dep in stage.get("deps", ())}
+    stored = {"teacher": digests.get("teacher"), "replay": taken.get("state/replay")}
+    stored |= {"base": digests["base"], "extractor": digests["extractor"]}
+    found = [
+        {"name": name, "uri": f"dvc:{md5}", "digest": {"md5": md5.removesuffix(".dir")}}
+        for name, md5 in sorted(stored.items())
+        if md5
+    ]
+    if digests.get("batch"):
+        found.append({"name": "batch", "digest": {"sha256": digests["batch"]}})
+    image = str(record["environment"].get("image") or "")
+    if image:
+        found.append({"name": "image", "uri": image, "digest": _image_digest(image)})
+    return [*found, {"name": "code", "digest": {"sha256": record["code"]}}]
+
+
+def _image_digest(image: str) -> dict[str, str]:
+    name, _, digest = image.rpartition("@sha256:")
+    return {"sha256": digest} if name else {}
+
+
+def _statement(subjects: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]) -> bytes:
+    """An in-toto statement about files, by name and SHA-256."""
+    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+    from in_toto_attestation.v1.statement import STATEMENT_TYPE_URI, Statement
+
+    about = [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())]
+    plain = json.loads(json_text(predicate))
+    Statement([ResourceDescriptor(**subject).pb for subject in about], predicate_type, plain).validate()
+    # Not the library's own JSON: it makes every whole number a fraction.
+    statement = {"_type": STATEMENT_TYPE_URI, "subject": about, "predicateType": predicate_type, "predicate": plain}
+    return json.dumps(statement, sort_keys=True, allow_nan=False).encode()
+
+
+def _signed(config: Any, folder: Path) -> bytes:
+    """The signature as we write JSON: whoever changes one byte of it is seen."""
+    file = folder.with_name("signature")
+    config.sign(folder, file)
+    return json_text(json.loads(file.read_bytes())).encode()
+
+
+@contextmanager
+def _model(version: str, record: bytes, adapter: Path) -> Iterator[Path]:
+    """The folder that is signed, beside the adapter, whose files it need not copy."""
+    with tempfile.TemporaryDirectory(prefix=".signing-", dir=adapter.parent) as scratch:
+        folder = Path(scratch) / version
+        folder.mkdir()
+        (folder / RECORD).write_bytes(record)
+        shutil.copytree(adapter, folder / "adapter", copy_function=_link)
+        yield folder
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def _sigstore() -> Iterator[str]:
+    """An identity token of this process; whatever sigstore says is Unavailable, told without what may hold the token.
+
+    Raises:
+        UsageError: nobody vouches for who runs this.
+        Unavailable: sigstore cannot be reached, or does not take the token.
+    """
+    try:
+        yield _token()
+    except RetainError:
+        raise
+    except Exception as error:
+        raise Unavailable(f"sigstore cannot be used now ({type(error).__name__}): try again, or use a key") from None
+
+
+def _token() -> str:
+    """The token that this process was given, or that a CI system or a cloud gives its jobs; raises UsageError."""
+    from sigstore.oidc import detect_credential
+
+    token = os.environ.get(TOKEN) or detect_credential()
+    if not token:
+        raise UsageError(
+            f"keyless signing needs an identity: set {TOKEN}, run where one is ambient, or sign with a key"
+        )
+    return token

@@ -1,0 +1,110 @@
+"""The verification of a line: everything that main says of its versions, and every byte that they are made of.
+
+    main's history   append-only, states moved by versions and acts alone, tags where they belong   verify_ledger
+    signatures       of versions, their provenance and the acts of persons                          verify_signed
+    the store        every object read again; SHA-256 of adapter and base against the record        verify_objects
+
+One version is verified with the chain of its parents (their records and signatures, not their bytes) and the intakes
+of its batch; all versions with main's own tree, every intake, and the quarantine counted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cl_steps.errors import UsageError
+from cl_steps.lineage.verify_book import Book, Version
+from cl_steps.lineage.verify_findings import Finding, Verification
+from cl_steps.lineage.verify_ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
+from cl_steps.lineage.verify_objects import Root, Walk, check_files, check_quarantine, walk
+from cl_steps.lineage.verify_record import next_digests
+from cl_steps.lineage.verify_signatures import Trust
+from cl_steps.lineage.verify_signed import check_signatures, read_events, vouched_ledger
+from cl_steps.workspace.digests import open_reader
+from cl_steps.workspace.ledger import Ledger
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import reading, version_file
+
+
+def verify(line: Line, version: str | None, trust: Trust | None) -> Verification:
+    """Verify one version (`champion`: main's), or all (None); without `trust` no signature is checked.
+
+    Raises:
+        UsageError: there is no such version.
+        Unavailable: the Git remote or the store cannot be reached.
+    """
+    with reading(line.git) as main:
+        book = Book.read(main, trust)
+        chosen = list(book.versions.values()) if version is None else [_version(book, version)]
+        events, findings = read_events(book)
+        seen = check_signatures(book, events)
+        ledger = vouched_ledger(events, seen)
+        chain = chosen if version is None else _chain(book, chosen[0])
+        records = {found.path for found in chain}
+        findings += [f for path, found in seen.findings.items() if path in records or path in events for f in found]
+        findings += [*check_history(book), *check_numbers(book), *check_versions(book, chain)]
+        if version is None:
+            findings += check_tip(book)
+    runs = _runs(book, ledger) if version is None else _batch(chosen[0])
+    findings += check_intakes(book, ledger, runs)
+    with open_reader(line.store) as reader:
+        read = walk(reader, _roots(book, chosen, runs, everything=version is None), ledger)
+    findings += read.findings
+    findings += [f for found in chosen if found.record for f in check_files(read, found.name, found.record)]
+    if version is None:
+        findings += _recount(book, ledger, read)
+    num_objects = len(read.held)
+    return Verification([found.name for found in chosen], findings, num_objects, read.num_bytes, trust is not None)
+
+
+def _version(book: Book, name: str) -> Version:
+    if name == "champion":
+        name = str(book.main.read_json("state/champion.json").get("version"))
+    version_file(name)
+    found = book.versions.get(int(name[1:]))
+    if found is None:
+        raise UsageError(f"there is no version {name!r}: `retain versions` lists them")
+    return found
+
+
+def _chain(book: Book, version: Version) -> list[Version]:
+    """The version and its ancestors, the oldest first."""
+    found = [version]
+    while (parent := found[-1].record.get("parent")) and 0 < int(parent[1:]) < found[-1].number:
+        if int(parent[1:]) not in book.versions:
+            break
+        found.append(book.versions[int(parent[1:])])
+    return found[::-1]
+
+
+def _batch(version: Version) -> list[str]:
+    """The runs whose intakes the version learnt."""
+    ingest = version.record.get("reports", {}).get("ingest", {})
+    return [str(run) for run in ingest.get("figures", {}).get("batch", {}).get("runs", ())]
+
+
+def _runs(book: Book, ledger: Ledger) -> list[str]:
+    """Every run that main knows or keeps an intake of."""
+    kept = {path.removeprefix("data/").removesuffix(".dvc") for path in book.below("data", ".dvc")}
+    return sorted(kept | set(ledger.runs))
+
+
+def _roots(book: Book, versions: list[Version], runs: list[str], *, everything: bool) -> Iterator[Root]:
+    for version in versions:
+        if version.record:
+            for part, md5 in sorted(next_digests(version.record).items()):
+                yield Root(f"{version.name} {part}", md5)
+    for run in runs:
+        if taken := book.tracked(f"data/{run}.dvc"):
+            yield Root(f"data/{run}", taken)
+    for path in book.below("state", ".dvc") if everything else ():
+        if named := book.tracked(path):
+            yield Root(path.removesuffix(".dvc"), named)
+
+
+def _recount(book: Book, ledger: Ledger, read: Walk) -> Iterator[Finding]:
+    """Intakes that a withdrawal replaced are left out: their event counts what came in."""
+    for run, event in ledger.runs.items():
+        taken, md5 = event.get("intake") or {}, book.tracked(f"data/{run}.dvc")
+        if md5 and md5 == taken.get("md5"):
+            yield from check_quarantine(read, run, md5, int(taken.get("quarantined", 0)))

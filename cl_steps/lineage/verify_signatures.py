@@ -1,0 +1,232 @@
+"""Whether a signature is right, was made by somebody who counts, and is about what lies beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cl_steps.errors import Unavailable, UsageError
+from cl_steps.lineage.keys import TrustedKey, load_public, read_trusted
+from cl_steps.lineage.signing import ACT, PAYLOAD_TYPE, PROVENANCE, RECORD, provenance_subjects, sha256
+from cl_steps.workspace.context import json_text
+
+if TYPE_CHECKING:
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import SSlibKey
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+MODEL = "https://model_signing/signature/v1.0"
+Json = Mapping[str, Any]
+
+
+class Doubt(Exception):
+    """A signature that does not count: `bad_signature` (not of these bytes) or `untrusted` (of nobody who counts)."""
+
+    def __init__(self, kind: Literal["bad_signature", "untrusted"], why: str) -> None:
+        super().__init__(why)
+        self.kind: Literal["bad_signature", "untrusted"] = kind
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures count; `folder` is where trusted.yaml and the public keys lie."""
+
+    folder: Path
+    keys: tuple[TrustedKey, ...]
+
+    @classmethod
+    def read(cls, file: str) -> Trust | None:
+        """The trust of a trusted.yaml; None where no file is named. Raises UsageError where something is not right."""
+        if not file:
+            return None
+        trust = cls(Path(file).parent, read_trusted(Path(file)).keys)
+        assert trust._public is not None
+        return trust
+
+    @property
+    def begins(self) -> datetime:
+        """From when on anybody signed: what was made earlier may be without a signature."""
+        return min(key.since for key in self.keys)
+
+    def statement(self, signature: bytes, made: datetime) -> dict[str, Any]:
+        """The in-toto statement in a signature of either form, if somebody signed it who counted at that moment.
+
+        Raises:
+            Doubt: it is damaged, or of nobody who counts.
+            Unavailable: a keyless signature, and sigstore's own keys cannot be had.
+        """
+        document = _parse(signature)
+        if "certificate" in _material(document):
+            payload = self._keyless(signature, made)
+        else:
+            payload = self._keyed(document, made)
+        try:
+            return dict(json.loads(payload))
+        except (ValueError, TypeError) as error:
+            raise Doubt("bad_signature", "what was signed is no statement") from error
+
+    @cached_property
+    def _public(self) -> list[tuple[TrustedKey, SSlibKey, str]]:
+        """Each key of a file, as the two libraries that sign name it."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+        from securesystemslib.signer import SSlibKey
+
+        found = []
+        for key in self.keys:
+            if key.file:
+                public = load_public(self.folder / key.file)
+                pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+                found.append((key, SSlibKey.from_crypto(public), hashlib.sha256(pem).hexdigest()))
+        return found
+
+    def _keyed(self, document: Json, made: datetime) -> bytes:
+        envelope = _envelope(document)
+        named = _material(document).get("publicKey")
+        for key, public, hint in self._public:
+            if _is_signed_by(envelope, public):
+                if document != _as_written(envelope, public, hint if "dsseEnvelope" in document else None):
+                    raise Doubt("bad_signature", "its file was changed")
+                _check_moment(key, made)
+                return bytes(envelope.payload)
+            if named == {"hint": hint} or public.keyid in envelope.signatures:
+                raise Doubt("bad_signature", f"it is not {key.name}'s signature of what it says: it was changed")
+        raise Doubt("untrusted", "it is signed by nobody whom the trusted keys name, or was changed")
+
+    def _keyless(self, signature: bytes, made: datetime) -> bytes:
+        from sigstore.errors import VerificationError
+        from sigstore.models import Bundle
+        from sigstore.verify import Verifier
+        from sigstore.verify.policy import Identity
+
+        try:
+            bundle, verifier = Bundle.from_json(signature), Verifier.production()
+        except ValueError as error:
+            raise Doubt("bad_signature", "its file was changed") from error
+        except Exception as error:
+            raise Unavailable(f"sigstore's keys cannot be had now ({type(error).__name__}): try again") from None
+        for key in self.keys:
+            if key.identity and key.issuer:
+                try:
+                    _, payload = verifier.verify_dsse(bundle, Identity(identity=key.identity, issuer=key.issuer))
+                except VerificationError:
+                    continue
+                _check_moment(key, made)
+                return payload
+        raise Doubt("untrusted", "sigstore vouches for nobody whom the trusted keys name")
+
+
+def check_act(trust: Trust, path: str, event: bytes, signature: bytes, made: datetime) -> None:
+    """Whether the signature is of this event at this path; raises Doubt, or Unavailable."""
+    statement = trust.statement(signature, made)
+    if statement.get("predicateType") != ACT or _subjects(statement) != {path: sha256(event)}:
+        raise Doubt("bad_signature", "it is not about what this file says")
+
+
+def check_version(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
+    """Whether the signature is of this record (`content` in bytes) and its adapter; raises Doubt, or Unavailable."""
+    predicate = _predicate(trust.statement(signature, _created(record)), MODEL)
+    adapter = {name: digest for name, digest in record["files"].items() if name.startswith("adapter/")}
+    signed = {item.get("name"): item.get("digest") for item in predicate.get("resources", ())}
+    algorithms = {item.get("algorithm") for item in predicate.get("resources", ())}
+    if signed != {RECORD: sha256(content), **adapter} or algorithms != {"sha256"}:
+        raise Doubt("bad_signature", "it is not about what the record says")
+
+
+def check_provenance(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
+    """Whether the signed provenance is of this record and its adapter; raises Doubt, or Unavailable."""
+    statement = trust.statement(signature, _created(record))
+    _predicate(statement, PROVENANCE)
+    if _subjects(statement) != provenance_subjects(record, content):
+        raise Doubt("bad_signature", "it is not about what the record says")
+
+
+def _created(record: Json) -> datetime:
+    return datetime.fromisoformat(record["created"])
+
+
+def _check_moment(key: TrustedKey, made: datetime) -> None:
+    if not key.counted(made):
+        raise Doubt("untrusted", f"{key.name} counts {key.period}, and this was made at {made.isoformat()}")
+
+
+def _parse(signature: bytes) -> dict[str, Any]:
+    """A signature's JSON, of which every byte must be as we write it: what nobody signed may not be changed either."""
+    try:
+        document = json.loads(signature)
+        if isinstance(document, dict) and json_text(document).encode() == signature:
+            return document
+    except ValueError:
+        pass
+    raise Doubt("bad_signature", "its file was changed")
+
+
+def _material(document: Json) -> dict[str, Any]:
+    found = document.get("verificationMaterial")
+    return found if isinstance(found, dict) else {}
+
+
+def _envelope(document: Json) -> Envelope:
+    from securesystemslib.dsse import Envelope
+
+    try:
+        envelope = Envelope.from_dict(deepcopy(document.get("dsseEnvelope", document)))
+    except Exception as error:
+        raise Doubt("bad_signature", "its file was changed") from error
+    if len(envelope.signatures) != 1:
+        raise Doubt("bad_signature", "it holds not one signature")
+    return envelope
+
+
+def _is_signed_by(envelope: Envelope, public: SSlibKey) -> bool:
+    from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
+    from securesystemslib.signer import Signature
+
+    # The key's id in an envelope is a hint that nobody signed, and model-signing writes none.
+    [found] = envelope.signatures.values()
+    try:
+        public.verify_signature(Signature(public.keyid, found.signature), envelope.pae())
+    except (UnverifiedSignatureError, VerificationError):
+        return False
+    return True
+
+
+def _as_written(envelope: Envelope, public: SSlibKey, hint: str | None) -> dict[str, Any]:
+    """What the file of a signature says where nothing was changed: a bundle with a `hint`, else an envelope alone."""
+    [found] = envelope.signatures.values()
+    signature = base64.b64encode(bytes.fromhex(found.signature)).decode()
+    inner = {"payload": base64.b64encode(envelope.payload).decode(), "payloadType": PAYLOAD_TYPE}
+    if hint is None:
+        return {**inner, "signatures": [{"keyid": public.keyid, "sig": signature}]}
+    material = {"publicKey": {"hint": hint}, "tlogEntries": []}
+    bundle = {**inner, "signatures": [{"keyid": "", "sig": signature}]}
+    return {"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": bundle}
+
+
+def _subjects(statement: Json) -> dict[str, str]:
+    """What a statement is about: SHA-256 by name."""
+    try:
+        return {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
+    except (KeyError, TypeError):
+        return {}
+
+
+def _predicate(statement: Json, kind: str) -> dict[str, Any]:
+    found = statement.get("predicate")
+    if statement.get("predicateType") != kind or not isinstance(found, dict):
+        raise Doubt("bad_signature", "it says something else than it should")
+    return found
+
+
+def trust_of(file: str | None, configured: str) -> Trust | None:
+    """The trust of the file that was named, else of the deployment's; raises UsageError where neither is right."""
+    if file is not None and not file:
+        raise UsageError("--keys needs the name of a trusted.yaml")
+    return Trust.read(file or configured)

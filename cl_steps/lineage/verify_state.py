@@ -1,0 +1,109 @@
+"""Before a model is loaded: its base and its adapter are those of a version's record, which somebody signed who counts.
+
+DVC checks the bytes that it fetches against the `.dvc` files beside them. Whoever can write a run's branch can write
+those too, but neither main, where the records are, nor a signature of somebody who counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cl_steps.errors import IntegrityError, UsageError
+from cl_steps.lineage.records import files_of
+from cl_steps.lineage.schemas import record_fault
+from cl_steps.lineage.signing import provenance_path, signature_path
+from cl_steps.lineage.verify_record import next_digests
+from cl_steps.lineage.verify_signatures import Doubt, Trust, check_provenance, check_version
+from cl_steps.lineage.verify_signed import unsigned
+from cl_steps.pipeline import Step
+from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import Mainline, reading, version_file
+from cl_steps.workspace.store import read_dvc_file
+
+Check = Callable[[Trust, Mapping[str, Any], bytes, bytes], None]
+MODEL = ("base", "adapter")
+ASK = "`retain verify` says what else is not as it should be"
+
+
+def check_state(line: Line, root: Path, step: Step) -> None:
+    """Check what a step is about to load from the checkout at `root`; a step that loads no model needs nothing.
+
+    Raises:
+        IntegrityError: the checkout's base or adapter is not its champion's, or the champion's record does not count.
+        UsageError: the trusted keys are not right.
+        Unavailable: main cannot be read.
+    """
+    if "state/adapter" not in step.reads:
+        return
+    version = _champion(root)
+    with reading(line.git) as main:
+        record = check_record(main, version, Trust.read(line.trusted_keys))
+    for part in MODEL:
+        try:
+            named = str(read_dvc_file((root / f"state/{part}.dvc").read_bytes())["md5"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"state/{part}.dvc names no bytes: trigger a new run") from error
+        if named != next_digests(record)[part]:
+            raise IntegrityError(f"state/{part}.dvc is not the {part} of {version}, the champion: {ASK}")
+    check_files(record, {part: root / "state" / part for part in MODEL})
+
+
+def check_record(main: Mainline, version: str, trust: Trust | None) -> dict[str, Any]:
+    """A version's record as main has it, if its shape and, with `trust`, its signatures are right.
+
+    Raises:
+        IntegrityError: they are not.
+    """
+    path = version_file(version)
+    content = main.read(path) or b""
+    try:
+        record = dict(json.loads(content))
+    except (ValueError, TypeError):
+        record = {}
+    fault = record_fault(record) or (f"it says that it is {record['version']}" if record["version"] != version else "")
+    if fault:
+        raise IntegrityError(f"the record of {version} is not right ({fault}): {ASK}")
+    if trust:
+        _check_signature(main, trust, record, check_version, content, signature_path(path))
+        _check_signature(main, trust, record, check_provenance, content, provenance_path(path))
+    return record
+
+
+def check_files(record: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
+    """Whether folders (base, adapter) hold exactly the files of the record; raises IntegrityError naming the first."""
+    for part, folder in folders.items():
+        expected = {path: digest for path, digest in record.get("files", {}).items() if path.startswith(f"{part}/")}
+        held = files_of(folder, part)
+        wrong = sorted(path for path in expected.keys() | held.keys() if expected.get(path) != held.get(path))
+        if expected and wrong:
+            raise IntegrityError(f"{wrong[0]} is not that of {record['version']}'s record: {ASK}")
+
+
+def _champion(root: Path) -> str:
+    try:
+        version = str(json.loads((root / "state/champion.json").read_bytes())["version"])
+        version_file(version)
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise IntegrityError("state/champion.json names no version: trigger a new run") from error
+    return version
+
+
+def _check_signature(
+    main: Mainline, trust: Trust, record: Mapping[str, Any], check: Check, content: bytes, path: str
+) -> None:
+    """One without a signature counts where no version before it has one, and it is older than every trusted key."""
+    version, signature = record["version"], main.read(path)
+    if signature is None:
+        begun = any(f"versions/{name}" < path for name in main.blobs("versions") if name.endswith(".sig"))
+        finding = unsigned(trust, version, datetime.fromisoformat(record["created"]), begun)
+        if finding.fault:
+            raise IntegrityError(f"{path} is not there, and {version} should be signed: {ASK}")
+        return
+    try:
+        check(trust, record, content, signature)
+    except Doubt as doubt:
+        raise IntegrityError(f"{path} does not count: {doubt}; {ASK}") from doubt

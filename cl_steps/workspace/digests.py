@@ -1,0 +1,85 @@
+"""What a store really holds: objects read again from their first byte to their last, each once, several at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+from cl_steps.errors import Unavailable, first_line
+from cl_steps.workspace.progress import progress
+from cl_steps.workspace.store import opened
+from cl_steps.workspace.vault import at
+
+AT_ONCE = 8
+"""Objects that are read at the same time, a part of `PART_BYTES` of each in memory."""
+PART_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Held:
+    """An object of the store as it is: the digests of its bytes, as hex, its size, and the bytes where asked for."""
+
+    md5: str
+    sha256: str
+    num_bytes: int
+    content: bytes = b""
+
+
+class Reader:
+    """A store that is open for reading."""
+
+    def __init__(self, odb: Any) -> None:
+        self._odb = odb
+
+    def read(self, names: Collection[str], keep: Collection[str] = ()) -> dict[str, Held | None]:
+        """Every one of those objects, by DVC's name of it; None where the store has none.
+
+        Args:
+            names: of the objects.
+            keep: those among them whose bytes are wanted: all of them are in memory at once.
+
+        Raises:
+            Unavailable: the store cannot be reached.
+        """
+        chosen, kept = sorted(set(names)), frozenset(keep)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = pool.map(lambda name: self._read(name, name in kept), chosen)
+            return dict(zip(chosen, progress(found, len(chosen), "verify: objects"), strict=True))
+
+    def _read(self, name: str, keep: bool) -> Held | None:
+        try:
+            # Of what is written to a bucket in parts, fsspec would otherwise fetch 50 MB at once.
+            with self._odb.fs.open(self._odb.oid_to_path(name), "rb", block_size=8 * PART_BYTES) as stream:
+                return _digest(stream, keep)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            # Object stores raise errors of many libraries: all of them mean that the store is away, or refuses.
+            raise Unavailable(f"object {name} cannot be read from the store: {first_line(error):.200}") from error
+
+
+@contextmanager
+def open_reader(store_url: str) -> Iterator[Reader]:
+    """The store at a URL or folder; raises Unavailable, also where it holds nothing at all."""
+    # DVC says of a store that it cannot reach that nothing is in it; a folder may not be mounted.
+    if "files" not in at(store_url).folders():
+        raise Unavailable(f"the store {store_url} holds no object at all: is it the right one, and mounted?")
+    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
+        yield Reader(repo.cloud.get_remote_odb("store"))
+
+
+def _digest(stream: BinaryIO, keep: bool) -> Held:
+    md5, sha256, parts, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), [], 0
+    while part := stream.read(PART_BYTES):
+        md5.update(part)
+        sha256.update(part)
+        size += len(part)
+        if keep:
+            parts.append(part)
+    return Held(md5.hexdigest(), sha256.hexdigest(), size, b"".join(parts))

@@ -1,0 +1,71 @@
+"""`retain_watch`: every hour, has each line had a run that finished? The one alert that matters.
+
+It reads the lines when it runs: a mistake in `lines.yaml` takes no alarm away.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from cl_steps.errors import RetainError
+from cl_steps.workspace.mainline import reading
+from dags.registry import Entry, lines_file, read_lines
+from dags.telling import hours_overdue, tell
+
+LOG = logging.getLogger("retain.watch")
+BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
+AGAIN_HOURS = 24
+
+
+def watch(**context: Any) -> None:
+    """Look at every line, tell whom it concerns, and end red where one has had no finished run for too long.
+
+    Raises:
+        AirflowFailException: lines are overdue.
+        AirflowException: a line cannot be read now.
+    """
+    late, unread = {}, []
+    for entry in read_lines(lines_file()):
+        try:
+            hours = _look(entry, context)
+        except RetainError as error:
+            unread.append(f"{entry.name}: {error}")
+            continue
+        if hours is not None:
+            late[entry.name] = f"{entry.name} for {hours:.0f} hours"
+    if late:
+        raise AirflowFailException(f"no run finished: {', '.join(late.values())}; look at their DAGs' last runs")
+    if unread:
+        raise AirflowException(f"{len(unread)} lines cannot be read: {'; '.join(unread)}")
+
+
+def _look(entry: Entry, context: dict[str, Any]) -> float | None:
+    """How long a line is overdue; its people are told when it begins, and then once a day."""
+    with reading(entry.line().git) as main:
+        hours = hours_overdue(main, entry)
+    if hours is None or entry.overdue_hours is None:
+        return None
+    LOG.error("line %s has had no finished run for %.0f hours", entry.name, hours)
+    if (hours - entry.overdue_hours) % AGAIN_HOURS < 1:
+        tell(entry, "overdue", {"hours": round(hours, 1)}, context)
+    return hours
+
+
+with DAG(
+    "retain_watch",
+    description="Has every line had a run that finished?",
+    schedule="25 * * * *",
+    start_date=BEGINNING,
+    catchup=False,
+    max_active_runs=1,
+    tags=["retain"],
+    doc_md=__doc__,
+    default_args={"retries": 1, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(minutes=50)},
+):
+    PythonOperator(task_id="watch", python_callable=watch, doc_md="reads every line's main")

@@ -1,0 +1,83 @@
+"""Stands in for the commands of maintenance and of people: writes down how it was called, and does as it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cl_steps.lineage.records import now
+from cl_steps.workspace.context import json_text
+from cl_steps.workspace.ledger import event_path
+from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.mainline import Change, reading
+
+
+class ActingChild:
+    """As `dags.runners.Child`, in this process; `CALLS` has the arguments and the environment of each."""
+
+    CALLS: ClassVar[list[tuple[tuple[str, ...], Mapping[str, str]]]] = []
+    CODES: ClassVar[dict[str, list[int]]] = {}
+    """By the workspace's last part: the exit codes of its calls, then 0."""
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        self.CALLS.append((tuple(arguments), env))
+        self._arguments = arguments
+        where = [word.removeprefix("--dir=") for word in arguments if word.startswith(("--dir=", "/"))]
+        self._workspace = where[0]
+
+    def run(self) -> tuple[int, str]:
+        codes = self.CODES.get(Path(self._workspace).name, [])
+        if codes:
+            return codes.pop(0), "retain: what is wrong, in a sentence"
+        if self._arguments[0] == "rollback":
+            restore(resolve(self._workspace), self._arguments)
+        return 0, "done"
+
+    def end(self) -> None:
+        pass
+
+
+def restore(line: Line, arguments: Sequence[str]) -> None:
+    """The commit of a rollback, as the ledger has it."""
+    said = dict(word.removeprefix("--").split("=", 1) for word in arguments if "=" in word)
+    version = arguments[1]
+    event: dict[str, Any] = {
+        "schema": 2,
+        "kind": "rollback",
+        "at": now(),
+        "by": said["by"],
+        "through": said["through"],
+        "reason": said["reason"],
+        "version": version,
+        "from": "v2",
+        "lineage": [version],
+        "left": ["v2"],
+        "relearn": "--relearn" in arguments,
+    }
+    files = {
+        event_path("rollback", version): json_text(event).encode(),
+        "state/champion.json": json.dumps({"version": version}).encode(),
+    }
+    with reading(line.git) as main:
+        main.swap(lambda: Change(files, f"roll back to {version}"))
+
+
+def with_versions(line: Line, *numbers: int) -> None:
+    """Records of versions on main, the last one the champion."""
+    files = {
+        f"versions/v{number:04}.json": json_text(
+            {
+                "version": f"v{number}",
+                "parent": None,
+                "run": None,
+                "created": now(),
+                "digests": {"state": {"adapter": f"a{number}.dir"}, "base": "b.dir"},
+            }
+        ).encode()
+        for number in numbers
+    }
+    files["state/champion.json"] = json.dumps({"version": f"v{numbers[-1]}"}).encode()
+    with reading(line.git) as main:
+        main.swap(lambda: Change(files, "versions"))
