@@ -230,9 +230,7 @@ def check_format(values: dict[str, Any]) -> None:
     """Raise UsageError where a params.yaml says that its workspace is of another format than this code's."""
     found = values.get("format", FORMAT)
     if isinstance(found, int) and found > FORMAT:
-        raise UsageError(
-            f"the workspace has format {found}, and this Retain knows up to {FORMAT}: install a newer one"
-        )
+        raise UsageError(f"the workspace has format {found}, and this Retain knows up to {FORMAT}: install a newer one")
     if isinstance(found, int) and 0 < found < FORMAT:
         raise UsageError(f"the workspace has format {found}, and this Retain needs {FORMAT}: `retain migrate DIR`")
 

@@ -93,7 +93,8 @@ def find(db: sqlite3.Connection, sha256: str) -> Where:
     facts = {"text": asset[1], **dict(zip(FACTS, asset[2:], strict=True))} if asset else None
     if facts:
         facts["sealed"] = bool(facts["sealed"])
-    story = _Story(db, asset[0] if asset else 0, facts["split"] if facts else "", withdrawn)
+    split = facts["split"] if facts else (withdrawn or {}).get("split")
+    story = _Story(db, asset[0] if asset else 0, split or "", withdrawn)
     return Where(
         sha256=sha256,
         facts=facts,
@@ -111,6 +112,9 @@ def _withdrawal(db: sqlite3.Connection, sha: bytes) -> dict[str, Any] | None:
         return None
     name, event = next(((n, e) for n, e in reversed(acts) if e["erase"]), acts[-1])
     told = {key: event.get(key) for key in ("at", "by", "reason", "source", "erase", "touched")}
+    # Of an erased asset only the event still knows with which intake it came, and for what.
+    [own] = [asset for asset in event["assets"] if asset["sha256"] == sha.hex()]
+    told |= {key: own.get(key) for key in ("intake", "split")}
     return {"event": name, **told, "first": {"event": acts[0][0], "at": acts[0][1]["at"]}}
 
 
@@ -120,6 +124,7 @@ class _Version:
     parent: int | None
     teacher: int | None
     replays: bool
+    run: str | None
     event: str
     batch: str | None
     replay: str | None
@@ -131,12 +136,14 @@ class _Story:
     """One asset through all versions; oldest first, since each depends on its parent."""
 
     def __init__(self, db: sqlite3.Connection, asset: int, split: str, withdrawn: Mapping[str, Any] | None) -> None:
-        columns = "number, parent, teacher, replays, event, batch, replay, evaluation, reference"
+        columns = "number, parent, teacher, replays, run, event, batch, replay, evaluation, reference"
         self._db, self._split = db, split
         self._gone_from = (withdrawn or {}).get("first") or {"event": "~", "at": "~"}
         self._versions = [_Version(*row) for row in db.execute(f"SELECT {columns} FROM versions ORDER BY number")]  # noqa: S608
         self._gone = [row[0] for row in db.execute("SELECT md5 FROM datasets WHERE gone ORDER BY md5")]
         self._held = _holding(db, asset)
+        self._erased_from = None if asset else (withdrawn or {}).get("intake")
+        self._learners = {row["run"] for row in self._runs([self._erased_from])} if self._erased_from else set()
         self._sets: dict[str, set[int]] = {role: set() for role in ROLES}
         self._replayed: set[int] = set()
         self._reached: set[int] = set()
@@ -146,7 +153,7 @@ class _Story:
     def _follow(self, version: _Version) -> None:
         """Whether a version's batch and state hold the asset, and whether the asset reached its weights."""
         number, parent = version.number, version.parent
-        came = version.batch in self._held
+        came = version.batch in self._held or version.run in self._learners
         gone = version.event > str(self._gone_from["event"])
         in_state = {
             "batch": came,
@@ -175,7 +182,7 @@ class _Story:
         intakes = list(self._intakes())
         return {
             "intakes": tuple(intakes),
-            "runs": tuple(self._runs([intake["run"] for intake in intakes])),
+            "runs": tuple(self._runs([intake["run"] for intake in intakes] or [self._erased_from])),
             "learnt": _names(learnt),
             "probe": _names(brought if self._split == "probe" else ()),
             "held_out": _names(brought if self._split == "evaluation" else ()),
@@ -191,10 +198,10 @@ class _Story:
     def _intakes(self) -> Iterator[dict[str, Any]]:
         rows = self._db.execute("SELECT run, at, intake, outcome FROM runs WHERE intake IS NOT NULL ORDER BY event")
         for run, at, md5, outcome in rows:
-            if md5 in self._held:
+            if md5 in self._held or run == self._erased_from:
                 yield {"run": run, "at": at, "outcome": outcome, "md5": md5}
 
-    def _runs(self, intakes: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def _runs(self, intakes: Iterable[str | None]) -> Iterator[dict[str, Any]]:
         """The runs whose batch had one of those intakes in it, while the asset was in that."""
         query = (
             "SELECT DISTINCT runs.run, at, outcome, version, started FROM batches JOIN runs ON runs.run = batches.run "
@@ -211,6 +218,8 @@ class _Story:
         return {"version": f"v{number}" if number else None, "how": how if number in self._reached else None}
 
     def _places(self, intakes: Iterable[Mapping[str, Any]]) -> Iterator[Place]:
+        if self._erased_from:
+            return
         yield from (Place(intake["md5"], "intake", intake["run"]) for intake in intakes)
         for version in self._versions:
             for role in ROLES:

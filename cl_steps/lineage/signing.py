@@ -10,7 +10,6 @@ Without a key nothing is signed, and nothing that signs is imported. `cl_steps.l
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.lineage.keys import load_private
+from cl_steps.lineage.provenance import PROVENANCE, provenance, provenance_subjects, sha256
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import version_file
@@ -29,7 +29,8 @@ from cl_steps.workspace.mainline import version_file
 KEYLESS = "sigstore"
 TOKEN = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  (the variable's name, as sigstore's own tools call it)
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-PROVENANCE, ACT, BUILD = "https://slsa.dev/provenance/v1", "urn:retain:act:1", "urn:retain:promotion:1"
+ACT = "urn:retain:act:1"
+"""The type of the statement about an act of a person."""
 RECORD = "record.json"
 """What a version's record is called in the folder that is signed; the adapter's files lie in `adapter/` beside it."""
 
@@ -130,58 +131,6 @@ class Keyless:
             with context.signer(IdentityToken(token)) as signer:
                 bundle = signer.sign_dsse(Statement(statement))
         return json_text(json.loads(bundle.to_json())).encode()
-
-
-def provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The predicate of SLSA provenance v1: what a version was asked to be, what it was made from, and by what."""
-    environment = dict(record["environment"])
-    libraries = {name: str(environment[name]) for name in sorted(environment) if name not in ("image", "devices")}
-    return {
-        "buildDefinition": {
-            "buildType": BUILD,
-            "externalParameters": {"parameters": record["parameters"], "trigger": record["trigger"]},
-            "internalParameters": {"version": record["version"], "parent": record["parent"]},
-            "resolvedDependencies": _dependencies(record),
-        },
-        "runDetails": {
-            "builder": {"id": f"urn:retain:code:{record['code']}", "version": libraries},
-            "metadata": {"invocationId": record["run"] or "init", "finishedOn": record["created"]},
-        },
-    }
-
-
-def provenance_subjects(record: Mapping[str, Any], content: bytes) -> dict[str, str]:
-    """What the provenance is about, with each one's SHA-256: the record and the adapter's files."""
-    adapter = {name: digest for name, digest in record["files"].items() if name.startswith("adapter/")}
-    return {version_file(record["version"]): sha256(content), **adapter}
-
-
-def sha256(content: bytes) -> str:
-    """As hex."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _dependencies(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    digests = record["digests"]
-    taken = {dep["path"]: dep["md5"] for stage in record.get("stages", {}).values() for dep in stage.get("deps", ())}
-    stored = {"teacher": digests.get("teacher"), "replay": taken.get("state/replay")}
-    stored |= {"base": digests["base"], "extractor": digests["extractor"]}
-    found = [
-        {"name": name, "uri": f"dvc:{md5}", "digest": {"md5": md5.removesuffix(".dir")}}
-        for name, md5 in sorted(stored.items())
-        if md5
-    ]
-    if digests.get("batch"):
-        found.append({"name": "batch", "digest": {"sha256": digests["batch"]}})
-    image = str(record["environment"].get("image") or "")
-    if image:
-        found.append({"name": "image", "uri": image, "digest": _image_digest(image)})
-    return [*found, {"name": "code", "digest": {"sha256": record["code"]}}]
-
-
-def _image_digest(image: str) -> dict[str, str]:
-    name, _, digest = image.rpartition("@sha256:")
-    return {"sha256": digest} if name else {}
 
 
 def _statement(subjects: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]) -> bytes:

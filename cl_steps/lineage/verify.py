@@ -17,7 +17,7 @@ from cl_steps.lineage.verify_book import Book, Version
 from cl_steps.lineage.verify_findings import Finding, Verification
 from cl_steps.lineage.verify_ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.lineage.verify_objects import Root, Walk, check_files, check_quarantine, walk
-from cl_steps.lineage.verify_record import next_digests
+from cl_steps.lineage.verify_record import champion_of, next_digests
 from cl_steps.lineage.verify_signatures import Trust
 from cl_steps.lineage.verify_signed import check_signatures, read_events, vouched_ledger
 from cl_steps.workspace.digests import open_reader
@@ -31,6 +31,7 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
 
     Raises:
         UsageError: there is no such version.
+        IntegrityError: the champion is asked for, and main names none.
         Unavailable: the Git remote or the store cannot be reached.
     """
     with reading(line.git) as main:
@@ -59,7 +60,7 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
 
 def _version(book: Book, name: str) -> Version:
     if name == "champion":
-        name = str(book.main.read_json("state/champion.json").get("version"))
+        name = champion_of(book.files.get("state/champion.json", b""))
     version_file(name)
     found = book.versions.get(int(name[1:]))
     if found is None:

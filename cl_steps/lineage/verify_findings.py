@@ -72,7 +72,7 @@ class Verification:
             for finding in sorted(self.findings, key=lambda finding: finding.fault)
         ]
         signed = "signatures checked" if self.signed else "signatures not checked: there are no trusted keys (--keys)"
-        faults = f"{len(self.faults)} faults" if self.faults else "all as it should be"
+        faults = _counted(self.faults) if self.faults else "all as it should be"
         looked = f"{self.num_objects} objects, {self.num_bytes} bytes read; {signed}"
         return "\n".join([*lines, f"{span(self.versions)}: {looked}; {faults}"])
 
@@ -81,7 +81,11 @@ class Verification:
         faults = self.faults
         named = "; ".join(f"{fault.kind}: {printable(fault.where)}" for fault in faults[:NUM_NAMED])
         rest = f" and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else ""
-        return f"{len(faults)} faults: {named}{rest}; see above, and restore what is wrong from a backup"
+        return f"{_counted(faults)}: {named}{rest}; see above, and restore what is wrong from a backup"
+
+
+def _counted(faults: Sequence[Finding]) -> str:
+    return "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
 
 
 def span(versions: Sequence[str]) -> str:

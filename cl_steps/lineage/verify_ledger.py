@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from cl_steps.errors import IntegrityError
 from cl_steps.lineage.verify_book import Book, Version
 from cl_steps.lineage.verify_findings import Finding
-from cl_steps.lineage.verify_record import FIXED, disagreements, next_digests, state_digests
+from cl_steps.lineage.verify_record import FIXED, champion_of, disagreements, next_digests, state_digests
 from cl_steps.workspace.history import Commit
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.mainline import tag_of
@@ -60,9 +60,8 @@ def check_tip(book: Book) -> Iterator[Finding]:
     """Main's state is the champion's; withdrawals may have put others in the place of data, but never of the model."""
     try:
         digests = state_digests(_named(book, "state/"))
-        champion = json.loads(book.files.get("state/champion.json", b"null"))
-        version = book.versions[int(champion["version"][1:])]
-    except (ValueError, KeyError, TypeError):
+        version = book.versions[int(champion_of(book.files.get("state/champion.json", b""))[1:])]
+    except (ValueError, KeyError, IntegrityError):
         yield Finding("corrupt", "state/", "it names no champion of main, or no bytes")
         return
     if version.record:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.pipeline import NEXT_STATE
+from cl_steps.workspace.mainline import version_file
 from cl_steps.workspace.store import lock_outs, read_dvc_file
 
 FIXED = {"teacher": "adapter", "base": "base", "extractor": "extractor"}
@@ -23,6 +26,18 @@ def state_digests(files: Mapping[str, bytes]) -> dict[str, str]:
         return {name: str(read_dvc_file(content)["md5"]) for name, content in named.items()}
     except Exception as error:
         raise ValueError("a .dvc file of state/ names no bytes") from error
+
+
+def champion_of(content: bytes) -> str:
+    """The version that a `state/champion.json` names; raises IntegrityError where it names none."""
+    try:
+        version = str(json.loads(content)["version"])
+        version_file(version)
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        raise IntegrityError(
+            "state/champion.json names no version: `retain verify --all` says what is wrong"
+        ) from error
+    return version
 
 
 def next_digests(record: Mapping[str, Any]) -> dict[str, str]:

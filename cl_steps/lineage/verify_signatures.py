@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.lineage.keys import TrustedKey, load_public, read_trusted
-from cl_steps.lineage.signing import ACT, PAYLOAD_TYPE, PROVENANCE, RECORD, provenance_subjects, sha256
+from cl_steps.lineage.provenance import PROVENANCE, adapter_files, provenance_subjects, sha256
+from cl_steps.lineage.signing import ACT, PAYLOAD_TYPE, RECORD
 from cl_steps.workspace.context import json_text
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def check_act(trust: Trust, path: str, event: bytes, signature: bytes, made: dat
 def check_version(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
     """Whether the signature is of this record (`content` in bytes) and its adapter; raises Doubt, or Unavailable."""
     predicate = _predicate(trust.statement(signature, _created(record)), MODEL)
-    adapter = {name: digest for name, digest in record["files"].items() if name.startswith("adapter/")}
+    adapter = adapter_files(record)
     signed = {item.get("name"): item.get("digest") for item in predicate.get("resources", ())}
     algorithms = {item.get("algorithm") for item in predicate.get("resources", ())}
     if signed != {RECORD: sha256(content), **adapter} or algorithms != {"sha256"}:

@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cl_steps.errors import IntegrityError, UsageError
+from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import files_of
 from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
-from cl_steps.lineage.verify_record import next_digests
+from cl_steps.lineage.verify_record import champion_of, next_digests
 from cl_steps.lineage.verify_signatures import Doubt, Trust, check_provenance, check_version
 from cl_steps.lineage.verify_signed import unsigned
 from cl_steps.pipeline import Step
@@ -39,7 +39,7 @@ def check_state(line: Line, root: Path, step: Step) -> None:
     """
     if "state/adapter" not in step.reads:
         return
-    version = _champion(root)
+    version = champion_of((root / "state/champion.json").read_bytes())
     with reading(line.git) as main:
         record = check_record(main, version, Trust.read(line.trusted_keys))
     for part in MODEL:
@@ -81,15 +81,6 @@ def check_files(record: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
         wrong = sorted(path for path in expected.keys() | held.keys() if expected.get(path) != held.get(path))
         if expected and wrong:
             raise IntegrityError(f"{wrong[0]} is not that of {record['version']}'s record: {ASK}")
-
-
-def _champion(root: Path) -> str:
-    try:
-        version = str(json.loads((root / "state/champion.json").read_bytes())["version"])
-        version_file(version)
-    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
-        raise IntegrityError("state/champion.json names no version: trigger a new run") from error
-    return version
 
 
 def _check_signature(

@@ -23,7 +23,7 @@ from cl_steps.config import Params, load_params
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
 from cl_steps.workspace.git import blobs as read_blobs
-from cl_steps.workspace.ledger import FINAL, Ledger, fold, parse_event
+from cl_steps.workspace.ledger import FINAL, Event, Ledger, fold, parse_event
 
 TRIES = 10
 SMALL = "--filter=blob:limit=16k"
@@ -52,6 +52,7 @@ class Mainline:
     tip: str = field(default="")
     refused: str = field(default="")
     """Why the remote did not take the last push, in git's words."""
+    _events: tuple[str, list[Event]] = field(default=("", []), repr=False)
 
     @classmethod
     def open(cls, url: str, scratch: Path) -> Mainline:
@@ -118,9 +119,11 @@ class Mainline:
         return [content for content in read_blobs(self.folder, wanted) if content is not None]
 
     def ledger(self) -> Ledger:
-        """What the events on main say."""
-        files = self.folder_files("events")
-        return fold(parse_event(name, content) for name, content in files.items() if name.endswith(".json"))
+        """What the events on main say; they are read once for a tip."""
+        if self._events[0] != self.tip:
+            files = self.folder_files("events").items()
+            self._events = (self.tip, [parse_event(name, content) for name, content in files if name.endswith(".json")])
+        return fold(self._events[1])
 
     def last_finished(self) -> datetime:
         """When the last run finished (one that failed has not), and before the first one, when v1 was made.

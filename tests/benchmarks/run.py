@@ -36,7 +36,7 @@ IMPORTS = (
 
 @contextmanager
 def clock(label: str, count: int = 1, unit: str = "s") -> Iterator[None]:
-    """Print the wall and CPU seconds (of its commands, too) of what runs within it, and for a count how many a second."""
+    """Print the wall and CPU seconds of what runs within it and of its commands, and for a count how many a second."""
     wall, cpu = time.perf_counter(), sum(os.times()[:4])
     yield
     wall, cpu = time.perf_counter() - wall, sum(os.times()[:4]) - cpu

@@ -70,6 +70,9 @@ def test_after_rollback_and_withdrawal(line: Line, tmp_path: Path) -> None:
     found = where(line, sha)
     assert found.facts is None
     assert not found.places
+    # Who learnt it is no secret of the bytes that are gone.
+    assert (found.learnt, found.descendants, found.champion["how"]) == (("v2",), ("v3",), None)
+    assert [row["version"] for row in found.runs] == ["v2"]
     text = asset(sha, folder, False, False)
     assert isinstance(text, str)
     assert "its bytes erased: every byte" in text

@@ -16,14 +16,13 @@ import pytest
 
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys, read_trusted
+from cl_steps.lineage.provenance import PROVENANCE, provenance
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import (
     KEYLESS,
-    PROVENANCE,
     TOKEN,
     Keyless,
     event_files,
-    provenance,
     signer_of,
     version_files,
 )

@@ -268,6 +268,22 @@ def test_a_state_that_moves_by_itself_and_intakes_that_are_others(line: Line) ->
     }
 
 
+def test_a_record_of_before_beside_a_signature(line: Line) -> None:
+    record = json.loads(on_main(line, "versions/v0001.json"))
+    old = {**{key: value for key, value in record.items() if key not in ("files", "main")}, "schema": 1}
+    rewrite(line, {"versions/v0001.json": json_text(old).encode()})
+    found = kinds(seen(line))
+    assert found["v1 signature"] == found["v1 provenance"] == {"bad_signature"}
+    assert "v1 record" not in found
+
+
+def test_a_champion_that_is_none(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+    commit(line, {"state/champion.json": b"{"})
+    assert command(["verify", "--dir", folder_of(line)]) == 5
+    assert "names no version" in capsys.readouterr().err
+    assert kinds(seen(line))["state/"] == {"corrupt"}
+
+
 def test_a_version_that_is_gone(line: Line) -> None:
     gone = {f"versions/v0002.{suffix}": None for suffix in ("json", "sig", "intoto.json")}
     commit(line, gone)
