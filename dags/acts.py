@@ -38,15 +38,19 @@ SHA256 = r"^[0-9a-f]{64}(?!\n)$"
 """As browsers and Python read them alike; to Python's `$` a last line break is the end."""
 
 
-def rollback(context: Context) -> Call | None:
-    """The command that restores a version; None where this DAG run did so already."""
+def rollback(context: Context) -> Call:
+    """The command that restores a version."""
+    entry, form, person = _asked(context)
+    relearn = ("--relearn",) if form["relearn"] else ()
+    return Call("rollback", entry, ("rollback", form["version"], *relearn, *_signed(entry, form, person)), trusted=True)
+
+
+def rolled_back(context: Context) -> bool:
+    """Whether this DAG run did so already."""
     entry, form, person = _asked(context)
     with reading(entry.line().git) as main:
         events = main.ledger().rollbacks
-    if any(_is_this(event, form, person, context["dag_run"].run_after) for event in events):
-        return None
-    relearn = ("--relearn",) if form["relearn"] else ()
-    return Call("rollback", entry, ("rollback", form["version"], *relearn, *_signed(entry, form, person)), trusted=True)
+    return any(_is_this(event, form, person, context["dag_run"].run_after) for event in events)
 
 
 def withdraw(context: Context) -> Call:
@@ -175,7 +179,9 @@ def build_acts(lines: list[str]) -> dict[str, DAG]:
         return {}
     write = partial(OnLine, task_id="page", call=page, doc_md="the line's page, anew")
     with _act("rollback", "An older version is the champion again", rollback_form(lines)) as back:
-        act = OnLine(task_id="rollback", call=rollback, doc_md="`retain rollback`: one commit on main")
+        act = OnLine(
+            task_id="rollback", call=rollback, is_done=rolled_back, doc_md="`retain rollback`: one commit on main"
+        )
         told = PythonOperator(
             task_id="publish", python_callable=publish, outlets=[RESTORED], doc_md="the champion as an asset event"
         )

@@ -34,25 +34,32 @@ class Call:
 
 
 class OnLine(BaseOperator):  # type: ignore[misc]
-    """Runs the command that `call` says, given the task's context; None: there is nothing to do."""
+    """Runs the command that `call` says, given the task's context, unless `is_done` says that it was done before.
 
-    def __init__(self, *, call: Callable[[Context], Call | None], **options: Any) -> None:
+    That is asked when the task starts, and not when its pod comes back: what the pod did is done by then, and the
+    operator must hear of its end all the same, and clean up.
+    """
+
+    def __init__(
+        self, *, call: Callable[[Context], Call], is_done: Callable[[Context], bool] | None = None, **options: Any
+    ) -> None:
         super().__init__(do_xcom_push=False, **options)
-        self._call = call
+        self._call, self._is_done = call, is_done
         self._made: BaseOperator | None = None
 
     def execute(self, context: Context) -> None:
         """Start the line's own process, or its pod, and wait."""
+        with settled():
+            done = self._is_done is not None and self._is_done(context)
+        if done:
+            self.log.info("done already: there is nothing to do")
+            return
         with self._line_of(context) as operator:
-            if operator is None:
-                self.log.info("done already: there is nothing to do")
-            else:
-                operator.execute(context)
+            operator.execute(context)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
         """The pod said something, or ended."""
         with self._line_of(context) as operator:
-            assert operator is not None, "what was started is known"
             operator.trigger_reentry(context, event)
 
     def on_kill(self) -> None:
@@ -61,13 +68,10 @@ class OnLine(BaseOperator):  # type: ignore[misc]
             self._made.on_kill()
 
     @contextmanager
-    def _line_of(self, context: Context) -> Iterator[BaseOperator | None]:
+    def _line_of(self, context: Context) -> Iterator[BaseOperator]:
         """The line's own operator; who is to know of a wrong digest or signature is told."""
         with settled():
             call = self._call(context)
-        if call is None:
-            yield None
-            return
         run = light.identity(context["dag_run"], call.entry.timezone)
         self._made = runner_of(call.entry).command(
             call.name, call.arguments, run, gpu=call.gpu, trusted=call.trusted, doc_md=self.doc_md

@@ -98,7 +98,8 @@ def event_text(event: Mapping[str, Any]) -> str:
     """A rollback or a withdrawal in one sentence."""
     who = f"{event['by']} on {_moment(event['at'])}: {event['reason']}"
     if event["kind"] == "rollback":
-        return f"from {event['from']} back to {event['to']}, leaving {', '.join(event['left'])}; {who}"
+        left = ", ".join(event["left"]) or "none"
+        return f"from {event['from']} back to {event['to']}, leaving {left}; {who}"
     erased = ", bytes erased" if event["erase"] else ""
     return f"{event['assets']} asset{'s' if event['assets'] != 1 else ''}{erased}; {who}"
 

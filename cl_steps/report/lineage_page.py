@@ -88,7 +88,7 @@ def events_grid(events: Sequence[Document]) -> Grid | None:
 def _did(event: Document) -> str:
     if event.get("kind") == "rollback":
         left = ", ".join(map(text, event.get("left") or ()))
-        return f"{text(event.get('from'))} to {text(event.get('to'))}, left: {left}"
+        return f"{text(event.get('from'))} to {text(event.get('to'))}, left: {left or 'none'}"
     return f"assets: {whole(event.get('assets'))}{', bytes erased' if event.get('erase') else ''}"
 
 

@@ -71,7 +71,7 @@ class Airflow:
             assert time.monotonic() < end, f"there is no DAG of {line}: {self.ask('GET', '/api/v2/importErrors')}"
             time.sleep(1)
 
-    def trigger(self, line: str, **form: Any) -> str:
+    def trigger(self, line: str, /, **form: Any) -> str:
         """Trigger a run as ops would; returns Airflow's id of it."""
         body = {"logical_date": None, "conf": form}
         return str(self.ask("POST", f"/api/v2/dags/retain_{line}/dagRuns", body)["dag_run_id"])

@@ -69,7 +69,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         install(found, PROFILES, lines)
         write_initial(folder / "first", seed=0)
         for name in LINES:
-            init_line(folder / name, data=str(folder / "first"), overrides={**OVERRIDES, **SHORT, "name": name})
+            overrides = {**OVERRIDES, **SHORT, "name": name, "gate.approval": name == "wide"}
+            init_line(folder / name, data=str(folder / "first"), overrides=overrides)
             give_keys(folder / name, name)
             places = [f"--{key}={value.format(name)}" for key, value in PLACES.items()]
             found.retain("publish", str(folder / name), f"--git={found.git}/{name}.git", *places)
@@ -88,7 +89,7 @@ def airflow(place: Site) -> Iterator[Airflow]:
     """Airflow on this machine, its steps on the cluster."""
     found = Airflow(place.folder / "airflow", PORT, place.environment("step"))
     found.start()
-    for name in (*LINES, "rollback", "audit"):
+    for name in (*LINES, "rollback"):
         found.wait_for_dag(name)
     yield found
     found.stop()
@@ -193,13 +194,19 @@ def something_more_urgent() -> Iterator[None]:
         kubectl("delete", "priorityclass", "retain-trial-urgent")
 
 
+def wait_for_question(airflow: Airflow, line: str, run: str) -> None:
+    """Until a person is asked about the run."""
+    end = time.monotonic() + 1800
+    while airflow.tasks(line, run).get("ask", ("", 0))[0] != "awaiting_input":
+        assert airflow.state(line, run) == "running", airflow.tasks(line, run)
+        assert time.monotonic() < end, airflow.tasks(line, run)
+        time.sleep(2)
+
+
 def test_poison_is_held_a_person_asked_and_the_answer_on_record(place: Site, airflow: Airflow) -> None:
     land(place, "demo", 4)
     run = airflow.trigger("demo")
-    end = time.monotonic() + 900
-    while airflow.tasks("demo", run).get("ask", ("", 0))[0] != "awaiting_input":
-        assert time.monotonic() < end, airflow.tasks("demo", run)
-        time.sleep(2)
+    wait_for_question(airflow, "demo", run)
     assert last(place, "demo")["outcome"] == "held"
     airflow.answer("demo", run, "Reject", "noise and wrong captions")
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
@@ -244,15 +251,20 @@ def test_two_runs_of_one_line_race_and_one_version_comes_of_it(place: Site, airf
     nothing_is_left(place, "demo")
 
 
-def test_two_nodes_train_together_and_a_disrupted_one_comes_back(place: Site, airflow: Airflow) -> None:
+def test_two_nodes_train_together_one_is_disrupted_and_a_person_says_yes(place: Site, airflow: Airflow) -> None:
     land(place, "wide", 2)
-    run = airflow.trigger("wide", set={"update.steps": 60}, reason="a trial")
+    run = airflow.trigger("wide", set={"update.steps": 120}, reason="a trial")
     pod = place.wait_for_pod("wide", "update", seconds=900)
     place.wait_for_log(pod, "update: steps")
     assert len(place.pods("retain.dev/line=wide,retain.dev/step=update")) == 2
     evict(pod)
+    wait_for_question(airflow, "wide", run)
+    assert last(place, "wide")["outcome"] == "held"
+    airflow.answer("wide", run, "Approve", "as good as it looks")
     assert airflow.wait("wide", run) == "success", airflow.tasks("wide", run)
-    assert last(place, "wide")["outcome"] in ("promoted", "rejected", "held")
+    with reading(f"{place.git}/wide.git") as main:
+        record = main.records()[-1]
+    assert (record["version"], record["approval"]["by"], record["approval"]["answer"]) == ("v2", "admin", "yes")
     log = airflow.log("wide", run, "update", 1)
     assert "node 0: " in log
     assert "node 1: " in log
@@ -274,9 +286,15 @@ def test_ops_roll_back_by_a_form_and_serving_is_told(place: Site, airflow: Airfl
     nothing_is_left(place, "demo")
 
 
-def test_an_audit_of_all_lines_finds_everything_signed_and_whole(place: Site, airflow: Airflow) -> None:
-    run = airflow.trigger("audit")
-    assert airflow.wait("audit", run) == "success", airflow.tasks("audit", run)
+def test_an_audit_finds_everything_signed_and_whole(place: Site, airflow: Airflow) -> None:
+    """Let run, it makes up for last Saturday; a line whose memory is too small for a model hides no other."""
+    airflow.wait_for_dag("audit")
+    end, ended = time.monotonic() + 1200, {}
+    while {ended.get(name) for name in ("demo", "wide")} != {"success"}:
+        assert time.monotonic() < end, ended
+        time.sleep(5)
+        runs = airflow.ask("GET", "/api/v2/dags/retain_audit/dagRuns")["dag_runs"]
+        ended = {name: state for run in runs for name, (state, _) in airflow.tasks("audit", run["dag_run_id"]).items()}
     for name in LINES:
         words = place.retain("verify", "--all", f"--dir={place.folder / name}")
         assert "signatures checked; all as it should be" in words

@@ -219,6 +219,18 @@ def test_a_deferred_pod_is_taken_up_again_by_an_operator_like_it(monkeypatch: py
     assert seen == [(StepPod, {"name": "p"})]
 
 
+def test_what_is_done_by_the_time_its_pod_ends_is_still_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pod's own event must not keep the operator from hearing of its end: the pod would stay."""
+    task, context, started = in_pod(monkeypatch, "x")
+    task._is_done = lambda _: True
+    seen: list[Any] = []
+    monkeypatch.setattr(StepPod, "trigger_reentry", lambda self, context, event: seen.append(event))
+    task.execute(context)  # type: ignore[arg-type]
+    assert started == []
+    task.trigger_reentry(context, {"name": "p"})  # type: ignore[arg-type]
+    assert seen == [{"name": "p"}]
+
+
 def test_a_process_that_acts_has_the_signing_key(tmp_path: Path) -> None:
     make_keys(tmp_path, "retain")
     entry = LARGE.model_copy(update={"profile": Profile(runner="local"), "keys": str(tmp_path)})

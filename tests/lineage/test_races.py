@@ -125,7 +125,7 @@ def play_rounds(folder: Path, processes: ProcessPoolExecutor, rounds: int) -> Li
 
 
 def test_one_winner_a_round(tmp_path: Path, processes: ProcessPoolExecutor) -> None:
-    play_rounds(tmp_path / "line", processes, rounds=2)
+    play_rounds(tmp_path / "line", processes, rounds=1)
 
 
 @pytest.mark.slow
