@@ -18,18 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from PIL import Image
 
 from cl_steps.config import Params
+from cl_steps.data.evaluation import write_next
 from cl_steps.data.shards import (
-    content_digest,
     decode,
     iter_assets,
     manifest_of,
     read_manifest,
-    write_dataset,
-    write_manifest,
 )
 from cl_steps.diffusion.lora import FILE_NAME, adapter_digest, adapter_path
 from cl_steps.diffusion.model import Denoiser, open_denoiser
@@ -72,7 +69,8 @@ def run(context: Context) -> StepReport:
     measured, figures, decision = _measure(bench, line, context.params)
     write_figures(context.fresh("tonight/evaluation/figures"), figures)
     _write_samples(context.fresh("tonight/evaluation/samples"), measured)
-    _write_global_eval(context)
+    before, batch = (context.path(name) for name in SET_FOLDERS)
+    write_next(context.fresh("tonight/evaluation/global_eval"), before, batch)
     _write_anchors(context, line)
     return StepReport(None, _why(figures, decision), _report(figures))
 
@@ -178,25 +176,6 @@ def _grid(pictures: list[Image.Image]) -> Image.Image:
     for place, picture in enumerate(pictures):
         grid.paste(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (place * width, 0))
     return grid
-
-
-def _write_global_eval(context: Context) -> None:
-    """The next evaluation set: today's shards byte for byte, and the batch's rows in a folder of their own."""
-    before, batch = (context.path(name) for name in SET_FOLDERS)
-    folder = context.fresh("tonight/evaluation/global_eval")
-    for path in sorted(before.rglob("shard-*.parquet")):
-        target = folder / path.relative_to(before)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    manifest = read_manifest(before)
-    known = set(manifest["sha256"].to_pylist())
-    assets = [asset for asset in iter_assets(batch, "evaluation") if asset.sha256 not in known]
-    if assets:
-        part = folder / content_digest(read_manifest(batch))[:16]
-        write_dataset(part, assets)
-        manifest = pa.concat_tables([manifest, read_manifest(part)])
-        (part / "manifest.parquet").unlink()
-    write_manifest(folder, manifest)
 
 
 def _write_anchors(context: Context, line: Line) -> None:

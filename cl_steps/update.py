@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 
 from cl_steps.config import Compute, Params, RunSpec
@@ -33,8 +32,8 @@ from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
 from cl_steps.continual.methods import METHODS, Method
 from cl_steps.continual.processes import ALONE, Processes, joined
 from cl_steps.continual.training import Keeper, train
-from cl_steps.data.replay import select
-from cl_steps.data.shards import Asset, content_digest, decode, iter_assets, manifest_of, read_manifest, write_dataset
+from cl_steps.data.replay import write_next
+from cl_steps.data.shards import content_digest, decode, iter_assets, read_manifest
 from cl_steps.diffusion.checkpoints import Checkpoints
 from cl_steps.diffusion.loading import choose_device
 from cl_steps.diffusion.lora import adapter_digest, check_shape
@@ -44,7 +43,6 @@ from cl_steps.workspace.context import Context, StepReport, write_json
 from cl_steps.workspace.machine import Machine
 from cl_steps.workspace.progress import progress
 
-PROBES_OF_REPLAY = 0.25  # a buffer of 2,000 training images may hold 500 probe images beside them
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
 
 
@@ -88,7 +86,9 @@ def learn(
     train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=method.guarded)
     denoiser.adapters.save(STUDENT, context.fresh("tonight/candidate/adapter"))
-    write_next_replay(context)
+    sources = (context.path(REPLAY), context.path(BATCH))
+    capacity = context.params.update.replay_capacity
+    write_next(context.fresh("tonight/candidate/replay"), sources, capacity, context.params.seed)
     return StepReport(
         why=_why(learner, probe),
         figures=_figures(context, learner, probe),
@@ -174,19 +174,6 @@ def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
     items.sort(key=lambda item: item[0])
     latents = torch.cat([item[3] for item in items]) if items else torch.empty((0, *denoiser.latent_shape))
     return Pool(latents, tuple(item[1] for item in items), tuple(item[2] for item in items))
-
-
-def write_next_replay(context: Context) -> None:
-    """The buffer after this batch: of all training and of all probe rows known so far, bottom-k per slice."""
-    sources = (context.path(REPLAY), context.path(BATCH))
-    known, capacity = manifest_of(sources), context.params.update.replay_capacity
-    assets: dict[str, Asset] = {}
-    for split, room in (("train", capacity), ("probe", max(1, round(capacity * PROBES_OF_REPLAY)))):
-        rows = known.filter(pc.equal(known["split"], split))
-        kept = set(select(rows, room, context.params.seed)["sha256"].to_pylist())
-        for source in sources:
-            assets |= {asset.sha256: asset for asset in iter_assets(source, split) if asset.sha256 in kept}
-    write_dataset(context.fresh("tonight/candidate/replay"), assets.values())
 
 
 def run_key(context: Context) -> str:

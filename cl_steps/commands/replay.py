@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cl_steps.commands.models import record_of
 from cl_steps.commands.night import play
 from cl_steps.commands.reproduce import refuse_taken, spec_of
 from cl_steps.commands.rollback import rollback
@@ -200,17 +201,13 @@ def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
 def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: list[Document]) -> Document:
     """Today's champion beside the new line's, slice by slice."""
     with reading(copy.git) as here:
-        then, now = (_champion(one) for one in (main, here))
+        then, now = (record_of(one, "champion") for one in (main, here))
     slices: Document = {}
     for name in sorted({*then["slices"], *now["slices"]}):
         old, new = (record["slices"].get(name, {}) for record in (then, now))
         slices[name] = {metric: [old.get(metric), new.get(metric)] for metric in sorted({*old, *new})}
     champion = {"then": then["version"], "now": now["version"]}
     return {"from": start, "without": names, "runs": rows, "champion": champion, "slices": slices}
-
-
-def _champion(main: Mainline) -> Document:
-    return main.read_json(version_file(main.read_json("state/champion.json")["version"]))
 
 
 def _shown(value: Any) -> str:

@@ -7,13 +7,11 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from cl_steps.errors import Unavailable, first_line
 from cl_steps.workspace.progress import progress
-from cl_steps.workspace.store import opened
+from cl_steps.workspace.store import opened_objects
 from cl_steps.workspace.vault import at
 
 AT_ONCE = 8
@@ -70,8 +68,8 @@ def open_reader(store_url: str) -> Iterator[Reader]:
     # DVC says of a store that it cannot reach that nothing is in it; a folder may not be mounted.
     if "files" not in at(store_url).folders():
         raise Unavailable(f"the store {store_url} holds no object at all: is it the right one, and mounted?")
-    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
-        yield Reader(repo.cloud.get_remote_odb("store"))
+    with opened_objects(store_url) as odb:
+        yield Reader(odb)
 
 
 def _digest(stream: BinaryIO, keep: bool) -> Held:

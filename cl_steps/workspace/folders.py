@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, first_line
-from cl_steps.workspace.store import Out, file_md5, opened, read_object
+from cl_steps.errors import IntegrityError, Unavailable
+from cl_steps.workspace.store import Out, file_md5, opened_objects, reaching, read_object
 
 Listing = Mapping[str, str]
 """The files of a folder: path in it to md5."""
@@ -27,14 +27,14 @@ class Folders:
 
     def listing(self, md5: str) -> Listing | None:
         """The files of a folder; None where the store does not have it (any more)."""
-        with _reaching():
+        with reaching():
             content = read_object(self._odb, md5)
         return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
 
     @contextmanager
     def reading(self, md5: str) -> Iterator[IO[bytes] | None]:
         """A file as a seekable stream, of which only what is read is fetched; not checked. None where it is gone."""
-        with _reaching():
+        with reaching():
             try:
                 stream = self._odb.fs.open(self._odb.oid_to_path(md5), "rb")
             except FileNotFoundError:
@@ -42,12 +42,12 @@ class Folders:
         if stream is None:
             yield None
             return
-        with stream, _reaching():
+        with stream, reaching():
             yield stream
 
     def fetch(self, md5: str, path: Path) -> None:
         """Bring a file here, checked against its name; raises IntegrityError where it is missing or another."""
-        with _reaching():
+        with reaching():
             content = read_object(self._odb, md5)
         if content is None:
             raise IntegrityError(f"object {md5} is missing from the store: restore the store from a copy")
@@ -63,7 +63,7 @@ class Folders:
         ]
         content = json.dumps(listed, sort_keys=True).encode()
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
-        with _reaching(), TemporaryDirectory(prefix="retain-") as scratch:
+        with reaching(), TemporaryDirectory(prefix="retain-") as scratch:
             own = Path(scratch) / "listing"
             own.write_bytes(content)
             # The list comes last: a folder that is there is there whole.
@@ -83,16 +83,5 @@ class Folders:
 @contextmanager
 def open_folders(store_url: str) -> Iterator[Folders]:
     """The folders of the store at a URL or folder."""
-    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
-        yield Folders(repo.cloud.get_remote_odb("store"))
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Object stores raise errors of many libraries: all of them mean that the store is away, or refuses."""
-    try:
-        yield
-    except (RetainError, FileNotFoundError):
-        raise
-    except Exception as error:
-        raise Unavailable(f"the store cannot be used now: {first_line(error):.200}") from error
+    with opened_objects(store_url) as odb:
+        yield Folders(odb)

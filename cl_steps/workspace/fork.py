@@ -32,7 +32,7 @@ def fork(main: Mainline, source: Line, commit: str, folder: Path, outs: Iterable
     git(main.folder, "push", "-q", line.git, f"{commit}:refs/heads/main")
     state = main.at(commit).folder_files("state")
     parts = [store.read_dvc_file(content) for name, content in state.items() if name.endswith(".dvc")]
-    store.copy(folder / ".retain" / "reader", source.store, Path(line.store), [*parts, *outs])
+    store.copy(source.store, Path(line.store), [*parts, *outs])
     line.save(folder)
     return line
 

@@ -11,13 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, first_line
+from cl_steps.errors import IntegrityError
 from cl_steps.workspace.progress import progress
-from cl_steps.workspace.store import opened, read_object
+from cl_steps.workspace.store import opened_objects, reaching, read_object
 from cl_steps.workspace.vault import at
 
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -88,7 +86,7 @@ class Objects:
         return name if name in self.drafts else str(self._odb.oid_to_path(name))
 
     def _each(self, names: list[str], function: Callable[[str], Result], label: str) -> list[Result]:
-        with _reaching(), ThreadPoolExecutor(AT_ONCE) as pool:
+        with reaching(), ThreadPoolExecutor(AT_ONCE) as pool:
             return list(progress(pool.map(function, names), len(names), label))
 
 
@@ -97,19 +95,8 @@ def open_objects(store_url: str) -> Iterator[Objects]:
     """The objects of the store at a URL or folder; raises Unavailable, as each method does."""
     # DVC says of a store that it cannot reach that nothing is in it.
     at(store_url).folders()
-    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
-        yield Objects(repo.cloud.get_remote_odb("store"))
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Object stores raise errors of many libraries: all of them mean that the store is away, or refuses."""
-    try:
-        yield
-    except (RetainError, FileNotFoundError):
-        raise
-    except Exception as error:
-        raise Unavailable(f"the store cannot be used now: {first_line(error):.200}") from error
+    with opened_objects(store_url) as odb:
+        yield Objects(odb)
 
 
 def _sizes(odb: Any) -> tuple[dict[str, int], dict[str, int]]:
@@ -120,7 +107,7 @@ def _sizes(odb: Any) -> tuple[dict[str, int], dict[str, int]]:
     files = fsspec.filesystem("file") if odb.fs.protocol == "local" else odb.fs.fs
     files.invalidate_cache()
     try:
-        with _reaching():
+        with reaching():
             found = files.find(odb.path, detail=True)
     except FileNotFoundError:
         return {}, {}

@@ -14,11 +14,12 @@ from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cl_steps.errors import IntegrityError, Unavailable
+from cl_steps.errors import IntegrityError, RetainError, Unavailable, first_line
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -203,6 +204,24 @@ def missing(repo: Repo, outs: Iterable[Out]) -> list[str]:
     return [str(out["path"]) for out in outs if not all(odb.exists(oid) for oid in _objects(odb, str(out["md5"])))]
 
 
+@contextmanager
+def opened_objects(store_url: str) -> Iterator[Any]:
+    """DVC's database of the objects of the store at a URL or folder, with no workspace."""
+    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
+        yield repo.cloud.get_remote_odb("store")
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Object stores raise errors of many libraries: all of them mean that the store is away, or refuses."""
+    try:
+        yield
+    except (RetainError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise Unavailable(f"the store cannot be used now: {first_line(error):.200}") from error
+
+
 def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
     """The files of a stored folder whose names match (as `fnmatch` does), without checking anything out.
 
@@ -240,16 +259,14 @@ def _objects(odb: Any, oid: str) -> Iterator[str]:
         yield from (entry["md5"] for entry in json.loads(listing))
 
 
-def copy(scratch: Path, source: str, target: Path, outs: Iterable[Out]) -> None:
+def copy(source: str, target: Path, outs: Iterable[Out]) -> None:
     """Copy the objects of outputs from the store at `source` to a store in the folder `target`, each checked.
 
     Raises:
         IntegrityError: an object is missing or is not what its name says.
         Unavailable: the store cannot be reached.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    with opened(scratch, source, no_scm=True) as repo:
-        odb = repo.cloud.get_remote_odb("store")
+    with opened_objects(source) as odb:
         for oid in dict.fromkeys(oid for out in outs for oid in _objects(odb, str(out["md5"]))):
             _copy_object(odb, oid, target / "files" / "md5" / oid[:2] / oid[2:])
 

@@ -24,26 +24,22 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from safetensors.numpy import save_file
 
 from cl_steps import close, ingest, promote
 from cl_steps.config import Params, RunSpec, load_params
+from cl_steps.data import evaluation, replay
 from cl_steps.data.intake import take_in
-from cl_steps.data.replay import select
 from cl_steps.data.shards import (
     MANIFEST_SCHEMA,
     Asset,
-    content_digest,
     decode,
     distinct,
     iter_assets,
-    manifest_of,
     read_manifest,
     write_dataset,
-    write_manifest,
     write_table,
 )
 from cl_steps.errors import StaleRun, UsageError
@@ -202,7 +198,7 @@ def _write_first_state(folder: Path, params: Params, known: Iterable[int]) -> No
     assets = list(take_in(landing, params.ingest, params.seed, "init").assets)
     shutil.rmtree(landing)
     learnable = pa.Table.from_pylist([a.row() for a in assets if a.split != "evaluation"], MANIFEST_SCHEMA)
-    kept = set(select(learnable, params.update.replay_capacity, params.seed)["sha256"].to_pylist())
+    kept = set(replay.select(learnable, params.update.replay_capacity, params.seed)["sha256"].to_pylist())
     write_dataset(state / "replay", [asset for asset in assets if asset.sha256 in kept])
     write_dataset(state / "global_eval", [asset for asset in assets if asset.split == "evaluation"])
     _write_adapter(state / "adapter", hashlib.sha256(b"fresh").digest())
@@ -238,21 +234,10 @@ def _update(context: Context) -> StepReport:
     ]
     digest = hashlib.sha256(teacher + json.dumps([learnt, context.params.seed]).encode()).digest()
     _write_adapter(context.fresh("tonight/candidate/adapter"), digest)
-    _write_next_replay(context)
-    return StepReport(None, "learnt", {"examples_new": len(learnt[0]), "examples_replay": len(learnt[1])})
-
-
-def _write_next_replay(context: Context) -> None:
-    """As `cl_steps.update.write_next_replay`, which imports torch."""
     sources = (context.path("state/replay"), context.path("tonight/batch"))
-    known, capacity = manifest_of(sources), context.params.update.replay_capacity
-    assets: dict[str, Asset] = {}
-    for split, room in (("train", capacity), ("probe", max(1, round(capacity * 0.25)))):
-        rows = known.filter(pc.equal(known["split"], split))
-        kept = set(select(rows, room, context.params.seed)["sha256"].to_pylist())
-        for source in sources:
-            assets |= {asset.sha256: asset for asset in iter_assets(source, split) if asset.sha256 in kept}
-    write_dataset(context.fresh("tonight/candidate/replay"), assets.values())
+    capacity = context.params.update.replay_capacity
+    replay.write_next(context.fresh("tonight/candidate/replay"), sources, capacity, context.params.seed)
+    return StepReport(None, "learnt", {"examples_new": len(learnt[0]), "examples_replay": len(learnt[1])})
 
 
 def _evaluate(context: Context) -> StepReport:
@@ -262,7 +247,8 @@ def _evaluate(context: Context) -> StepReport:
     figures = _figures(context, champion, sorted(arrived - set(champion["slices"])))
     write_figures(context.fresh("tonight/evaluation/figures"), figures)
     (context.fresh("tonight/evaluation/samples") / "prompts.json").write_text("{}\n", encoding="utf-8")
-    _write_global_eval(context)
+    folders = (context.path(name) for name in ("state/global_eval", "tonight/batch"))
+    evaluation.write_next(context.fresh("tonight/evaluation/global_eval"), *folders)
     _write_anchors(context, figures.plan.new_slices)
     slices = sorted({*champion["slices"], *arrived})
     scores = {name: {"loss": {"champion": 1.0, "candidate": 0.9, "anchor": 1.0}} for name in slices}
@@ -286,25 +272,6 @@ def _figures(context: Context, champion: Mapping[str, object], new_slices: list[
         for name, names in units.items()
     }
     return Figures(plan, items, samples, real)
-
-
-def _write_global_eval(context: Context) -> None:
-    """As `cl_steps.evaluate._write_global_eval`, which imports torch."""
-    before, batch = context.path("state/global_eval"), context.path("tonight/batch")
-    folder = context.fresh("tonight/evaluation/global_eval")
-    for path in sorted(before.rglob("shard-*.parquet")):
-        target = folder / path.relative_to(before)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    manifest = read_manifest(before)
-    known = set(manifest["sha256"].to_pylist())
-    assets = [asset for asset in iter_assets(batch, "evaluation") if asset.sha256 not in known]
-    if assets:
-        part = folder / content_digest(read_manifest(batch))[:16]
-        write_dataset(part, assets)
-        manifest = pa.concat_tables([manifest, read_manifest(part)])
-        (part / "manifest.parquet").unlink()
-    write_manifest(folder, manifest)
 
 
 def _write_anchors(context: Context, new_slices: Iterable[str]) -> None:
