@@ -17,7 +17,7 @@ from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.lineage.records import intake_file, run_event, version_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.lineage.staleness import why_stale
-from cl_steps.lineage.verify_record import disagreements, state_digests
+from cl_steps.lineage.verify.record import disagreements, state_digests
 from cl_steps.pipeline import NEXT_STATE
 from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures

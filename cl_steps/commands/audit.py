@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from cl_steps.errors import FaultsFound
-from cl_steps.lineage.verify import verify
-from cl_steps.lineage.verify_signatures import trust_of
+from cl_steps.lineage.verify.signatures import trust_of
+from cl_steps.lineage.verify.whole import verify
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import reading
 

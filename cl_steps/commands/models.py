@@ -12,8 +12,8 @@ from typing import Any
 
 from cl_steps.config import Params, load_params
 from cl_steps.errors import UsageError
-from cl_steps.lineage.verify_signatures import Trust
-from cl_steps.lineage.verify_state import check_files, check_record
+from cl_steps.lineage.verify.signatures import Trust
+from cl_steps.lineage.verify.state import check_files, check_record
 from cl_steps.workspace import store
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading, version_file

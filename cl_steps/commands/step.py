@@ -9,7 +9,7 @@ from typing import Any
 
 from cl_steps.errors import UsageError
 from cl_steps.lineage.formats.openlineage import observed
-from cl_steps.lineage.verify_state import check_state
+from cl_steps.lineage.verify.state import check_state
 from cl_steps.pipeline import STAGES, STEPS, Step
 from cl_steps.workspace.context import Context
 from cl_steps.workspace.execute import run_in_place, run_stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cl_steps.errors import FaultsFound
-from cl_steps.lineage.verify import verify as verify_line
-from cl_steps.lineage.verify_signatures import trust_of
+from cl_steps.lineage.verify.signatures import trust_of
+from cl_steps.lineage.verify.whole import verify as verify_line
 from cl_steps.workspace.line import resolve
 
 

@@ -5,7 +5,7 @@
     versions/v0007.intoto.json   where the version came from: an in-toto statement with SLSA provenance, in DSSE
     events/...-rollback-v6.sig   over an act of a person: an in-toto statement with the event's SHA-256, in DSSE
 
-Without a key nothing is signed, and nothing that signs is imported. `cl_steps.lineage.verify_signatures` checks them.
+Without a key nothing is signed, and nothing that signs is imported. `cl_steps.lineage.verify.signatures` checks them.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from cl_steps.commands.answer import refuse
 from cl_steps.lineage.keys import SIGNING, TRUSTED
 from cl_steps.lineage.records import now
 from cl_steps.lineage.signing import version_files
-from cl_steps.lineage.verify import verify
-from cl_steps.lineage.verify_findings import Verification
-from cl_steps.lineage.verify_signatures import Trust
+from cl_steps.lineage.verify.findings import Verification
+from cl_steps.lineage.verify.signatures import Trust
+from cl_steps.lineage.verify.whole import verify
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.git import git, text
 from cl_steps.workspace.line import Line, local

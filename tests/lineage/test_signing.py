@@ -26,7 +26,7 @@ from cl_steps.lineage.signing import (
     signer_of,
     version_files,
 )
-from cl_steps.lineage.verify_signatures import Doubt, Trust, check_act, check_provenance, check_version, trust_of
+from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version, trust_of
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
 

@@ -22,7 +22,7 @@ from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys, rotate_keys
 from cl_steps.lineage.records import now
 from cl_steps.lineage.rollback import roll_back
 from cl_steps.lineage.signing import event_files
-from cl_steps.lineage.verify import verify
+from cl_steps.lineage.verify.whole import verify
 from cl_steps.lineage.withdrawal import Request
 from cl_steps.lineage.withdrawal import withdraw as withdraw_asset
 from cl_steps.workspace import digests

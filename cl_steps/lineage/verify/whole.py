@@ -1,8 +1,8 @@
 """The verification of a line: everything that main says of its versions, and every byte that they are made of.
 
-    main's history   append-only, states moved by versions and acts alone, tags where they belong   verify_ledger
-    signatures       of versions, their provenance and the acts of persons                          verify_signed
-    the store        every object read again; SHA-256 of adapter and base against the record        verify_objects
+    main's history   append-only, states moved by versions and acts alone, tags where they belong   ledger
+    signatures       of versions, their provenance and the acts of persons                          signed
+    the store        every object read again; SHA-256 of adapter and base against the record        objects
 
 One version is verified with the chain of its parents (their records and signatures, not their bytes) and the intakes
 of its batch; all versions with main's own tree, every intake, and the quarantine counted again.
@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cl_steps.errors import UsageError
-from cl_steps.lineage.verify_book import Book, Version
-from cl_steps.lineage.verify_findings import Finding, Verification
-from cl_steps.lineage.verify_ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
-from cl_steps.lineage.verify_objects import Root, Walk, check_files, check_quarantine, walk
-from cl_steps.lineage.verify_record import champion_of, next_digests
-from cl_steps.lineage.verify_signatures import Trust
-from cl_steps.lineage.verify_signed import check_signatures, read_events, vouched_ledger
+from cl_steps.lineage.verify.book import Book, Version
+from cl_steps.lineage.verify.findings import Finding, Verification
+from cl_steps.lineage.verify.ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
+from cl_steps.lineage.verify.objects import Root, Walk, check_files, check_quarantine, walk
+from cl_steps.lineage.verify.record import champion_of, next_digests
+from cl_steps.lineage.verify.signatures import Trust
+from cl_steps.lineage.verify.signed import check_signatures, read_events, vouched_ledger
 from cl_steps.workspace.digests import open_reader
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.line import Line

@@ -11,9 +11,9 @@ from typing import Any
 
 from cl_steps.lineage.schemas import event_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
-from cl_steps.lineage.verify_book import Book, Version
-from cl_steps.lineage.verify_findings import Finding
-from cl_steps.lineage.verify_signatures import Doubt, Trust, check_act, check_provenance, check_version
+from cl_steps.lineage.verify.book import Book, Version
+from cl_steps.lineage.verify.findings import Finding
+from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version
 from cl_steps.workspace.ledger import Ledger, fold
 
 Event = Mapping[str, Any]

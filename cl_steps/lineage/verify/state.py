@@ -16,9 +16,9 @@ from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import files_of
 from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
-from cl_steps.lineage.verify_record import champion_of, next_digests
-from cl_steps.lineage.verify_signatures import Doubt, Trust, check_provenance, check_version
-from cl_steps.lineage.verify_signed import unsigned
+from cl_steps.lineage.verify.record import champion_of, next_digests
+from cl_steps.lineage.verify.signatures import Doubt, Trust, check_provenance, check_version
+from cl_steps.lineage.verify.signed import unsigned
 from cl_steps.pipeline import Step
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading, version_file

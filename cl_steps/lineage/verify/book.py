@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from cl_steps.lineage.schemas import record_fault
-from cl_steps.lineage.verify_signatures import Trust
+from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.pipeline import STATE
 from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.history import Commit, contents, history

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from cl_steps.errors import IntegrityError
-from cl_steps.lineage.verify_book import Book, Version
-from cl_steps.lineage.verify_findings import Finding
-from cl_steps.lineage.verify_record import FIXED, champion_of, disagreements, next_digests, state_digests
+from cl_steps.lineage.verify.book import Book, Version
+from cl_steps.lineage.verify.findings import Finding
+from cl_steps.lineage.verify.record import FIXED, champion_of, disagreements, next_digests, state_digests
 from cl_steps.workspace.history import Commit
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.mainline import tag_of

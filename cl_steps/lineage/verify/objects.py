@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cl_steps.lineage.verify_findings import Finding, listed
+from cl_steps.lineage.verify.findings import Finding, listed
 from cl_steps.workspace.digests import Held, Reader
 from cl_steps.workspace.ledger import Ledger
 

@@ -1,0 +1,1 @@
+"""The verification of a line: `whole` says what is checked, and where."""
