@@ -54,9 +54,10 @@ def replay(line: Line, start: str | None, without: list[str], to: str | None, js
         commit = main.version_commit(start)
         _refuse_learnt(main, line, start, names)
         folder.mkdir(parents=True, exist_ok=True)
-        copy = fork(main, line, commit, folder, _waiting(main.at(commit)))
+        later = list(_later(main, commit))
+        copy = fork(main, line, commit, folder, _intakes(main.at(commit), later))
         _forget(folder, names)
-        found = [_again(main, line, copy, event, names) for event in _later(main, commit)]
+        found = [_again(main, line, copy, event, names) for event in later]
         document = _compared(main, copy, start, names, [row for row in found if row])
     check_out(folder, copy)
     return {**document, "folder": to} if json else in_words(document, to)
@@ -104,11 +105,14 @@ def _known(main: Mainline, line: Line, version: str) -> set[str]:
         return set(read_table(known)["sha256"].to_pylist()) if known.is_file() else set()
 
 
-def _waiting(main: Mainline) -> Iterator[store.Out]:
-    """The intakes that are not learnt yet at that moment."""
-    for intake in main.ledger().intakes.values():
-        content = main.read(f"data/{intake.run}.dvc")
-        if intake.status != "learnt" and content:
+def _intakes(then: Mainline, later: Iterable[Event]) -> Iterator[store.Out]:
+    """The intakes that were not learnt at that moment, and those whose batches were asked for again since."""
+    ledger = then.ledger()
+    asked = {(event.get("batch") or {}).get("of") for event in later} & ledger.runs.keys()
+    members = {member for run in asked for member in ledger.batch_of(run)}
+    for intake in ledger.intakes.values():
+        content = then.read(f"data/{intake.run}.dvc")
+        if content and (intake.status != "learnt" or intake.run in members):
             yield store.read_dvc_file(content)
 
 

@@ -92,6 +92,14 @@ def test_nothing_left_out_gives_the_same_line(line: Line, tmp_path: Path) -> Non
     assert state(resolve(str(tmp_path / "again"))) == state(line)
 
 
+def test_a_batch_of_before_that_was_asked_for_again_is_there(tmp_path: Path) -> None:
+    line = make_line(tmp_path / "line")
+    assert night(line, "r-1", NIGHTS["r-1"]) == "v2"
+    assert night(line, "r-2", (), batch="r-1") == "v3"
+    found = again(line, "v2", tmp_path / "again", sha_of(UNWANTED))
+    assert [(row["run"], row["now"]) for row in found["runs"]] == [("r-2", "promoted v3")]
+
+
 def test_a_version_that_knows_it_is_refused_and_the_last_clean_one_named(line: Line, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begin with v2"):
         again(line, "v4", tmp_path / "again", sha_of(UNWANTED))
