@@ -27,6 +27,10 @@ Todo = Literal["done", "again", "resume", "smaller", "fail", "skip"]
 CONTAINER = "step"
 FINAL_CODES = tuple(error.exit_code for error in (UsageError, NoUsableData, IntegrityError))
 BAD_IMAGE = ("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff")
+DISRUPTIONS = (
+    "Evicted", "Preempting", "NodeLost", "Shutdown", "NodeShutdown", "Terminated", "UnexpectedAdmissionError",
+)  # fmt: skip
+"""What a kubelet says of a pod that it took off, beside `OutOfcpu`, `OutOfmemory`, ...: its node shrank or was full."""
 BAD_SETUP = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 SIGKILL, SIGTERM = 128 + 9, 128 + 15
 
@@ -75,7 +79,7 @@ def _of_pod(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
         hours = f"{seconds / 3600:g} hours"
         return Finding("deadline", "fail", f"it took longer than {hours}: raise deadline_hours, or do fewer steps")
     target = _condition(status, "DisruptionTarget")
-    if reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated") or target.get("status") == "True":
+    if reason in DISRUPTIONS or reason.startswith("OutOf") or target.get("status") == "True":
         why = message or target.get("message") or target.get("reason") or reason
         return Finding("disrupted", "resume", f"the pod was taken off its node: {_line(why)}")
     return None

@@ -29,6 +29,14 @@ NAMESPACE, SERVERS = "retain-trial", "retain-trial-servers"
 GIT_PORT, S3_PORT = 8418, 9418
 STEPS_IMAGE = os.environ.get("RETAIN_STEPS_IMAGE", "localhost/retain-steps:test")
 SERVERS_IMAGE = os.environ.get("RETAIN_SERVERS_IMAGE", "localhost/retain-servers:test")
+DNS = os.environ.get("RETAIN_DNS", "")
+TRIAL = "retain-trial"
+"""The release: what it makes for the whole cluster has its name, and goes by it."""
+QUEUE = {
+    "clusterQueue": TRIAL,
+    "flavors": [{"name": TRIAL, "quota": {"cpu": "1", "memory": "4Gi", "ephemeral-storage": "20Gi"}}],
+}
+"""With Kueue: room for one GPU step at a time."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/part-of": "retain"}
 
 
@@ -50,6 +58,8 @@ class Site:
 
     folder: Path
     node: str = field(default="")
+    kueue: str = ""
+    """The API version in which this cluster's Kueue takes a queue; empty where there is none."""
 
     @property
     def git(self) -> str:
@@ -137,7 +147,7 @@ class Site:
 def site(folder: Path, lines: tuple[str, ...]) -> Iterator[Site]:
     """The trial's namespaces and servers with empty repositories for `lines`; gone afterwards."""
     address = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
-    found = Site(folder, kubectl("get", "nodes", "-o", f"jsonpath={address}"))
+    found = Site(folder, kubectl("get", "nodes", "-o", f"jsonpath={address}"), _kueue())
     for namespace, labels in ((SERVERS, {}), (NAMESPACE, RESTRICTED)):
         kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=true")
         apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
@@ -148,10 +158,20 @@ def site(folder: Path, lines: tuple[str, ...]) -> Iterator[Site]:
     finally:
         for namespace in (NAMESPACE, SERVERS):
             kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false", check=False)
+        queues = ",clusterqueues,resourceflavors" if found.kueue else ""
+        kubectl("delete", f"priorityclasses{queues}", "-l", f"app.kubernetes.io/instance={TRIAL}", check=False)
+
+
+def _kueue() -> str:
+    """Its newest version that the chart knows."""
+    queue = ("get", "crd", "clusterqueues.kueue.x-k8s.io", "-o", "jsonpath={.spec.versions[?(@.served)].name}")
+    served = kubectl(*queue, check=False).split()
+    return next((f"kueue.x-k8s.io/{name}" for name in ("v1beta2", "v1beta1") if name in served), "")
 
 
 def install(place: Site, profiles: dict[str, Any], lines: list[dict[str, Any]]) -> None:
     """The chart's own objects and the lines' Secrets; Airflow itself runs on this machine."""
+    host, _, port = DNS.rpartition(":")
     values = {
         "images": {"steps": STEPS_IMAGE, "pullPolicy": "IfNotPresent"},
         "profiles": profiles,
@@ -159,12 +179,14 @@ def install(place: Site, profiles: dict[str, Any], lines: list[dict[str, Any]]) 
         "network": {
             "git": [{"cidr": f"{place.node}/32", "port": GIT_PORT}],
             "store": [{"cidr": f"{place.node}/32", "port": S3_PORT}],
+            **({"dns": [{"cidr": f"{host}/32", "port": int(port)}]} if port else {}),
         },
+        "kueue": {"enabled": bool(place.kueue), **QUEUE, **({"apiVersion": place.kueue} if place.kueue else {})},
         "limitRange": {"enabled": False},
         "reaper": {"enabled": False},
         "watch": {"enabled": False},
     }
-    chart.RELEASE["Namespace"] = NAMESPACE
+    chart.RELEASE.update(Namespace=NAMESPACE, Name=TRIAL)
     made = [
         found for found in chart.manifests(values) if "helm.sh/hook" not in found["metadata"].get("annotations", {})
     ]
@@ -200,6 +222,8 @@ def _servers(lines: tuple[str, ...]) -> dict[str, Any]:
     }
     spec = {
         "hostNetwork": True,
+        # A node short of memory throws out others first: this pod's disk is all that the lines are.
+        "priorityClassName": "system-node-critical",
         "securityContext": {"fsGroup": 65532},
         "containers": [container],
         "volumes": [{"name": "scratch", "emptyDir": {}}],

@@ -8,115 +8,20 @@ The tests run in the order of the file: each night builds on the one before.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
-import yaml
 
-from cl_steps.commands.demo import OVERRIDES
-from cl_steps.commands.init import init_line
-from cl_steps.demo.nights import write_initial, write_night
-from cl_steps.workspace.ledger import Event
 from cl_steps.workspace.mainline import Change, reading
 from tests.cluster.airflow import Airflow
-from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, give_keys, install, kubectl, site
+from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, kubectl
+from tests.cluster.trial import LINES, evict, land, last, nothing_is_left, wait_for_question
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
-PORT = 8091
-STEP = {"cpu": "900m", "memory": "3Gi"}
-POD = {"image": STEPS_IMAGE, "namespace": NAMESPACE, "pull_policy": "IfNotPresent", "cpu_step": STEP, "scratch": "4Gi"}
-QUICK = {"poll_seconds": 2, "log_seconds": 5, "grace_seconds": 30, "schedule_seconds": 600, "start_seconds": 300}
-PROFILES: dict[str, Any] = {
-    "cpu": {**POD, **QUICK, "gpu_step": {**STEP, "gpus": 0, "shm": "256Mi"}},
-    "tight": {**POD, **QUICK, "gpu_step": {"cpu": "900m", "memory": "260Mi", "gpus": 0, "shm": "16Mi"}},
-    "wide": {**POD, **QUICK, "gpu_step": {"cpu": "450m", "memory": "3Gi", "gpus": 0, "shm": "256Mi"}, "nodes": 2},
-}
-LINES = {"demo": "cpu", "tight": "tight", "wide": "wide"}
-
-
-def entry(name: str, git: str) -> dict[str, Any]:
-    """A line of lines.yaml."""
-    return {
-        "name": name,
-        "workspace": f"{git}/{name}.git",
-        "profile": LINES[name],
-        "schedule": None,
-        "secrets": {"step": "step", "trusted": "trusted", "signing": f"{name}-signing", "trusted_keys": f"{name}-keys"},
-        "retry_seconds": 5,
-        "retries": 5,
-        "ask": {"hours": 0.5},
-        "page": True,
-        **{key: value.format(name) for key, value in PLACES.items()},
-    }
-
-
-PLACES = {"store": "s3://retain/{}", "work": "s3://retain/work/{}", "landing": "s3://retain/landing/{}"}
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The servers and the chart's objects, with all lines published to them."""
-    folder = tmp_path_factory.mktemp("site")
-    with site(folder, tuple(LINES)) as found:
-        os.environ.update({key: value for key, value in found.environment().items() if os.environ.get(key) != value})
-        lines = [entry(name, found.git) for name in LINES]
-        install(found, PROFILES, lines)
-        write_initial(folder / "first", seed=0)
-        for name in LINES:
-            overrides = {**OVERRIDES, **SHORT, "name": name, "gate.approval": name == "wide"}
-            init_line(folder / name, data=str(folder / "first"), overrides=overrides)
-            give_keys(folder / name, name)
-            places = [f"--{key}={value.format(name)}" for key, value in PLACES.items()]
-            found.retain("publish", str(folder / name), f"--git={found.git}/{name}.git", *places)
-        (folder / "airflow" / ".retain").mkdir(parents=True)
-        document = {"profiles": PROFILES, "lines": lines}
-        (folder / "airflow" / ".retain" / "lines.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-        yield found
-
-
-SHORT = {"update.checkpoint_every": 40}
-"""Looks of the guard, and so checkpoints, come often: an evicted pod shows where it goes on."""
-
-
-@pytest.fixture(scope="session")
-def airflow(place: Site) -> Iterator[Airflow]:
-    """Airflow on this machine, its steps on the cluster."""
-    found = Airflow(place.folder / "airflow", PORT, place.environment("step"))
-    found.start()
-    for name in (*LINES, "rollback"):
-        found.wait_for_dag(name)
-    yield found
-    found.stop()
-
-
-def land(place: Site, line: str, night: int) -> None:
-    """Put a night's pictures where the line's new assets arrive."""
-    import fsspec
-
-    folder = place.folder / f"{line}-night-{night}"
-    write_night(folder, night, seed=0)
-    fsspec.filesystem("s3").put(str(folder), f"retain/landing/{line}/night-{night}", recursive=True)
-
-
-def last(place: Site, line: str) -> Event:
-    """How the line's latest run ended, as main has it."""
-    with reading(f"{place.git}/{line}.git") as main:
-        return list(main.ledger().runs.values())[-1]
-
-
-def nothing_is_left(place: Site, line: str) -> None:
-    """No pod of the line, and no run that did not end."""
-    end = time.monotonic() + 120
-    while place.pods(f"retain.dev/line={line}"):
-        assert time.monotonic() < end, place.pods(f"retain.dev/line={line}")
-        time.sleep(2)
-    assert place.read("status", line)["running"] == []
 
 
 def test_a_night_that_brings_nothing_new(place: Site, airflow: Airflow) -> None:
@@ -167,12 +72,6 @@ def test_pods_are_evicted_preempted_and_killed_and_both_servers_rest(place: Site
     nothing_is_left(place, "demo")
 
 
-def evict(pod: str) -> None:
-    """As a drain of the node does."""
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
-    kubectl("create", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction", "-f", "-", stdin=json.dumps(body))
-
-
 @contextmanager
 def something_more_urgent() -> Iterator[None]:
     """A pod of higher priority that has room only where the training pod is: the scheduler preempts that one."""
@@ -192,15 +91,6 @@ def something_more_urgent() -> Iterator[None]:
     finally:
         kubectl("-n", "default", "delete", "pod", "retain-trial-urgent", "--grace-period=0", "--force")
         kubectl("delete", "priorityclass", "retain-trial-urgent")
-
-
-def wait_for_question(airflow: Airflow, line: str, run: str) -> None:
-    """Until a person is asked about the run."""
-    end = time.monotonic() + 1800
-    while airflow.tasks(line, run).get("ask", ("", 0))[0] != "awaiting_input":
-        assert airflow.state(line, run) == "running", airflow.tasks(line, run)
-        assert time.monotonic() < end, airflow.tasks(line, run)
-        time.sleep(2)
 
 
 def test_poison_is_held_a_person_asked_and_the_answer_on_record(place: Site, airflow: Airflow) -> None:

@@ -30,6 +30,8 @@ NO_ROOM = {
     }
 }
 EVICTED = {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}
+SHRUNK = ended(143)
+SHRUNK["status"] |= {"phase": "Failed", "reason": "OutOfmemory", "message": "Pod was rejected: Node didn't have enough"}
 PREEMPTED = ended(143)
 PREEMPTED["status"]["conditions"] = [
     condition("DisruptionTarget", "True", "PreemptionByScheduler", "preempting to accommodate a higher priority pod")
@@ -42,6 +44,7 @@ DEADLINE = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"phase": "Failed
     [
         (ended(137, "OOMKilled"), "memory", "smaller", "memory"),
         (EVICTED, "disrupted", "resume", "low on resource"),
+        (SHRUNK, "disrupted", "resume", "rejected"),
         (PREEMPTED, "disrupted", "resume", "higher priority"),
         (DEADLINE, "deadline", "fail", "2 hours"),
         (waiting("ImagePullBackOff", "no such image"), "image", "fail", "no such image"),
