@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from cl_steps.data.quarantine import printable
 from cl_steps.errors import FaultsFound, RetainError
 from cl_steps.pipeline import STAGES, STEPS
 
@@ -267,6 +268,8 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     chosen = vars(_parser().parse_args(argv))
+    # Read where it is imported, which is where it warns of processors that nothing here uses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     name = chosen.pop("command")
     command = next(c for c in COMMANDS if c.name == name)
     try:
@@ -277,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RetainError as error:
         if isinstance(error, FaultsFound):
             _print(error.result, as_json)
-        print(f"retain {command.name}: {error}", file=sys.stderr)
+        print(f"retain {command.name}: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -291,7 +294,8 @@ def _print(result: object, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=1, sort_keys=True))
     elif isinstance(result, str):
-        print(result)
+        # Whatever a command quotes: a terminal obeys escapes, and people are fooled by text that turns its direction.
+        print("\n".join(map(printable, result.split("\n"))))
 
 
 def _parser() -> argparse.ArgumentParser:

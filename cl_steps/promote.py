@@ -27,7 +27,8 @@ from cl_steps.workspace.context import json_text
 from cl_steps.workspace.execute import checked_out
 from cl_steps.workspace.ledger import event_path
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, Mainline, reading, tag_of
+from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.workspace.versions import tag_of
 
 FIGURES, CANDIDATE = "tonight/evaluation/figures", "tonight/candidate/adapter"
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cl_steps.commands.lineage import NONE, moment
 from cl_steps.config import Ingest
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
 from cl_steps.data.quarantine import Unusable, printable
@@ -17,7 +18,6 @@ from cl_steps.lineage.assets import Where, where
 from cl_steps.lineage.near import near as near_duplicates
 from cl_steps.workspace.line import Line, resolve
 
-NONE = "-"
 LABELS = {
     "learnt": "learnt by",
     "probe": "probe of",
@@ -121,7 +121,7 @@ def _text(found: Where, title: str = "") -> str:
 def _arrivals(found: Where) -> list[str]:
     begun = "v1" in (*found.replay[:1], *found.evaluation[:1], *found.reference[:1])
     first = ["with v1: the line began with it"] if begun else []
-    return [*first, *(f"{row['run']} on {_moment(row['at'])}" for row in found.intakes)]
+    return [*first, *(f"{row['run']} on {moment(row['at'])}" for row in found.intakes)]
 
 
 def _facts_text(facts: Mapping[str, Any] | None) -> Iterable[str]:
@@ -136,14 +136,14 @@ def _facts_text(facts: Mapping[str, Any] | None) -> Iterable[str]:
 def _withdrawn_rows(event: Mapping[str, Any]) -> list[tuple[str, str]]:
     erased = ", its bytes erased" if event["erase"] else ""
     return [
-        ("withdrawn", f"by {event['by']} on {_moment(event['at'])}{erased}: {event['reason']}"),
+        ("withdrawn", f"by {event['by']} on {moment(event['at'])}{erased}: {event['reason']}"),
         ("", f"event {event['event']}"),
     ]
 
 
 def _run_text(row: Mapping[str, Any]) -> str:
     ended = f"promoted as {row['version']}" if row["version"] else str(row["outcome"]).replace("_", " ")
-    return f"{row['run']} on {_moment(row['at'])}: {ended}"
+    return f"{row['run']} on {moment(row['at'])}: {ended}"
 
 
 def _teachers(pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -161,7 +161,3 @@ def _teachers(pairs: Sequence[tuple[str, str]]) -> list[str]:
 def _listed(label: str, texts: Iterable[str]) -> list[tuple[str, str]]:
     found = list(texts) or [NONE]
     return [(label if place == 0 else "", text) for place, text in enumerate(found)]
-
-
-def _moment(at: str) -> str:
-    return str(at)[:16].replace("T", " ")

@@ -96,7 +96,7 @@ def nodes(found: Document) -> tuple[Node, ...]:
 
 def event_text(event: Mapping[str, Any]) -> str:
     """A rollback or a withdrawal in one sentence."""
-    who = f"{event['by']} on {_moment(event['at'])}: {event['reason']}"
+    who = f"{event['by']} on {moment(event['at'])}: {event['reason']}"
     if event["kind"] == "rollback":
         left = ", ".join(event["left"]) or "none"
         return f"from {event['from']} back to {event['to']}, leaving {left}; {who}"
@@ -106,7 +106,7 @@ def event_text(event: Mapping[str, Any]) -> str:
 
 def _title(found: Document) -> str:
     mark = ", the champion" if found["version"] == found["champion"] else f" (the champion is {found['champion']})"
-    return printable(f"{found['version']}{mark}, made {_moment(found['created'])} by run {found['run'] or NONE}")
+    return printable(f"{found['version']}{mark}, made {moment(found['created'])} by run {found['run'] or NONE}")
 
 
 def _children(found: Document) -> Iterable[Node]:
@@ -128,7 +128,7 @@ def _splits(splits: Mapping[str, int]) -> str:
 
 def _intake(intake: Mapping[str, Any]) -> str:
     counts = f"{_count(intake['assets'])} assets, {_count(intake['quarantined'])} quarantined"
-    return f"{counts}, {_moment(intake['at'])}"
+    return f"{counts}, {moment(intake['at'])}"
 
 
 def _replay(replay: Mapping[str, Any]) -> Node:
@@ -210,7 +210,7 @@ def _approval(approval: Mapping[str, Any] | None) -> str:
     if not approval:
         return "by the gate alone"
     comment = approval.get("reason") or approval.get("comment") or "no comment"
-    return f"{approval.get('answer')} by {approval.get('by')} on {_moment(approval.get('at'))}: {comment}"
+    return f"{approval.get('answer')} by {approval.get('by')} on {moment(approval.get('at'))}: {comment}"
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
@@ -247,5 +247,6 @@ def _count(value: object) -> str:
     return NONE if value is None else str(value)
 
 
-def _moment(at: object) -> str:
+def moment(at: object) -> str:
+    """When something was, to the minute."""
     return str(at or NONE)[:16].replace("T", " ")

@@ -19,8 +19,9 @@ from cl_steps.lineage.formats.registry import Registry
 from cl_steps.lineage.signing import provenance_path, signature_path
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Mainline, reading, version_file
+from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.progress import say
+from cl_steps.workspace.versions import version_file
 
 PAGE = "night.html"
 

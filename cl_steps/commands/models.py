@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import Params, load_params
-from cl_steps.errors import UsageError
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.state import check_files, check_record
 from cl_steps.workspace import store
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Mainline, reading, version_file
+from cl_steps.workspace.mainline import Mainline, reading
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,7 @@ def record_of(main: Mainline, version: str | None) -> dict[str, Any]:
     """The record of a version (None or `champion`: the champion's); raises UsageError where there is none."""
     if version in (None, "champion"):
         version = main.read_json("state/champion.json")["version"]
-    content = main.read(version_file(str(version)))
-    if content is None:
-        raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
-    return dict(json.loads(content))
+    return dict(json.loads(main.record_file(str(version))))
 
 
 @contextmanager

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError, first_line
+from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.workspace.bundle import Refs, is_folder, mirror_workspace, send_all, stored_objects
 from cl_steps.workspace.checkout import refuse_dirty, sync
 from cl_steps.workspace.git import git as run_git
@@ -22,7 +20,8 @@ from cl_steps.workspace.git import remote_refs, text
 from cl_steps.workspace.line import Line, local, resolve
 from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.progress import progress, say
-from cl_steps.workspace.store import missing, opened
+from cl_steps.workspace.reach import reaching
+from cl_steps.workspace.store import missing, opened_store
 
 CONFIG = ".dvc/config"
 MAIN = "refs/heads/main"
@@ -116,7 +115,7 @@ def _send(own: Line, target: Line) -> None:
         run_git(mirror, "update-ref", MAIN, wanted[MAIN])
         _refuse_full(target.git, wanted)
         _copy(Path(own.store), target.store)
-        _check_readable(target.store, mirror, Path(scratch) / "reader")
+        _check_readable(target.store, mirror)
         if _refs(own.git) != refs:
             raise Unavailable("a run wrote to the line meanwhile: let it end, then give the same command again")
         say(f"publish: {len(wanted)} branches and tags")
@@ -154,7 +153,7 @@ def _refuse_full(url: str, wanted: Refs) -> None:
 def _copy(source: Path, url: str) -> None:
     """Every object of the store in the folder `source` to the store at `url`, but for those that are there whole."""
     place, here = _open(url), Place(_open(str(source)).files, str(source)).sizes()
-    with _reaching(url):
+    with reaching(url, passing=()):
         there = place.sizes()
         absent = [name for name, size in sorted(here.items()) if there.get(name) != size]
         say(f"publish: {len(absent)} of {len(here)} objects to send, {sum(here[name] for name in absent)} bytes")
@@ -166,25 +165,13 @@ def _copy(source: Path, url: str) -> None:
         raise IntegrityError(f"{len(wrong)} objects at {url} are not whole: give the same command again")
 
 
-def _check_readable(url: str, mirror: Path, scratch: Path) -> None:
+def _check_readable(url: str, mirror: Path) -> None:
     """Have DVC find the state of main at the new store, by the same credentials that nights will use."""
     named = [{**out, "path": out["md5"]} for out in stored_objects(mirror, {MAIN: ""})]
-    scratch.mkdir()
-    with _reaching(url), opened(scratch, url, no_scm=True) as repo:
+    with reaching(url, passing=()), opened_store(url) as repo:
         absent = missing(repo, named)
     if absent:
         raise IntegrityError(f"{len(absent)} parts of the state are not at {url}: is the line's own store whole?")
-
-
-@contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    """Object stores raise errors of many libraries: all of them mean that the store is away, or refuses."""
-    try:
-        yield
-    except RetainError:
-        raise
-    except Exception as error:
-        raise Unavailable(f"{url} cannot be used now: {first_line(error):.200}") from error
 
 
 def _follow(folder: Path, target: Line) -> None:

@@ -31,8 +31,9 @@ from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.fork import check_out, fork
 from cl_steps.workspace.ledger import Event, Ledger, parse_event
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, Mainline, reading, version_file
+from cl_steps.workspace.mainline import Change, Mainline, reading
 from cl_steps.workspace.progress import say
+from cl_steps.workspace.versions import version_file
 
 Document = dict[str, Any]
 FACTS = ("text", "slice", "source", "licence", "consent")
@@ -108,7 +109,7 @@ def _known(main: Mainline, line: Line, version: str) -> set[str]:
 def _intakes(then: Mainline, later: Iterable[Event]) -> Iterator[store.Out]:
     """The intakes that were not learnt at that moment, and those whose batches were asked for again since."""
     ledger = then.ledger()
-    asked = {(event.get("batch") or {}).get("of") for event in later} & ledger.runs.keys()
+    asked = ledger.runs.keys() & {(event.get("batch") or {}).get("of") for event in later}
     members = {member for run in asked for member in ledger.batch_of(run)}
     for intake in ledger.intakes.values():
         content = then.read(f"data/{intake.run}.dvc")

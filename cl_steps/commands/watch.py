@@ -6,7 +6,6 @@ remote then shows no finished run, and this command ends with an error.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.workspace.mainline import Mainline, reading
-from cl_steps.workspace.store import missing, opened, read_dvc_file
+from cl_steps.workspace.store import missing, opened_store, read_dvc_file
 from cl_steps.workspace.vault import at
 
 Row = dict[str, Any]
@@ -88,7 +87,7 @@ def _stored(main: Mainline, entry: Mapping[str, Any]) -> int:
         raise UsageError("it names no store: write its `store` into lines.yaml")
     # DVC says of a store that it cannot reach that nothing is in it.
     at(entry["store"]).folders()
-    with tempfile.TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), entry["store"], True) as repo:
+    with opened_store(entry["store"]) as repo:
         lacking = missing(repo, outs)
     if lacking:
         raise IntegrityError(f"its store lacks objects of the champion, {', '.join(lacking)}: restore the bucket")

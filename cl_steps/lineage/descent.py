@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from cl_steps.errors import UsageError
+from cl_steps.workspace.versions import existing
 
 Record = Mapping[str, Any]
 
@@ -13,10 +13,8 @@ Record = Mapping[str, Any]
 def chain(records: Iterable[Record], version: str) -> list[str]:
     """A version and all that it came from, v1 first; raises UsageError where there is no such version."""
     parents = {str(record["version"]): record.get("parent") for record in records}
-    if version not in parents:
-        raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
     found: list[str] = []
-    at: str | None = version
+    at: str | None = existing(version, parents)
     while at in parents and at not in found:
         found.append(at)
         at = parents[at]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -53,8 +51,7 @@ class Manifests:
 
     def _opened(self) -> Any:
         if self._repo is None:
-            root = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="retain-")))
-            self._repo = self._closing.enter_context(store.opened(root, self._url, no_scm=True))
+            self._repo = self._closing.enter_context(store.opened_store(self._url))
         return self._repo
 
 

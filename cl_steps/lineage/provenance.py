@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from cl_steps.workspace.mainline import version_file
+from cl_steps.workspace.versions import version_file
 
 PROVENANCE, BUILD = "https://slsa.dev/provenance/v1", "urn:retain:promotion:1"
 

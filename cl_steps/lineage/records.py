@@ -18,9 +18,10 @@ from cl_steps.pipeline import NEXT_STATE, STAGES, Outcome
 from cl_steps.workspace.branch import RunState
 from cl_steps.workspace.context import code_digest
 from cl_steps.workspace.ledger import EVENT_SCHEMA
-from cl_steps.workspace.mainline import Mainline, version_file
+from cl_steps.workspace.mainline import Mainline
 from cl_steps.workspace.store import Out, dvc_file, lock_outs, read_dvc_file
 from cl_steps.workspace.times import gpu_seconds
+from cl_steps.workspace.versions import version_file
 
 RECORD_SCHEMA = 2
 """2: SHA-256 of every file of adapter and base, and the commit on main before the version's own."""

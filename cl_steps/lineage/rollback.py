@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from cl_steps.errors import IntegrityError, UsageError
@@ -111,7 +110,7 @@ def _state_files(main: Mainline, then: Mainline, line: Line, version: str) -> di
 def _restored(line: Line, ledger: Ledger, outs: dict[str, Out], version: str) -> dict[str, Out]:
     """The outputs that the state gets, all of whose objects are on the store; raises as `roll_back` does."""
     found: dict[str, Out] = {part: {**out, **ledger.standing(str(out["md5"]))} for part, out in outs.items()}
-    with TemporaryDirectory(prefix="retain-") as scratch, store.opened(Path(scratch), line.store, no_scm=True) as repo:
+    with store.opened_store(line.store) as repo:
         _refuse_missing(store.missing(repo, found.values()), ledger, found, version)
         if ledger.tombstones:
             purge = Purge(Folders(repo.cloud.get_remote_odb("store")), ledger.tombstones.keys())

@@ -24,7 +24,7 @@ from cl_steps.lineage.keys import load_private
 from cl_steps.lineage.provenance import PROVENANCE, provenance, provenance_subjects, sha256
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import version_file
+from cl_steps.workspace.versions import version_file
 
 KEYLESS = "sigstore"
 TOKEN = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  (the variable's name, as sigstore's own tools call it)

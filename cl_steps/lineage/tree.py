@@ -19,7 +19,8 @@ from cl_steps.lineage.versions import (
     stored,
 )
 from cl_steps.workspace.ledger import Event, parse_event
-from cl_steps.workspace.mainline import Mainline, version_file
+from cl_steps.workspace.mainline import Mainline
+from cl_steps.workspace.versions import version_file
 
 SIGNATURES = {"record and adapter": ".sig", "provenance": ".intoto.json"}
 TOUCHED = ("learnt", "descends", "replay", "evaluation", "reference")

@@ -7,8 +7,9 @@ from typing import Any
 
 from cl_steps.errors import UsageError
 from cl_steps.lineage import descent
-from cl_steps.workspace.mainline import Mainline, version_file
+from cl_steps.workspace.mainline import Mainline
 from cl_steps.workspace.store import lock_outs
+from cl_steps.workspace.versions import version_file
 
 Document = dict[str, Any]
 Record = Mapping[str, Any]

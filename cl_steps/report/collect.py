@@ -66,7 +66,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
         for run in branches:
             events.setdefault(run, _running(run, branches[run].spec))
         whole = [_whole(branches.get(run), records.get(str(event.get("version")))) for run, event in events.items()]
-        pictures = _pictures(line, scratch, [branch.lock for branch in whole], nights_with_pictures)
+        pictures = _pictures(line, [branch.lock for branch in whole], nights_with_pictures)
         nights = [
             Night(event, branch.reports, shown, answers.get(run), branch.params)
             for (run, event), branch, shown in zip(events.items(), whole, pictures, strict=True)
@@ -146,14 +146,12 @@ def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
     return Branch(reports, table(record.get("stages")))
 
 
-def _pictures(line: Line, scratch: Path, locks: Sequence[Mapping[str, Any]], latest: int) -> list[Pictures]:
+def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> list[Pictures]:
     """The pictures of the last `latest` runs; none of those before."""
     first = max(0, len(locks) - latest)
     if first == len(locks):
         return [Pictures()] * len(locks)
-    root = scratch / "store"
-    root.mkdir()
-    with store.opened(root, line.store, no_scm=True) as repo:
+    with store.opened_store(line.store) as repo:
         read = partial(store.read_folder, repo)
         return [Pictures()] * first + [_shown(read, lock) for lock in locks[first:]]
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from cl_steps.report.page import environment
 from cl_steps.report.samples import Pair, Picture, pairs
-from cl_steps.report.story import number, rows, table, text
+from cl_steps.report.story import legible_json, number, rows, table, text
 from cl_steps.report.words import DASH, Grid, Pill, moment, whole
-from cl_steps.workspace.context import json_text
 
 Document = Mapping[str, Any]
 LOWER_IS_BETTER = ("loss", "kid")
@@ -82,7 +81,7 @@ def view(document: Document, folders: Sequence[Mapping[str, bytes]], note: str) 
         else "Each was measured in its own night, on its own prompts and seeds: small differences say little.",
         pictures=_pictures(old, new, folders),
         pictures_note=note,
-        document=json_text(document),
+        document=legible_json(document),
     )
 
 

@@ -12,10 +12,9 @@ from typing import Any
 from cl_steps.report.graph import Graph, made_graph
 from cl_steps.report.page import environment
 from cl_steps.report.rail import Rail, rail
-from cl_steps.report.story import number, table, text
+from cl_steps.report.story import legible_json, number, table, text
 from cl_steps.report.words import DASH, Grid, Pill, moment, pill, seconds, whole
 from cl_steps.stats.decision import amount
-from cl_steps.workspace.context import json_text
 
 Document = Mapping[str, Any]
 Facts = tuple[tuple[str, str], ...]
@@ -72,7 +71,7 @@ def view(document: Document) -> LineageView:
         parameters=_parameters(document),
         making=_making(document),
         digests=_digests(document),
-        document=json_text(document),
+        document=legible_json(document),
     )
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_steps.report import plots
-from cl_steps.report.story import Night, Report, Story, number, rows, table, text
+from cl_steps.report.story import Night, Report, Story, legible_json, number, rows, table, text
 from cl_steps.report.words import DASH, Grid, pill, whole
 from cl_steps.stats.decision import amount
-from cl_steps.workspace.context import json_text
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def record_view(record: Report) -> RecordView:
         version,
         tuple((key, text(value) or DASH) for key, value in facts.items()),
         tuple((text(key), text(value)) for key, value in sorted(flat.items())),
-        json_text(table(record.get("parameters"))),
+        legible_json(table(record.get("parameters"))),
         f"versions/v{int(version[1:]):04d}.json" if version[1:].isdecimal() else "",
     )
 

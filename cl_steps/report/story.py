@@ -6,12 +6,14 @@ types than they should. `table`, `number` and `rows` read such values without ev
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cl_steps.config import Params
+from cl_steps.workspace.context import json_text
 
 Table = Mapping[str, Any]
 Report = Mapping[str, Any]
@@ -121,3 +123,9 @@ def text(value: object) -> str:
     if value is None:
         return ""
     return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
+def legible_json(document: Table) -> str:
+    """As JSON, with what hides or turns what a person reads as its escapes."""
+    written = json_text(document)
+    return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in written)

@@ -8,7 +8,7 @@ from cl_steps.pipeline import STATE
 from cl_steps.workspace import store
 from cl_steps.workspace.git import git
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import tag_of
+from cl_steps.workspace.versions import tag_of
 
 GITIGNORE = """# bytes that DVC keeps, and what is not kept at all
 /landing/

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from cl_steps.errors import Unavailable, first_line
+from cl_steps.errors import Unavailable
 from cl_steps.workspace.progress import progress
+from cl_steps.workspace.reach import reaching
 from cl_steps.workspace.store import opened_objects
 from cl_steps.workspace.vault import at
 
@@ -53,13 +54,11 @@ class Reader:
     def _read(self, name: str, keep: bool) -> Held | None:
         try:
             # Of what is written to a bucket in parts, fsspec would otherwise fetch 50 MB at once.
-            with self._odb.fs.open(self._odb.oid_to_path(name), "rb", block_size=8 * PART_BYTES) as stream:
+            path, part = self._odb.oid_to_path(name), 8 * PART_BYTES
+            with reaching(f"object {name} of the store"), self._odb.fs.open(path, "rb", block_size=part) as stream:
                 return _digest(stream, keep)
         except FileNotFoundError:
             return None
-        except Exception as error:
-            # Object stores raise errors of many libraries: all of them mean that the store is away, or refuses.
-            raise Unavailable(f"object {name} cannot be read from the store: {first_line(error):.200}") from error
 
 
 @contextmanager

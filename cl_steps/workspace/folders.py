@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from cl_steps.errors import IntegrityError, Unavailable
-from cl_steps.workspace.store import Out, file_md5, opened_objects, reaching, read_object
+from cl_steps.workspace.odb import read_object
+from cl_steps.workspace.reach import reaching
+from cl_steps.workspace.store import Out, file_md5, opened_objects
 
 Listing = Mapping[str, str]
 """The files of a folder: path in it to md5."""
@@ -27,14 +29,14 @@ class Folders:
 
     def listing(self, md5: str) -> Listing | None:
         """The files of a folder; None where the store does not have it (any more)."""
-        with reaching():
+        with reaching("the store"):
             content = read_object(self._odb, md5)
         return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
 
     @contextmanager
     def reading(self, md5: str) -> Iterator[IO[bytes] | None]:
         """A file as a seekable stream, of which only what is read is fetched; not checked. None where it is gone."""
-        with reaching():
+        with reaching("the store"):
             try:
                 stream = self._odb.fs.open(self._odb.oid_to_path(md5), "rb")
             except FileNotFoundError:
@@ -42,12 +44,12 @@ class Folders:
         if stream is None:
             yield None
             return
-        with stream, reaching():
+        with stream, reaching("the store"):
             yield stream
 
     def fetch(self, md5: str, path: Path) -> None:
         """Bring a file here, checked against its name; raises IntegrityError where it is missing or another."""
-        with reaching():
+        with reaching("the store"):
             content = read_object(self._odb, md5)
         if content is None:
             raise IntegrityError(f"object {md5} is missing from the store: restore the store from a copy")
@@ -63,7 +65,7 @@ class Folders:
         ]
         content = json.dumps(listed, sort_keys=True).encode()
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
-        with reaching(), TemporaryDirectory(prefix="retain-") as scratch:
+        with reaching("the store"), TemporaryDirectory(prefix="retain-") as scratch:
             own = Path(scratch) / "listing"
             own.write_bytes(content)
             # The list comes last: a folder that is there is there whole.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,14 +23,13 @@ from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
 from cl_steps.workspace.git import blobs as read_blobs
 from cl_steps.workspace.ledger import FINAL, Event, Ledger, fold, parse_event
+from cl_steps.workspace.versions import existing, numbers_of, tag_of, version_file
 
 TRIES = 10
 SMALL = "--filter=blob:limit=16k"
 """Of files on main only such are fetched at once, where the server takes filters: a version's record is larger, and
 what most commands ask for is not in it.
 """
-RECORD = re.compile(r"v((?!0000)[0-9]{4}|[1-9][0-9]{4,8})\.json")
-"""What a version's record is called in `versions/`; other files there belong to it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,10 @@ class Mainline:
         """Every version's record, oldest first."""
         files = self.folder_files("versions")
         return [json.loads(files[f"v{number:04d}.json"]) for number in numbers_of(files)]
+
+    def record_file(self, version: str) -> bytes:
+        """A version's record, in bytes; raises UsageError where there is no such version."""
+        return self.read(version_file(self._existing(version))) or b""
 
     def numbers(self) -> list[int]:
         """The number of every version, the oldest first."""
@@ -191,12 +193,9 @@ class Mainline:
         Raises:
             UsageError: there is no such version.
         """
-        name = version_file(version)
+        name = version_file(self._existing(version))
         self.unshallow()
-        found = text(self.folder, "log", "--diff-filter=A", "--format=%H", self.tip, "--", name).split()
-        if not found:
-            raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
-        return found[-1]
+        return text(self.folder, "log", "--diff-filter=A", "--format=%H", self.tip, "--", name).split()[-1]
 
     def at(self, commit: str) -> Mainline:
         """Main as it was at a commit, for reading."""
@@ -223,6 +222,9 @@ class Mainline:
         if text(self.folder, "rev-parse", "--is-shallow-repository") == "true":
             git(self.folder, "fetch", "-q", "--unshallow", "--no-tags", self.url, "+refs/heads/main:refs/heads/main")
 
+    def _existing(self, version: str) -> str:
+        return existing(version, [f"v{number}" for number in self.numbers()])
+
     def _index_line(self, path: str, content: bytes | None) -> str:
         if content is None:
             return f"0 {'0' * 40}\t{path}\n"
@@ -241,20 +243,3 @@ def reading(url: str) -> Iterator[Mainline]:
     """Main of the Git remote in a scratch folder that is gone afterwards; raises Unavailable."""
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
         yield Mainline.open(url, Path(scratch))
-
-
-def version_file(version: str) -> str:
-    """The path of a version's record; raises UsageError for what cannot be a version."""
-    if not re.fullmatch(r"v[1-9][0-9]{0,8}", version):
-        raise UsageError(f"{version!r} is not a version such as v7: `retain versions` lists them")
-    return f"versions/v{int(version[1:]):04d}.json"
-
-
-def numbers_of(names: Iterable[str]) -> list[int]:
-    """The versions whose records are among the names of files, the oldest first."""
-    return sorted(int(found[1]) for found in map(RECORD.fullmatch, names) if found)
-
-
-def tag_of(number: int) -> str:
-    """A version's tag, in GTO's convention."""
-    return f"model@v0.0.{number}"

@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from cl_steps.errors import IntegrityError
+from cl_steps.workspace.odb import read_object
 from cl_steps.workspace.progress import progress
-from cl_steps.workspace.store import opened_objects, reaching, read_object
+from cl_steps.workspace.reach import reaching
+from cl_steps.workspace.store import opened_objects
 from cl_steps.workspace.vault import at
 
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -86,7 +88,7 @@ class Objects:
         return name if name in self.drafts else str(self._odb.oid_to_path(name))
 
     def _each(self, names: list[str], function: Callable[[str], Result], label: str) -> list[Result]:
-        with reaching(), ThreadPoolExecutor(AT_ONCE) as pool:
+        with reaching("the store"), ThreadPoolExecutor(AT_ONCE) as pool:
             return list(progress(pool.map(function, names), len(names), label))
 
 
@@ -107,7 +109,7 @@ def _sizes(odb: Any) -> tuple[dict[str, int], dict[str, int]]:
     files = fsspec.filesystem("file") if odb.fs.protocol == "local" else odb.fs.fs
     files.invalidate_cache()
     try:
-        with reaching():
+        with reaching("the store"):
             found = files.find(odb.path, detail=True)
     except FileNotFoundError:
         return {}, {}

@@ -12,14 +12,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, first_line
+from cl_steps.errors import IntegrityError, Unavailable
+from cl_steps.workspace.odb import copy_objects, read_object, with_files
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -150,7 +150,8 @@ def commit(repo: Repo, name: str) -> None:
 
     with lock_repo(repo):
         stage = repo.stage.load_one(name=name)
-        stage.save()
+        # The record of what was run serves `dvc repro`, and goes with the step's clone.
+        stage.save(run_cache=False)
         stage.commit(relink=False)
         stage.dump(update_pipeline=False)
     push(repo, [out for out in stage.outs if out.use_cache])
@@ -201,25 +202,21 @@ def fetch(root: Path, store_url: str, folders: Mapping[str, str]) -> None:
 def missing(repo: Repo, outs: Iterable[Out]) -> list[str]:
     """The paths of those outputs that the store does not hold whole."""
     odb = repo.cloud.get_remote_odb("store")
-    return [str(out["path"]) for out in outs if not all(odb.exists(oid) for oid in _objects(odb, str(out["md5"])))]
+    return [str(out["path"]) for out in outs if not all(odb.exists(oid) for oid in with_files(odb, str(out["md5"])))]
+
+
+@contextmanager
+def opened_store(store_url: str) -> Iterator[Repo]:
+    """DVC on the store at a URL or folder, with no workspace."""
+    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
+        yield repo
 
 
 @contextmanager
 def opened_objects(store_url: str) -> Iterator[Any]:
-    """DVC's database of the objects of the store at a URL or folder, with no workspace."""
-    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
+    """DVC's database of the objects of the store at a URL or folder."""
+    with opened_store(store_url) as repo:
         yield repo.cloud.get_remote_odb("store")
-
-
-@contextmanager
-def reaching() -> Iterator[None]:
-    """Object stores raise errors of many libraries: all of them mean that the store is away, or refuses."""
-    try:
-        yield
-    except (RetainError, FileNotFoundError):
-        raise
-    except Exception as error:
-        raise Unavailable(f"the store cannot be used now: {first_line(error):.200}") from error
 
 
 def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
@@ -239,52 +236,7 @@ def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if content is not None}
 
 
-def read_object(odb: Any, oid: str) -> bytes | None:
-    """An object's bytes, checked; None where the store has none; raises as `read_folder` does."""
-    try:
-        content = bytes(odb.fs.cat_file(odb.oid_to_path(oid)))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Unavailable(f"object {oid} cannot be fetched from the store: {error}") from error
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != oid.removesuffix(".dir"):
-        raise IntegrityError(f"object {oid} in the store is not what its name says: restore the store from a copy")
-    return content
-
-
-def _objects(odb: Any, oid: str) -> Iterator[str]:
-    yield oid
-    if oid.endswith(".dir") and odb.exists(oid):
-        listing = odb.fs.cat_file(odb.oid_to_path(oid))
-        yield from (entry["md5"] for entry in json.loads(listing))
-
-
 def copy(source: str, target: Path, outs: Iterable[Out]) -> None:
-    """Copy the objects of outputs from the store at `source` to a store in the folder `target`, each checked.
-
-    Raises:
-        IntegrityError: an object is missing or is not what its name says.
-        Unavailable: the store cannot be reached.
-    """
+    """Copy the objects of outputs from the store at `source` to a store in a folder; raises as `copy_objects` does."""
     with opened_objects(source) as odb:
-        for oid in dict.fromkeys(oid for out in outs for oid in _objects(odb, str(out["md5"]))):
-            _copy_object(odb, oid, target / "files" / "md5" / oid[:2] / oid[2:])
-
-
-def _copy_object(odb: Any, oid: str, place: Path) -> None:
-    if place.is_file():
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.draft")
-    try:
-        odb.fs.get_file(odb.oid_to_path(oid), str(draft))
-    except FileNotFoundError as error:
-        raise IntegrityError(f"object {oid} is missing from the store: restore the store from a copy") from error
-    except OSError as error:
-        raise Unavailable(f"object {oid} cannot be fetched from the store: {error}") from error
-    with draft.open("rb") as stream:
-        found = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
-    if found != oid.removesuffix(".dir"):
-        draft.unlink()
-        raise IntegrityError(f"object {oid} in the store is not what its name says: restore the store from a copy")
-    draft.replace(place)
+        copy_objects(odb, target, [str(out["md5"]) for out in outs])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cl_steps.errors import IntegrityError, Unavailable, UsageError, first_line
+from cl_steps.errors import IntegrityError, UsageError
+from cl_steps.workspace.reach import reaching
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,8 @@ class Vault:
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Each file system raises what its library raises: all of it means that the place is away, or refuses."""
-        try:
-            yield
-        except IntegrityError:
-            raise
-        except Exception as error:
-            raise Unavailable(f"{self.url} cannot be used now: {first_line(error)}") from error
+    def _reaching(self) -> AbstractContextManager[None]:
+        return reaching(self.url, passing=())
 
 
 def at(url: str) -> Vault:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from cl_steps.errors import Unavailable, UsageError, first_line
+from cl_steps.errors import UsageError
+from cl_steps.workspace.reach import reaching
+
+WHAT = "the place for checkpoints (RETAIN_WORK)"
 
 
 class Place(Protocol):
@@ -50,18 +52,18 @@ class Folder:
 
     def names(self) -> list[str]:
         """See `Place`."""
-        with _reaching():
+        with reaching(WHAT):
             return sorted(path.name for path in self._path.iterdir()) if self._path.is_dir() else []
 
     def read(self, name: str) -> bytes:
         """See `Place`."""
-        with _reaching():
+        with reaching(WHAT):
             return (self._path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
         """See `Place`."""
         draft = self._path / f".{name}.draft"
-        with _reaching():
+        with reaching(WHAT):
             self._path.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as file:
                 file.write(content)
@@ -71,7 +73,7 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """See `Place`."""
-        with _reaching():
+        with reaching(WHAT):
             (self._path / name).unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -94,7 +96,7 @@ class Bucket:
 
     def names(self) -> list[str]:
         """See `Place`; asks the store anew, whatever was listed before."""
-        with _reaching(), suppress(FileNotFoundError):
+        with reaching(WHAT), suppress(FileNotFoundError):
             self._files.invalidate_cache(self._path)
             entries: list[dict[str, Any]] = self._files.ls(self._path, detail=True)
             return sorted(str(e["name"]).rpartition("/")[2] for e in entries if e["type"] == "file")
@@ -102,33 +104,20 @@ class Bucket:
 
     def read(self, name: str) -> bytes:
         """See `Place`."""
-        with _reaching():
+        with reaching(WHAT):
             return bytes(self._files.cat_file(f"{self._path}/{name}"))
 
     def write(self, name: str, content: bytes) -> None:
         """See `Place`."""
-        with _reaching():
+        with reaching(WHAT):
             self._files.pipe_file(f"{self._path}/{name}", content)
 
     def delete(self, name: str) -> None:
         """See `Place`."""
-        with _reaching(), suppress(FileNotFoundError):
+        with reaching(WHAT), suppress(FileNotFoundError):
             self._files.rm_file(f"{self._path}/{name}")
 
     def remove(self) -> None:
         """See `Place`."""
         for name in self.names():
             self.delete(name)
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Whatever goes wrong but a missing file is said as Unavailable: object stores raise errors of many libraries."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise Unavailable(
-            f"the place for checkpoints (RETAIN_WORK) cannot be used now: {first_line(error):.200}"
-        ) from error

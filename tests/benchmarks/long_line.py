@@ -10,7 +10,7 @@ import json
 import random
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from cl_steps import close, promote
@@ -22,7 +22,8 @@ from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.execute import run_stage
 from cl_steps.workspace.git import clone, git, text
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading, tag_of
+from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.versions import tag_of
 from tests.lineage.cheap import put_folder, put_run
 from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 
@@ -77,9 +78,13 @@ def _mend(line: Line) -> None:
 
 
 def _commits(line: Line, template: dict[str, bytes], versions: int) -> Iterator[bytes]:
-    tip = text(Path(line.git), "rev-parse", "main")
+    tip, before = text(Path(line.git), "rev-parse", "main"), _state_before(line)
+    own = {part: name for name, part in _folders(template["versions/v0002.json"]).items()}
+    standing = {name: own.get(part, name) for name, part in before.items()}
     for number in range(3, versions + 1):
-        files = dict(_again(template, number, Path(line.store)))
+        names = {name.encode(): new.encode() for name, new in standing.items()}
+        files = dict(_again(template, number, Path(line.store), names))
+        standing |= {name: names[own[part].encode()].decode() for name, part in before.items() if part in own}
         yield _commit("refs/heads/main", f"promote v{number}", tip if number == 3 else "", files, number)
         tag = tag_of(number).encode()
         yield b"tag " + tag + b"\nfrom refs/heads/main\n" + _who(b"tagger", number) + _data(tag)
@@ -88,11 +93,31 @@ def _commits(line: Line, template: dict[str, bytes], versions: int) -> Iterator[
         yield _commit(f"refs/heads/runs/night-{number:06d}", f"run {number}", "refs/heads/main", run, number)
 
 
-def _again(template: dict[str, bytes], number: int, store: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of the template's version under another number, with other folders of bytes."""
+def _state_before(line: Line) -> dict[str, str]:
+    """The folders of v1's state: what each is called, and the part that it is."""
+    with reading(line.git) as main:
+        return _folders(main.record_file("v1"), {"base", "extractor"})
+
+
+def _folders(record: bytes, more: Collection[str] = ()) -> dict[str, str]:
+    digests = json.loads(record)["digests"]
+    parts = {**digests["state"], **{part: digests[part] for part in more}}
+    return {name.removesuffix(".dir"): part for part, name in parts.items()}
+
+
+def _again(
+    template: dict[str, bytes], number: int, store: Path, names: dict[bytes, bytes]
+) -> Iterator[tuple[str, bytes]]:
+    """The files of the template's version under another number, with other folders of bytes.
+
+    `names` are the folders of the state before, by the template's names of them; those that are new are entered.
+    """
 
     def other(found: re.Match[bytes]) -> bytes:
-        return put_folder(store, f"{found[0]!r} of {number}".encode())["md5"].removesuffix(".dir").encode()
+        if found[0] not in names:
+            new = put_folder(store, f"{found[0]!r} of {number}".encode())["md5"]
+            names[found[0]] = new.removesuffix(".dir").encode()
+        return names[found[0]]
 
     for name, content in template.items():
         renamed = name.replace("night-000002", f"night-{number:06d}").replace("v0002", f"v{number:04d}")

@@ -2,12 +2,14 @@
 
 python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger, lines, index
 python tests/benchmarks/run.py nights          fifty at once; takes minutes, and so must be named
+python tests/benchmarks/run.py versions        long lines; takes minutes, too
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import sqlite3
 import statistics
 import subprocess
@@ -246,6 +248,19 @@ def versions(numbers: tuple[int, ...] = (10, 100, 1000)) -> None:
             for label, call in calls(line, Path(scratch)).items():
                 with clock(f"{number} versions: {label}"):
                     call()
+            for label, words in {"retain verify": (), "retain verify --all": ("--all",)}.items():
+                _verify(line, f"{number} versions: {label}", words)
+
+
+def _verify(line: Line, label: str, words: tuple[str, ...]) -> None:
+    """In a process of its own, for its memory; it says that fabricated records name other commits and files."""
+    where = str(Path(line.git).parents[1])
+    with clock(label):
+        command = [sys.executable, "-m", "cl_steps", "verify", *words, "--dir", where]
+        found = subprocess.run(command, check=False, capture_output=True)
+    assert found.returncode in (0, 5), found.stderr.decode()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(f"{'its memory, at most':<52} {peak / 1024:7.0f} MiB; {found.stdout.decode().splitlines()[-1]}", flush=True)
 
 
 def nights(count: int = 50) -> None:
@@ -273,7 +288,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "index": index,
 }
 
-LONG: dict[str, Callable[[], None]] = {"nights": nights}
+LONG: dict[str, Callable[[], None]] = {"nights": nights, "versions": versions}
 
 if __name__ == "__main__":
     for chosen in sys.argv[1:] or BENCHMARKS:

@@ -1,8 +1,6 @@
 """A small line whose data are real and whose model is not, for the tests of lineage.
 
-Ingest, shards, splits, ledger, Git and DVC are the real ones. Drift, update and evaluate write what the real steps
-would write, from a "model" whose adapter is a digest of everything that it learnt: what a picture had an influence on
-can be seen in the bytes.
+Ingest, shards, splits, ledger, Git and DVC are the real ones, the other steps those of `fake_model`.
 
     line = line_after(tmp_path / "line", nights=3)     # v4 is its champion; played once, then copied in no time
     assert night(line, "r-4", range(90, 100)) == "v5"  # 2 to 3 seconds
@@ -13,53 +11,32 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
-from safetensors.numpy import save_file
 
-from cl_steps import close, ingest, promote
-from cl_steps.config import Params, RunSpec, load_params
-from cl_steps.data import evaluation, replay
-from cl_steps.data.intake import take_in
-from cl_steps.data.shards import (
-    MANIFEST_SCHEMA,
-    Asset,
-    decode,
-    distinct,
-    iter_assets,
-    read_manifest,
-    write_dataset,
-    write_table,
-)
+from cl_steps import close, promote
+from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
 from cl_steps.lineage.records import first_record
-from cl_steps.pipeline import DRIFT, EVALUATE, GATE, INGEST, STAGES, UPDATE
-from cl_steps.stats.figures import Figures, HeldOutFeatures, Plan, Samples, write_figures
-from cl_steps.stats.items import Items, bounded, joined, read_items, write_items
-from cl_steps.stats.properties import properties_of
+from cl_steps.lineage.signing import version_files
+from cl_steps.pipeline import STAGES
 from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.context import Context, StepReport, write_json
 from cl_steps.workspace.create import lay_out, publish, store_state
-from cl_steps.workspace.execute import StepFunction, run_stage
+from cl_steps.workspace.execute import run_stage
 from cl_steps.workspace.git import git
 from cl_steps.workspace.line import Line, local
 from tests.data.landings import encoded, jsonl, picture, put
+from tests.lineage.fake_model import stage, write_first_state
+from tests.workspace.conftest import with_keys
 
 ROOT = Path(__file__).parents[2]
-FILE_NAME = "pytorch_lora_weights.safetensors"
-EXTRACTOR = "e" * 64
-NUM_FEATURES = 4
 KNOBS = {
     "ingest": {"min_new_assets": 4},
     "drift": {"reference_per_slice": 20},
@@ -81,8 +58,13 @@ def sha_of(number: int) -> str:
     return hashlib.sha256(encoded(picture(number))).hexdigest()
 
 
-def make_line(folder: Path, known: Iterable[int] = range(12), **knobs: Mapping[str, object]) -> Line:
-    """A published line at v1 that knows some pictures as the slice `old`; `knobs` are blocks of its params.yaml."""
+def make_line(
+    folder: Path, known: Iterable[int] = range(12), *, signed: bool = False, **knobs: Mapping[str, object]
+) -> Line:
+    """A published line at v1 that knows some pictures as the slice `old`; `knobs` are blocks of its params.yaml.
+
+    A `signed` one has keys of its own, as `retain init` makes them.
+    """
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "dvc.yaml", folder / "dvc.yaml")
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -91,10 +73,12 @@ def make_line(folder: Path, known: Iterable[int] = range(12), **knobs: Mapping[s
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     (folder / "run.yaml").write_text(yaml.safe_dump(RunSpec().model_dump()), encoding="utf-8")
     lay_out(folder)
-    _write_first_state(folder, load_params(folder), known)
+    write_first_state(folder, load_params(folder), drawn(known))
     digests = store_state(folder)
-    write_json(folder / "versions/v0001.json", first_record(digests, ["old"], values, folder / "state"))
-    line = local(folder)
+    line = with_keys(local(folder), folder) if signed else local(folder)
+    record = first_record(digests, ["old"], values, folder / "state")
+    for path, content in version_files(line, record, folder / "state/adapter").items():
+        (folder / path).write_bytes(content)
     publish(folder, line)
     return line
 
@@ -137,7 +121,7 @@ def land(line: Line, pictures: Pictures, slice_name: str = "new", source: str = 
 def begin(
     line: Line,
     run: str,
-    pictures: Pictures = (),
+    pictures: Pictures | None = (),
     verdicts: Mapping[str, str] | None = None,
     *,
     until: str = "gate",
@@ -145,15 +129,16 @@ def begin(
     source: str = "studio",
     **spec: object,
 ) -> None:
-    """Land the pictures, open the run and run its stages up to `until`.
+    """Land the pictures (None: what lies there already), open the run and run its stages up to `until`.
 
     `verdicts` are those of drift (else `drifted`) and gate (else `promote`); ingest gives its own.
     """
-    land(line, pictures, slice_name, source)
+    if pictures is not None:
+        land(line, pictures, slice_name, source)
     open_run(line, RunSpec(id=run, **spec))
     given = {"drift": "drifted", "gate": "promote", **(verdicts or {})}
     for step in STAGES:
-        run_stage(line, run, step, _stage(step.name, given))
+        run_stage(line, run, step, stage(step.name, given))
         if step.name == until:
             break
 
@@ -168,154 +153,8 @@ def finish(line: Line, run: str) -> str:
 
 
 def night(
-    line: Line, run: str, pictures: Pictures = (), verdicts: Mapping[str, str] | None = None, **more: object
+    line: Line, run: str, pictures: Pictures | None = (), verdicts: Mapping[str, str] | None = None, **more: object
 ) -> str:
     """A whole night; returns the version that it made, else how it ended (`rejected`, `stale`, ...)."""
     begin(line, run, pictures, verdicts, **more)  # type: ignore[arg-type]
     return finish(line, run)
-
-
-def _stage(name: str, verdicts: Mapping[str, str]) -> StepFunction:
-    if name == INGEST.name:
-        return ingest.run
-    stubs = {
-        DRIFT.name: partial(_drift, verdicts["drift"]),
-        UPDATE.name: _update,
-        EVALUATE.name: _evaluate,
-        GATE.name: partial(_gate, verdicts["gate"]),
-    }
-    return stubs[name]
-
-
-def _write_first_state(folder: Path, params: Params, known: Iterable[int]) -> None:
-    state, landing = folder / "state", folder / "known"
-    for name in ("base", "extractor"):
-        (state / name).mkdir(parents=True)
-        (state / name / "weights").write_text(name, encoding="utf-8")
-    for name, content in drawn(known).items():
-        put(landing, name, content)
-        jsonl(landing, {"file_name": name, "text": f"picture {name}", "slice": "old", "source": "archive"})
-    assets = list(take_in(landing, params.ingest, params.seed, "init").assets)
-    shutil.rmtree(landing)
-    learnable = pa.Table.from_pylist([a.row() for a in assets if a.split != "evaluation"], MANIFEST_SCHEMA)
-    kept = set(replay.select(learnable, params.update.replay_capacity, params.seed)["sha256"].to_pylist())
-    write_dataset(state / "replay", [asset for asset in assets if asset.sha256 in kept])
-    write_dataset(state / "global_eval", [asset for asset in assets if asset.split == "evaluation"])
-    _write_adapter(state / "adapter", hashlib.sha256(b"fresh").digest())
-    digest = _adapter_digest(state / "adapter")
-    shutil.copytree(state / "adapter", state / "anchors" / digest)
-    write_json(state / "anchors/anchors.json", {"old": digest})
-    (state / "evaluation").mkdir()
-    write_json(state / "evaluation/none.json", {"why": "v1 was not evaluated: it is the base as it came"})
-    rows = pa.Table.from_pylist([asset.row() for asset in assets], MANIFEST_SCHEMA)
-    _write_reference(state / "reference", _measured(assets), rows, params)
-    champion = {"version": "v1", "seed_plan": 1, "slices": ["old"], "anchors": {"old": "v1"}}
-    write_json(state / "champion.json", champion)
-
-
-def _drift(verdict: str, context: Context) -> StepReport:
-    """As `cl_steps.drift`: the figures, and the reference that a promotion would make."""
-    batch = _measured(iter_assets(context.path("tonight/batch")))
-    reference, folder = context.path("state/reference"), context.fresh("tonight/drift/figures")
-    write_items(folder / "features.parquet", batch, EXTRACTOR)
-    items = joined(read_items(reference / "features.parquet", EXTRACTOR, NUM_FEATURES), batch)
-    known = pq.read_table(reference / "known.parquet").cast(MANIFEST_SCHEMA)
-    rows = pa.concat_tables([known, read_manifest(context.path("tonight/batch"))])
-    _write_reference(context.fresh("tonight/drift/reference"), items, rows, context.params)
-    return StepReport(verdict, f"drift says {verdict}")
-
-
-def _update(context: Context) -> StepReport:
-    """The candidate: a digest of its teacher and of everything it learnt; and the next replay buffer."""
-    teacher = (context.path("state/adapter") / FILE_NAME).read_bytes()
-    learnt = [
-        [(asset.sha256, asset.text) for asset in sorted(iter_assets(context.path(name), "train"), key=_name)]
-        for name in ("tonight/batch", "state/replay")
-    ]
-    digest = hashlib.sha256(teacher + json.dumps([learnt, context.params.seed]).encode()).digest()
-    _write_adapter(context.fresh("tonight/candidate/adapter"), digest)
-    sources = (context.path("state/replay"), context.path("tonight/batch"))
-    capacity = context.params.update.replay_capacity
-    replay.write_next(context.fresh("tonight/candidate/replay"), sources, capacity, context.params.seed)
-    return StepReport(None, "learnt", {"examples_new": len(learnt[0]), "examples_replay": len(learnt[1])})
-
-
-def _evaluate(context: Context) -> StepReport:
-    """As `cl_steps.evaluate`: figures that name their images, samples, the next evaluation set and anchors."""
-    champion = json.loads(context.path("state/champion.json").read_text(encoding="utf-8"))
-    arrived = set(read_manifest(context.path("tonight/batch"))["slice"].to_pylist())
-    figures = _figures(context, champion, sorted(arrived - set(champion["slices"])))
-    write_figures(context.fresh("tonight/evaluation/figures"), figures)
-    (context.fresh("tonight/evaluation/samples") / "prompts.json").write_text("{}\n", encoding="utf-8")
-    folders = (context.path(name) for name in ("state/global_eval", "tonight/batch"))
-    evaluation.write_next(context.fresh("tonight/evaluation/global_eval"), *folders)
-    _write_anchors(context, figures.plan.new_slices)
-    slices = sorted({*champion["slices"], *arrived})
-    scores = {name: {"loss": {"champion": 1.0, "candidate": 0.9, "anchor": 1.0}} for name in slices}
-    return StepReport(None, "measured", {"slices": scores, "looks": 1, "seed_plan": champion["seed_plan"]})
-
-
-def _figures(context: Context, champion: Mapping[str, object], new_slices: list[str]) -> Figures:
-    known, batch = (read_manifest(context.path(name)) for name in ("state/global_eval", "tonight/batch"))
-    rows = [row for table in (known, batch) for row in table.to_pylist() if row["split"] == "evaluation"]
-    units: dict[str, list[str]] = {}
-    for row in rows:
-        units.setdefault(row["slice"], []).append(row["sha256"])
-    old = tuple(sorted(champion["slices"]))  # type: ignore[call-overload]
-    adapters = [_adapter_digest(context.path(name)) for name in ("state/adapter", "tonight/candidate/adapter")]
-    plan = Plan(old, tuple(new_slices), *adapters, {}, (1,), 1, int(str(champion["seed_plan"])))
-    models = ("champion", "candidate")
-    items = {(m, name, "loss"): dict.fromkeys(names, 1.0) for name, names in units.items() for m in models}
-    samples = {(m, name): Samples(("prompt",), np.ones((1, 1, NUM_FEATURES))) for name in units for m in models}
-    real = {
-        name: HeldOutFeatures(tuple(sorted(names)), ("prompt",) * len(names), np.ones((len(names), NUM_FEATURES)))
-        for name, names in units.items()
-    }
-    return Figures(plan, items, samples, real)
-
-
-def _write_anchors(context: Context, new_slices: Iterable[str]) -> None:
-    folder, before = context.fresh("tonight/evaluation/anchors"), context.path("state/anchors")
-    shutil.copytree(before, folder, dirs_exist_ok=True)
-    anchors = json.loads((before / "anchors.json").read_text(encoding="utf-8"))
-    for name in new_slices:
-        anchors[name] = _adapter_digest(context.path("tonight/candidate/adapter"))
-        shutil.copytree(context.path("tonight/candidate/adapter"), folder / anchors[name], dirs_exist_ok=True)
-    write_json(folder / "anchors.json", anchors)
-
-
-def _gate(verdict: str, context: Context) -> StepReport:
-    (context.root / "reports/junit.xml").write_text("<testsuites/>\n", encoding="utf-8")
-    return StepReport(verdict, f"the gate says {verdict}")
-
-
-def _measured(assets: Iterable[Asset]) -> Items:
-    """Items whose features are the mean colours of the picture and its spread."""
-    seen = sorted(assets, key=_name)
-    thumbs = np.array([np.frombuffer(asset.thumbnail, np.uint8) for asset in seen]).reshape(len(seen), 64, 3)
-    features = np.column_stack([thumbs.mean(axis=1), thumbs.std(axis=(1, 2))]).astype(np.float32)
-    properties = np.array([properties_of(decode(asset.image), asset.text) for asset in seen]).reshape(len(seen), -1)
-    unknown = np.full(len(seen), np.nan, np.float32)
-    names, slices = tuple(asset.sha256 for asset in seen), tuple(asset.slice for asset in seen)
-    return Items(names, slices, features, unknown, unknown, properties)
-
-
-def _write_reference(folder: Path, items: Items, known: pa.Table, params: Params) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = bounded(items, params.drift.reference_per_slice, params.seed)
-    write_items(folder / "features.parquet", kept, EXTRACTOR)
-    write_table(folder / "known.parquet", distinct(known.combine_chunks()))
-
-
-def _write_adapter(folder: Path, digest: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = np.frombuffer(digest, np.uint8).astype(np.float32)
-    save_file({"unet.to_q.lora_A.weight": weights.reshape(4, 8)}, folder / FILE_NAME)
-
-
-def _adapter_digest(folder: Path) -> str:
-    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()[:16]
-
-
-def _name(asset: Asset) -> str:
-    return asset.sha256

@@ -23,10 +23,23 @@ from cl_steps.lineage.verify.whole import verify
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.git import git, text
 from cl_steps.workspace.line import Line, local
-from cl_steps.workspace.mainline import Change, reading, tag_of
-from cl_steps.workspace.store import read_dvc_file
+from cl_steps.workspace.mainline import Change, reading
+from cl_steps.workspace.store import lock_outs, read_dvc_file
+from cl_steps.workspace.versions import tag_of
 from tests.workspace.conftest import GOOD, make_workspace, play
 
+FILES = {
+    "record": ("versions/v0002", "2.json"),
+    "signature": ("versions/v0002", ".sig"),
+    "provenance": ("versions/v0002", "o.json"),
+    "event": ("events/", "run-r-150.json"),
+    "answer": ("events/", "answer-r-150.json"),
+    "an answer's signature": ("events/", "answer-r-150.sig"),
+    "adapter.dvc": ("state/", "/adapter.dvc"),
+    "champion": ("state/", "champion.json"),
+    "an intake's .dvc": ("data/r-100", ".dvc"),
+}
+"""Files of main, as `named` finds them: how their paths begin and end."""
 Tamper = Callable[[bytes], bytes]
 TAMPERS: dict[str, Tamper] = {
     "flipped": lambda content: (
@@ -106,6 +119,11 @@ def add_version(line: Line, **facts: object) -> str:
         return f"v{number}"
 
 
+def folder_of(line: Line) -> str:
+    """The folder that keeps all of the line."""
+    return str(Path(line.git).parents[1])
+
+
 def seen(line: Line, version: str | None = None) -> Verification:
     """What a verification finds, with the line's own trusted keys."""
     return verify(line, version, Trust.read(line.trusted_keys))
@@ -174,11 +192,17 @@ def _again(bare: Path, old: str, parent: str | None, files: Mapping[str, bytes |
 
 
 def stored(line: Line, path: str, member: str = "") -> Path:
-    """The file of the store that holds a `.dvc` file's folder, or one of its members."""
-    place = _object(line, str(read_dvc_file(on_main(line, path))["md5"]))
+    """The file of the store that holds a `.dvc` file's folder, or an output of v2's night, or one of its members."""
+    place = _object(line, _md5_of(line, path))
     if not member:
         return place
     return _object(line, next(e["md5"] for e in json.loads(place.read_bytes()) if e["relpath"] == member))
+
+
+def _md5_of(line: Line, path: str) -> str:
+    if path.endswith(".dvc"):
+        return str(read_dvc_file(on_main(line, path))["md5"])
+    return str(lock_outs(json.loads(on_main(line, "versions/v0002.json"))["stages"])[path]["md5"])
 
 
 def overwrite(file: Path, content: bytes) -> None:

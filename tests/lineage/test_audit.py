@@ -14,16 +14,14 @@ from cl_steps.lineage import sealed
 from cl_steps.lineage.sealed import SliceAudit
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.store import read_dvc_file
-from tests.lineage.playing import make_line, night
+from tests.lineage.playing import line_after
 
 Audit = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
-    found = make_line(tmp_path_factory.mktemp("lines") / "line")
-    assert night(found, "r-1", range(12, 28)) == "v2"
-    return found
+    return line_after(tmp_path_factory.mktemp("lines") / "line", nights=1)
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from cl_steps.lineage.formats.facts import Base, Facts, gather, header
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.git import git, text
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading, version_file
+from cl_steps.workspace.mainline import Change, reading
+from cl_steps.workspace.versions import version_file
 from tests.lineage.playing import line_after
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) `c` | d\n---\nlicense: mit\n# e"

@@ -36,11 +36,13 @@ from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.execute import run_stage
 from cl_steps.workspace.git import git, remote_refs, text
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading, tag_of
+from cl_steps.workspace.mainline import reading
 from cl_steps.workspace.needs import mirrored, needs
 from cl_steps.workspace.objects import open_objects
+from cl_steps.workspace.versions import tag_of
 from tests.lineage import playing
 from tests.lineage.cheap import put_run
+from tests.lineage.fake_model import stage
 from tests.workspace.conftest import GOOD, make_workspace
 
 PICTURES = 8
@@ -61,7 +63,7 @@ class Act:
         if self.name == "open":
             open_run(line, RunSpec(id=self.about))
         elif self.name in stages:
-            run_stage(line, self.about, stages[self.name], playing._stage(self.name, VERDICTS))
+            run_stage(line, self.about, stages[self.name], stage(self.name, VERDICTS))
         elif self.name == "promote":
             promote._check_figures = lambda *_: None
             promote.run(line, self.about)

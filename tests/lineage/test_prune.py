@@ -1,18 +1,14 @@
-"""Old runs go with what nobody else needs, in an order that a kill, a late promotion and a night cannot break."""
+"""Old runs go with what nobody else needs, in a folder and on S3, and all else stays."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -20,27 +16,19 @@ import pytest
 import cl_steps.promote
 from cl_steps import close, promote
 from cl_steps.commands import prune as command
-from cl_steps.commands.answer import refuse
 from cl_steps.commands.prune import prune
 from cl_steps.commands.status import status
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
+from cl_steps.lineage.verify.whole import verify
 from cl_steps.report.collect import collect
-from cl_steps.workspace import objects
-from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line, local
+from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.needs import current_refs, mirrored, needs
-from cl_steps.workspace.objects import Objects, open_objects
+from cl_steps.workspace.objects import open_objects
 from cl_steps.workspace.store import missing, opened
-from tests.lineage.cheap import put_run
-from tests.workspace.conftest import GOOD, make_workspace, play
-
-ALARM = {"ingest": "ok", "drift": "alarming"}
-QUIET = {"ingest": "ok", "drift": "quiet"}
-REJECT = {**GOOD, "gate": "reject"}
-OLD = {"rejected", "quiet", "failed", "stale", "refused"}
-"""The runs of `lived` that came to nothing."""
+from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
+from tests.workspace.conftest import GOOD, play
 
 
 @pytest.fixture(autouse=True)
@@ -49,63 +37,9 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
 
 
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A line with a run of every end, one that waits for an answer and one under way; all objects are days old."""
-    line = make_workspace(tmp_path_factory.mktemp("lived") / "line")
-    ends = {"rejected": REJECT, "quiet": QUIET, "failed": {"ingest": "ok"}, "refused": ALARM, "waiting": ALARM}
-    for run in ("stale", "good"):
-        put_run(line, run, GOOD)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cl_steps.promote, "_check_figures", lambda *_: None)
-        promote.run(line, "good")
-    for run, verdicts in ends.items():
-        put_run(line, run, verdicts)
-    for run in ("good", "stale", *ends):
-        close.run(line, run)
-    folder = Path(line.git).parents[1]
-    refuse("refused", "<b>no</b>", "ann", "command line", str(folder))
-    put_run(line, "under-way", {"ingest": "ok", "drift": "drifted", "update": None})
-    make_old(line)
-    return folder
-
-
 @pytest.fixture
-def line(lived: Path, tmp_path: Path) -> Line:
-    """A copy of it."""
-    shutil.copytree(lived, tmp_path / "line", symlinks=True)
-    line = local(tmp_path / "line")
-    line.save(tmp_path / "line")
-    return line
-
-
-def make_old(line: Line, days: float = 3) -> None:
-    """Set all objects' times back."""
-    for path in (path for path in Path(line.store).rglob("*") if path.is_file()):
-        os.utime(path, (time.time() - days * 86400,) * 2)
-
-
-def run_prune(line: Line, days: float = 0, dry_run: bool = False) -> dict[str, Any]:
-    document = prune(str(Path(line.git).parents[1]), days, dry_run, json=True)
-    assert isinstance(document, dict)
-    return document
-
-
-def branches(line: Line) -> set[str]:
-    return {ref.removeprefix("refs/heads/runs/") for ref in remote_refs(line.git, "refs/heads/runs/*")}
-
-
-def holds(line: Line, words: str) -> bool:
-    """Whether some object of the store begins so; the stub's objects say what they are."""
-    found = (path for path in Path(line.store).rglob("*") if path.is_file())
-    return any(path.read_bytes().startswith(words.encode()) for path in found)
-
-
-def whole(line: Line) -> bool:
-    """Whether the store holds all that main ever named, every record and every remaining run."""
-    with mirrored(line.git) as (main, refs), open_objects(line.store) as objects:
-        needed = needs(main, refs)
-        return objects.with_files(needed.listed, needed.listed) <= objects.sizes.keys()
+def line(tmp_path: Path) -> Line:
+    return line_that_lived(tmp_path / "line")
 
 
 def test_what_came_to_nothing_goes_and_all_else_stays(line: Line) -> None:
@@ -118,6 +52,7 @@ def test_what_came_to_nothing_goes_and_all_else_stays(line: Line) -> None:
     for kept in ("evaluation/samples good", "candidate/adapter good", "candidate/adapter under-way"):
         assert holds(line, f"tonight/{kept}")
     assert whole(line)
+    assert not verify(line, None, None).faults, "the pictures and figures of versions stay, too"
     assert done["objects"] > 0 < done["bytes"]
     assert close.run(line, "good") == "promoted"
     play(line, "under-way", GOOD)
@@ -163,131 +98,6 @@ def test_young_runs_and_young_objects_stay(line: Line) -> None:
     assert holds(line, "tonight/candidate/adapter rejected")
     make_old(line)
     assert run_prune(line)["objects"] == done["young_objects"], "the same command a day later"
-
-
-@pytest.mark.parametrize("part", ["put_away", "_record", "_delete_branches", "_free"])
-def test_killed_between_two_parts_the_same_command_goes_on(
-    line: Line, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
-    real: Callable[..., Any] = getattr(command, part)
-
-    def killed(*arguments: Any) -> None:
-        real(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(command, part, killed)
-        with pytest.raises(KeyboardInterrupt):
-            run_prune(line)
-    assert whole(line)
-    run_prune(line)
-    assert branches(line) == {"good", "waiting", "under-way"}
-    assert not holds(line, "tonight/candidate/adapter rejected")
-    assert whole(line)
-    again = run_prune(line)
-    assert (again["runs"], again["objects"]) == ([], 0)
-    with reading(line.git) as main:
-        assert set(main.ledger().pruned) == OLD
-    log = text(Path(line.git), "log", "--format=%s", "archive").splitlines()
-    assert log == ["archive 5 runs", "begin the archive of runs"], "nothing is archived twice"
-
-
-def test_killed_while_objects_go_the_next_command_takes_the_rest(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone: list[str] = []
-
-    def remove(opened: Any, name: str) -> None:
-        if len(gone) == 3:
-            raise KeyboardInterrupt
-        gone.append(name)
-        opened._odb.fs.remove(opened._odb.oid_to_path(name))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Objects, "_remove", remove)
-        patch.setattr(objects, "AT_ONCE", 1)
-        with pytest.raises(KeyboardInterrupt):
-            run_prune(line)
-    assert all(name.endswith(".dir") for name in gone), "lists of files go first: DVC trusts one that is there"
-    assert run_prune(line)["objects"] > 0
-    assert not holds(line, "tonight/candidate/adapter rejected")
-    assert whole(line)
-
-
-def test_a_run_taken_up_again_meanwhile_stays(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, remote = command.put_away, Path(line.git)
-
-    def taken_up(*arguments: Any) -> None:
-        real(*arguments)
-        tip = read_run(line, "failed").tip
-        commit = text(remote, "commit-tree", f"{tip}^{{tree}}", "-p", tip, "-m", "drift: done")
-        git(remote, "update-ref", "refs/heads/runs/failed", commit)
-
-    monkeypatch.setattr(command, "put_away", taken_up)
-    assert set(run_prune(line)["runs"]) == OLD - {"failed"}
-    assert "failed" in branches(line)
-    assert {night.run for night in collect(line).nights} >= OLD
-    with reading(line.git) as main:
-        assert main.ledger().pruned["failed"] != read_run(line, "failed").tip
-
-
-def test_a_promotion_that_lands_while_its_run_is_pruned_wins(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run whose promotion failed for want of a remote is `failed` and ready: nothing moves its branch any more."""
-    put_run(line, "ready", GOOD)
-    assert close.run(line, "ready") == "failed"
-    real, promoted = command.put_away, []
-
-    def meanwhile(*arguments: Any) -> None:
-        real(*arguments)
-        promoted.append(promote.run(line, "ready"))
-
-    monkeypatch.setattr(command, "put_away", meanwhile)
-    assert "ready" not in run_prune(line)["runs"]
-    assert promoted == ["v3"]
-    assert "ready" in branches(line)
-    assert whole(line)
-
-
-def test_a_promotion_that_comes_too_late_is_refused(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It had read the branch and checked every object before the run was pruned."""
-    put_run(line, "ready", GOOD)
-    assert close.run(line, "ready") == "failed"
-    make_old(line)
-    with monkeypatch.context() as patch:
-        patch.setattr(promote, "_check", lambda *_: run_prune(line))
-        with pytest.raises(UsageError, match="was pruned: trigger a new run"):
-            promote.run(line, "ready")
-    assert "ready" not in branches(line)
-    assert whole(line)
-    put_run(line, "ready", GOOD, reason="the same run, from its beginning")
-    assert promote.run(line, "ready") == "v3"
-
-
-def test_a_run_that_began_meanwhile_keeps_its_objects(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its branch names old bytes that nothing else needs: the second look finds it."""
-    tip, real, looks = read_run(line, "rejected").tip, command.current_refs, []
-
-    def late(url: str) -> dict[str, str]:
-        looks.append(url)
-        if len(looks) == 2:  # the one before objects are deleted
-            git(Path(line.git), "update-ref", "refs/heads/runs/late", tip)
-        return real(url)
-
-    monkeypatch.setattr(command, "current_refs", late)
-    run_prune(line)
-    assert holds(line, "tonight/candidate/adapter rejected")
-    assert not holds(line, "tonight/candidate/adapter stale")
-
-
-def test_what_a_killed_upload_left_goes(line: Line) -> None:
-    run_prune(line)
-    drafts = [Path(line.store) / "files" / "md5" / "ab" / f".{name}.tmp" for name in ("old", "new")]
-    drafts[0].parent.mkdir(exist_ok=True)
-    for draft in drafts:
-        draft.write_bytes(b"half of it")
-    make_old(line)
-    os.utime(drafts[1])
-    done = run_prune(line)
-    assert (done["objects"], done["bytes"], done["young_objects"]) == (1, 10, 1)
-    assert [draft.exists() for draft in drafts] == [False, True]
 
 
 def test_a_lost_list_of_files_stops_the_deleting(line: Line) -> None:

@@ -15,8 +15,9 @@ from cl_steps.errors import StaleRun
 from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.git import git, remote_refs, text
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, Mainline, reading, tag_of
+from cl_steps.workspace.mainline import Change, Mainline, reading
 from cl_steps.workspace.store import dvc_file, lock_outs
+from cl_steps.workspace.versions import tag_of
 from tests.lineage.cheap import put_folder, put_runs
 from tests.workspace.conftest import GOOD, make_workspace
 

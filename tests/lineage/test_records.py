@@ -79,7 +79,6 @@ ACTS: list[Record] = [
         "replaced": {f"{'a' * 32}.dir": {"md5": f"{'b' * 32}.dir", "size": 1, "nfiles": 1}},
         "erased": ["c" * 32],
     },
-    {"kind": "audit", "findings": [], "counts": {}},
     {"kind": "prune", "runs": {"r-1": "f" * 40}},
     {"kind": "migration", "from": 1, "to": 2},
 ]

@@ -18,10 +18,11 @@ from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import reading
-from tests.lineage.playing import _stage, make_line, night, sha_of
+from tests.lineage.fake_model import stage
+from tests.lineage.playing import line_after, make_line, night, sha_of
 
-NIGHTS = {"r-1": range(12, 28), "r-2": range(30, 46), "r-3": range(50, 66)}
-UNWANTED = 33
+UNWANTED = 43
+"""Came with the second night."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     real = steps.load
 
     def load_stage(step: Step) -> Any:
-        return _stage(step.name, {"drift": "drifted", "gate": "promote"}) if step in STAGES else real(step)
+        return stage(step.name, {"drift": "drifted", "gate": "promote"}) if step in STAGES else real(step)
 
     monkeypatch.setattr(steps, "load", load_stage)
     monkeypatch.setattr(promote, "_check_figures", lambda *_: None)
@@ -38,15 +39,8 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
-    """v4 after three nights; the picture to forget came with the second."""
-    return played(tmp_path_factory.mktemp("lines") / "line")
-
-
-def played(folder: Path, without: int | None = None) -> Line:
-    found = make_line(folder)
-    for number, (run, pictures) in enumerate(NIGHTS.items(), start=2):
-        assert night(found, run, [n for n in pictures if n != without]) == f"v{number}"
-    return found
+    """v4 after three nights."""
+    return line_after(tmp_path_factory.mktemp("lines") / "line", nights=3)
 
 
 def folder_of(line: Line) -> str:
@@ -72,7 +66,9 @@ def again(line: Line, start: str, to: Path, *shas: str) -> dict[str, Any]:
 def test_the_line_without_it_has_the_state_of_one_that_never_saw_it(line: Line, tmp_path: Path) -> None:
     before = remote_refs(line.git)
     found = again(line, "v2", tmp_path / "again", sha_of(UNWANTED))
-    clean = played(tmp_path / "clean", without=UNWANTED)
+    clean = line_after(tmp_path / "clean", nights=1)
+    assert night(clean, "r-2", [n for n in range(40, 52) if n != UNWANTED]) == "v3"
+    assert night(clean, "r-3", range(60, 72)) == "v4"
     made = resolve(str(tmp_path / "again"))
     assert state(made) == state(clean)
     assert state(made) != state(line)
@@ -93,8 +89,7 @@ def test_nothing_left_out_gives_the_same_line(line: Line, tmp_path: Path) -> Non
 
 
 def test_a_batch_of_before_that_was_asked_for_again_is_there(tmp_path: Path) -> None:
-    line = make_line(tmp_path / "line")
-    assert night(line, "r-1", NIGHTS["r-1"]) == "v2"
+    line = line_after(tmp_path / "line", nights=1)
     assert night(line, "r-2", (), batch="r-1") == "v3"
     found = again(line, "v2", tmp_path / "again", sha_of(UNWANTED))
     assert [(row["run"], row["now"]) for row in found["runs"]] == [("r-2", "promoted v3")]
@@ -128,7 +123,7 @@ def test_what_waited_at_the_beginning_is_forgotten_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_erased_image_and_a_rollback_are_played_too(tmp_path: Path) -> None:
-    line = played(tmp_path / "line")
+    line = line_after(tmp_path / "line", nights=3)
     rollback("v3", "it was worse", False, "somebody", "command line", folder_of(line))
     withdraw(sha_of(UNWANTED), None, "no consent", True, "somebody", "command line", folder_of(line), False)
     found = again(line, "v2", tmp_path / "again", sha_of(UNWANTED))
@@ -136,7 +131,6 @@ def test_an_erased_image_and_a_rollback_are_played_too(tmp_path: Path) -> None:
     assert [row["run"] for row in found["runs"]] == ["r-2", "r-3", "rollback"]
     assert found["champion"] == {"then": "v3", "now": "v3"}
     assert ledger(made).intakes["r-3"].status == "set_aside"
-    clean = make_line(tmp_path / "clean")
-    night(clean, "r-1", NIGHTS["r-1"])
-    night(clean, "r-2", [n for n in NIGHTS["r-2"] if n != UNWANTED])
+    clean = line_after(tmp_path / "clean", nights=1)
+    night(clean, "r-2", [n for n in range(40, 52) if n != UNWANTED])
     assert state(made) == state(clean)

@@ -23,7 +23,8 @@ from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import reading
-from tests.lineage.playing import _stage, make_line, night
+from tests.lineage.fake_model import stage
+from tests.lineage.playing import line_after
 
 VERDICTS = {"drift": "drifted", "gate": "promote"}
 
@@ -34,7 +35,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     real = steps.load
 
     def load_stage(step: Step) -> Any:
-        return _stage(step.name, VERDICTS) if step in STAGES else real(step)
+        return stage(step.name, VERDICTS) if step in STAGES else real(step)
 
     monkeypatch.setattr(steps, "load", load_stage)
     monkeypatch.setattr(promote, "_check_figures", lambda *_: None)
@@ -43,10 +44,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     """Two promoted nights after v1."""
-    found = make_line(tmp_path_factory.mktemp("lines") / "line")
-    assert night(found, "r-1", range(12, 28)) == "v2"
-    assert night(found, "r-2", range(30, 46)) == "v3"
-    return found
+    return line_after(tmp_path_factory.mktemp("lines") / "line", nights=2)
 
 
 def again(line: Line, version: str = "champion", to: Path | None = None) -> dict[str, Any]:
@@ -106,8 +104,7 @@ def test_v1_and_unknown_versions_are_refused(line: Line) -> None:
 
 
 def test_a_batch_that_is_gone_is_an_integrity_error(tmp_path: Path) -> None:
-    line = make_line(tmp_path / "line")
-    night(line, "r-1", range(12, 28))
+    line = line_after(tmp_path / "line", nights=1)
     with reading(line.git) as main:
         record = main.records()[-1]
     md5 = store.lock_outs(record["stages"])["tonight/batch"]["md5"]
@@ -141,13 +138,13 @@ def spoil(monkeypatch: pytest.MonkeyPatch, amount: float) -> None:
     """From now on `update` adds so much noise, as a share of the adapter's length."""
 
     def load_stage(step: Step) -> Callable[[Context], StepReport]:
-        return partial(_spoilt, amount) if step.name == "update" else _stage(step.name, VERDICTS)
+        return partial(_spoilt, amount) if step.name == "update" else stage(step.name, VERDICTS)
 
     monkeypatch.setattr(steps, "load", load_stage)
 
 
 def _spoilt(amount: float, context: Context) -> StepReport:
-    report = _stage("update", VERDICTS)(context)
+    report = stage("update", VERDICTS)(context)
     path = context.path("tonight/candidate/adapter/pytorch_lora_weights.safetensors")
     weights = load(path.read_bytes())
     path.write_bytes(save({name: value * np.float32(1 + amount) for name, value in weights.items()}))

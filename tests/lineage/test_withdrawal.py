@@ -22,6 +22,7 @@ from cl_steps.errors import StaleRun, UsageError
 from cl_steps.lineage.manifests import reading_store
 from cl_steps.lineage.purge import PARTS
 from cl_steps.lineage.purge import take_out as take_out_of
+from cl_steps.lineage.verify.whole import verify
 from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.folders import open_folders
 from cl_steps.workspace.git import text
@@ -228,6 +229,10 @@ def test_erased_bytes_are_nowhere_on_the_store_and_old_versions_can_be_restored(
             assert not {str(out["md5"]) for out in named} & set(event["erased"])
             with open_folders(line.store) as folders:
                 assert all(folders.listing(str(out["md5"])) is not None for out in named)
+    found = verify(line, None, None)
+    assert not found.faults, "also what old versions' nights stored is erased by an event, not missing"
+    erased = {note.where.partition(" (")[0] for note in found.findings if note.kind == "erased"}
+    assert {"v2 tonight/batch", "v2 tonight/drift/figures", "v2 replay"} <= erased
     told = rollback("v2", "worse", False, "ops", "command line", str(Path(line.git).parents[1]))
     assert "v2 is the champion again" in told
     state_of(line, tmp_path / "state")

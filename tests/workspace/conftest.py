@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.context import Context, StepReport, write_json
 from cl_steps.workspace.create import lay_out, publish, store_state
 from cl_steps.workspace.execute import run_stage
+from cl_steps.workspace.git import git
 from cl_steps.workspace.line import Line, local
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +30,28 @@ SLICES = {"old": {"loss": {"champion": 1.0, "candidate": 1.0, "anchor": 1.0}}}
 
 
 def make_workspace(folder: Path, *, signed: bool = False) -> Line:
-    """A published workspace at v1; a `signed` one has keys of its own, as `retain init` makes them."""
+    """A published workspace at v1; a `signed` one has keys of its own, as `retain init` makes them.
+
+    Made once and copied, unless it is signed.
+    """
+    if signed:
+        return _make(folder, signed=True)
+    shutil.copytree(_made(), folder, symlinks=True)
+    line = local(folder)
+    line.save(folder)
+    git(folder, "remote", "set-url", "origin", line.git)
+    return line
+
+
+@cache
+def _made() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="retain-workspace-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    _make(place / "line", signed=False)
+    return place / "line"
+
+
+def _make(folder: Path, *, signed: bool) -> Line:
     folder.mkdir()
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)

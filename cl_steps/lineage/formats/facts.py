@@ -17,10 +17,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from cl_steps.errors import UsageError
 from cl_steps.workspace import store
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Mainline, version_file
+from cl_steps.workspace.mainline import Mainline
 
 ADAPTER_FILE = "adapter/pytorch_lora_weights.safetensors"
 CARD, INDEX, SOURCE, KNOWN = "README.md", "model_index.json", "source.json", "known.parquet"
@@ -109,9 +108,7 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
     wanted = str(main.read_json("state/champion.json")["version"]) if version == "champion" else version
     record, digest = record_digest(main, wanted)
     known = Facts(name_of(main), record, digest, _ancestors(main, record))
-    scratch = main.folder.parent / "facts"
-    scratch.mkdir(exist_ok=True)
-    with store.opened(scratch, line.store, no_scm=True) as repo:
+    with store.opened_store(line.store) as repo:
         found = {name: _folder(repo, known.digest(name), patterns) for name, patterns in _READ.items()}
     adapter = {f"adapter/{name}": hashlib.sha256(content).hexdigest() for name, content in found["adapter"].items()}
     return replace(
@@ -132,9 +129,7 @@ _READ = {
 
 def record_digest(main: Mainline, version: str) -> tuple[dict[str, Any], str]:
     """A version's record and the SHA-256 of its file on main; raises UsageError where there is none."""
-    content = main.read(version_file(version))
-    if content is None:
-        raise UsageError(f"there is no version {version!r}: `retain versions` lists them")
+    content = main.record_file(version)
     return dict(json.loads(content)), hashlib.sha256(content).hexdigest()
 
 

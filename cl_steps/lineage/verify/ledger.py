@@ -12,11 +12,11 @@ from cl_steps.lineage.verify.findings import Finding
 from cl_steps.lineage.verify.record import FIXED, champion_of, disagreements, next_digests, state_digests
 from cl_steps.workspace.history import Commit
 from cl_steps.workspace.ledger import Ledger
-from cl_steps.workspace.mainline import tag_of
+from cl_steps.workspace.versions import tag_of
 
 LEDGER = ("events/", "versions/")
 CHANGED = {"M": "changed", "D": "deleted"}
-NO_ACTS = ("run", "answer", "audit", "prune")
+NO_ACTS = ("run", "answer", "prune")
 """Kinds of events that move no state by themselves."""
 
 

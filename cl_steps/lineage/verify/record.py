@@ -8,8 +8,8 @@ from typing import Any
 
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.pipeline import NEXT_STATE
-from cl_steps.workspace.mainline import version_file
 from cl_steps.workspace.store import lock_outs, read_dvc_file
+from cl_steps.workspace.versions import version_file
 
 FIXED = {"teacher": "adapter", "base": "base", "extractor": "extractor"}
 """What the record calls the parts of the state that were there before, and where they lie in `state/`."""

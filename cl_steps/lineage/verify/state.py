@@ -21,8 +21,9 @@ from cl_steps.lineage.verify.signatures import Doubt, Trust, check_provenance, c
 from cl_steps.lineage.verify.signed import unsigned
 from cl_steps.pipeline import Step
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Mainline, reading, version_file
+from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.store import read_dvc_file
+from cl_steps.workspace.versions import version_file
 
 Check = Callable[[Trust, Mapping[str, Any], bytes, bytes], None]
 MODEL = ("base", "adapter")

@@ -4,6 +4,9 @@
     signatures       of versions, their provenance and the acts of persons                          signed
     the store        every object read again; SHA-256 of adapter and base against the record        objects
 
+Of a version's night the store must hold its pictures and figures, too: all that the record's stages name, which `retain
+prune` never lets go of. What is missing of it is a fault, unless an event erased it.
+
 One version is verified with the chain of its parents (their records and signatures, not their bytes) and the intakes
 of its batch; all versions with main's own tree, every intake, and the quarantine counted again.
 """
@@ -12,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cl_steps.errors import UsageError
 from cl_steps.lineage.verify.book import Book, Version
 from cl_steps.lineage.verify.findings import Finding, Verification
 from cl_steps.lineage.verify.ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
@@ -20,10 +22,16 @@ from cl_steps.lineage.verify.objects import Root, Walk, check_files, check_quara
 from cl_steps.lineage.verify.record import champion_of, next_digests
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.signed import check_signatures, read_events, vouched_ledger
+from cl_steps.pipeline import NEXT_STATE
 from cl_steps.workspace.digests import open_reader
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading, version_file
+from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.store import lock_outs
+from cl_steps.workspace.versions import existing
+
+OUTPUTS = "tonight/"
+"""Where the stages' outputs on the store lie; the checks' JUnit report is in Git."""
 
 
 def verify(line: Line, version: str | None, trust: Trust | None) -> Verification:
@@ -61,11 +69,8 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
 def _version(book: Book, name: str) -> Version:
     if name == "champion":
         name = champion_of(book.files.get("state/champion.json", b""))
-    version_file(name)
-    found = book.versions.get(int(name[1:]))
-    if found is None:
-        raise UsageError(f"there is no version {name!r}: `retain versions` lists them")
-    return found
+    versions = {version.name: version for version in book.versions.values()}
+    return versions[existing(name, versions)]
 
 
 def _chain(book: Book, version: Version) -> list[Version]:
@@ -101,6 +106,15 @@ def _roots(book: Book, versions: list[Version], runs: list[str], *, everything: 
     for path in book.below("state", ".dvc") if everything else ():
         if named := book.tracked(path):
             yield Root(path.removesuffix(".dvc"), named)
+    for version in versions:
+        yield from _night(version)
+
+
+def _night(version: Version) -> Iterator[Root]:
+    """What else the version's run stored: intake and batch, drift's figures, the pictures of the evaluation."""
+    for path, out in sorted(lock_outs(version.record.get("stages", {})).items()):
+        if path.startswith(OUTPUTS) and path not in NEXT_STATE.values():
+            yield Root(f"{version.name} {path}", str(out["md5"]))
 
 
 def _recount(book: Book, ledger: Ledger, read: Walk) -> Iterator[Finding]:
