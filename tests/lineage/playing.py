@@ -7,6 +7,7 @@ can be seen in the bytes.
     line = line_after(tmp_path / "line", nights=3)     # v4 is its champion; played once, then copied in no time
     assert night(line, "r-4", range(90, 100)) == "v5"  # 2 to 3 seconds
     begin(line, "r-5", range(110, 120))                # its stages ran; now `finish`, or `promote.run`, `close.run`
+    rebase(line, "r-6", "a new base")                  # the version on a base whose weights are these words
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from cl_steps.data.shards import (
     write_table,
 )
 from cl_steps.errors import StaleRun, UsageError
+from cl_steps.lineage.rebase import Wish, ask
 from cl_steps.lineage.records import first_record
 from cl_steps.pipeline import DRIFT, EVALUATE, GATE, INGEST, STAGES, UPDATE
 from cl_steps.stats.figures import Figures, HeldOutFeatures, Plan, Samples, write_figures
@@ -104,7 +106,12 @@ def line_after(folder: Path, nights: int) -> Line:
 
     v1 knows pictures 0 to 11 as the slice `old`; night n brought 20n to 20n+11 as `new`, from the source `studio`.
     """
-    shutil.copytree(_played(nights), folder, symlinks=True)
+    return copied(_played(nights), folder)
+
+
+def copied(source: Path, folder: Path) -> Line:
+    """A line of its own in `folder`: what the line in the folder `source` is now."""
+    shutil.copytree(source, folder, symlinks=True)
     line = local(folder)
     line.save(folder)
     git(folder, "remote", "set-url", "origin", line.git)
@@ -175,6 +182,22 @@ def night(
     return finish(line, run)
 
 
+def ask_for(line: Line, run: str, weights: str = "a new base") -> str:
+    """Have ops ask for a base of these weights, for a run; returns what the store calls it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "base").mkdir()
+        (Path(scratch) / "base/weights").write_text(weights, encoding="utf-8")
+        event = ask(line, Path(scratch) / "base", Wish(run, "it draws hands", "ops", "command line"))
+    return str(event["after"]["md5"])
+
+
+def rebase(line: Line, run: str, weights: str = "a new base", verdicts: Mapping[str, str] | None = None) -> str:
+    """A whole rebase while pictures wait in the landing; returns its version, else how it ended."""
+    md5 = ask_for(line, run, weights)
+    begin(line, run, range(900, 912), verdicts, rebase=md5, by="ops", reason="it draws hands")
+    return finish(line, run)
+
+
 def _stage(name: str, verdicts: Mapping[str, str]) -> StepFunction:
     if name == INGEST.name:
         return ingest.run
@@ -215,6 +238,11 @@ def _write_first_state(folder: Path, params: Params, known: Iterable[int]) -> No
 
 def _drift(verdict: str, context: Context) -> StepReport:
     """As `cl_steps.drift`: the figures, and the reference that a promotion would make."""
+    if context.run.rebase:
+        context.fresh("tonight/drift/figures")
+        reference = context.fresh("tonight/drift/reference")
+        shutil.copytree(context.path("state/reference"), reference, dirs_exist_ok=True)
+        return StepReport(verdict, f"drift says {verdict}")
     batch = _measured(iter_assets(context.path("tonight/batch")))
     reference, folder = context.path("state/reference"), context.fresh("tonight/drift/figures")
     write_items(folder / "features.parquet", batch, EXTRACTOR)
@@ -226,8 +254,12 @@ def _drift(verdict: str, context: Context) -> StepReport:
 
 
 def _update(context: Context) -> StepReport:
-    """The candidate: a digest of its teacher and of everything it learnt; and the next replay buffer."""
+    """The candidate: a digest of its teacher (of its base, where that is new) and of everything it learnt; and the next
+    replay buffer.
+    """
     teacher = (context.path("state/adapter") / FILE_NAME).read_bytes()
+    if context.run.rebase:
+        teacher = (context.path("tonight/base") / "weights").read_bytes()
     learnt = [
         [(asset.sha256, asset.text) for asset in sorted(iter_assets(context.path(name), "train"), key=_name)]
         for name in ("tonight/batch", "state/replay")
@@ -249,7 +281,7 @@ def _evaluate(context: Context) -> StepReport:
     (context.fresh("tonight/evaluation/samples") / "prompts.json").write_text("{}\n", encoding="utf-8")
     folders = (context.path(name) for name in ("state/global_eval", "tonight/batch"))
     evaluation.write_next(context.fresh("tonight/evaluation/global_eval"), *folders)
-    _write_anchors(context, figures.plan.new_slices)
+    _write_anchors(context, champion["slices"] if context.run.rebase else figures.plan.new_slices)
     slices = sorted({*champion["slices"], *arrived})
     scores = {name: {"loss": {"champion": 1.0, "candidate": 0.9, "anchor": 1.0}} for name in slices}
     return StepReport(None, "measured", {"slices": scores, "looks": 1, "seed_plan": champion["seed_plan"]})
@@ -276,7 +308,8 @@ def _figures(context: Context, champion: Mapping[str, object], new_slices: list[
 
 def _write_anchors(context: Context, new_slices: Iterable[str]) -> None:
     folder, before = context.fresh("tonight/evaluation/anchors"), context.path("state/anchors")
-    shutil.copytree(before, folder, dirs_exist_ok=True)
+    if not context.run.rebase:
+        shutil.copytree(before, folder, dirs_exist_ok=True)
     anchors = json.loads((before / "anchors.json").read_text(encoding="utf-8"))
     for name in new_slices:
         anchors[name] = _adapter_digest(context.path("tonight/candidate/adapter"))
