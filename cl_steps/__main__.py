@@ -180,6 +180,16 @@ COMMANDS = (
         ),
     ),
     Command(
+        "rebase", "a new base under the line, gated like a candidate", "cl_steps.commands.rebase:rebase",
+        (
+            arg("base", metavar="BASE", help="the diffusers pipeline: a folder or hub id"),
+            DIR,
+            REASON,
+            arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, for this run alone"),
+            arg("--no-promote", action="store_true", help="stop before promotion"),
+        ),
+    ),
+    Command(
         "reproduce", "make a version again and compare", "cl_steps.commands.reproduce:reproduce",
         (
             arg("version", nargs="?", default="champion", metavar="VERSION", help="such as v7 (default: champion)"),

@@ -203,6 +203,7 @@ class RunSpec(Block):
     by: str = ""
     reason: str = ""
     batch: str | None = None
+    rebase: str | None = None  # what the store calls (md5) the base that this run puts under the line
     force: bool = False
     base: str = ""
     state: str = ""

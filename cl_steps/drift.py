@@ -2,10 +2,12 @@
 
 Every asset is measured once (features, agreement with its caption, image properties). The verdict is made by
 `stats/drift_verdict.py` from the evidence of `stats/drift_evidence.py`; Evidently's report decides nothing.
+A rebase has no batch to compare: a person asked for it, and the reference stays as it is.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -47,6 +49,8 @@ AT_ONCE = 16
 
 def run(context: Context) -> StepReport:
     """Measure the batch, decide, and write the figures and the reference that a promotion would make."""
+    if context.run.rebase:
+        return _of_rebase(context)
     extractor = _extractor(context)
     reference = _read_reference(context.path("state/reference"), extractor)
     batch_folder = context.path("tonight/batch")
@@ -63,6 +67,14 @@ def run(context: Context) -> StepReport:
     figures["evidently"] = asdict(write_evidently_report(page, reference, batch, figures["slices"], level))
     _write_next_reference(context, joined(reference, batch), manifest, extractor)
     return StepReport(verdict.verdict, verdict.why, figures)
+
+
+def _of_rebase(context: Context) -> StepReport:
+    """Drifted by a person's word: no figures, and the reference byte for byte."""
+    context.fresh("tonight/drift/figures")
+    reference = context.fresh("tonight/drift/reference")
+    shutil.copytree(context.path("state/reference"), reference, dirs_exist_ok=True)
+    return StepReport("drifted", f"a new base (asked by {context.run.by or 'an unnamed person'})")
 
 
 def build_reference(folder: Path, assets: Sequence[Asset], extractor: Extractor, knobs: Drift, seed: int) -> None:

@@ -5,6 +5,10 @@ the same images, timesteps, noise, prompts and seeds. After each look the rule t
 it can decide; while it cannot, and looks remain, more samples are drawn. Sealed rows are passed on and never opened.
 Each image's and each sample's noise is its own, so that a smaller batch (`workspace.machine`: after memory ran out)
 changes nothing but rounding.
+
+In a rebase the candidate is measured on the new base, champion and anchors on the line's own; both are in memory. Where
+the two differ in what a denoising loss is measured in (image size, autoencoder, prediction, noise schedule), losses are
+left out with the reason, and what the models draw decides.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from cl_steps.data.shards import (
 from cl_steps.diffusion.lora import FILE_NAME, adapter_digest, adapter_path
 from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.errors import IntegrityError
+from cl_steps.pipeline import NEW_BASE
 from cl_steps.stats.decision import Decision, decide
 from cl_steps.stats.evaluation_set import SliceSet, choose, seed_plan
 from cl_steps.stats.features import Extractor
@@ -62,11 +67,32 @@ class Line:
         return {"champion": "champion", "candidate": "candidate"} | extra
 
 
+@dataclass(frozen=True)
+class Benches:
+    """Who measures champion and anchors (`own`) and who the candidate: the same but in a rebase.
+
+    `incomparable` says why their losses do not compare; empty where they do.
+    """
+
+    own: Bench
+    candidate: Bench
+    incomparable: str = ""
+
+    def of(self, model: str) -> Bench:
+        """The one that measures a model."""
+        return self.candidate if model == "candidate" else self.own
+
+    def left_out(self, found: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        """What is left out in each slice and why, given what was found to be so already."""
+        if not self.incomparable:
+            return found
+        return {name: {**found.get(name, {}), "loss": self.incomparable} for name in self.own.held_out}
+
+
 def run(context: Context) -> StepReport:
     """Measure, look by look, and write figures, samples, the next evaluation set and the next anchors."""
     line = _line(context)
-    bench = _bench(context, line)
-    measured, figures, decision = _measure(bench, line, context.params)
+    measured, figures, decision = _measure(_benches(context, line), line, context.params)
     write_figures(context.fresh("tonight/evaluation/figures"), figures)
     _write_samples(context.fresh("tonight/evaluation/samples"), measured)
     before, batch = (context.path(name) for name in SET_FOLDERS)
@@ -92,8 +118,20 @@ def _line(context: Context) -> Line:
     )
 
 
+def _benches(context: Context, line: Line) -> Benches:
+    own = _bench(context, line)
+    if not context.run.rebase:
+        return Benches(own, own)
+    new = open_denoiser(context.path(NEW_BASE), context.params.compute)
+    new.adapters.load("candidate", context.path("tonight/candidate/adapter"))
+    assert isinstance(own.model, Denoiser)
+    differs = own.model.loss_space.differs(new.loss_space)
+    # What both make of the held-out images is the same wherever their losses are measured at all.
+    return Benches(own, replace(own, model=new), f"the new base has another {differs}" if differs else "")
+
+
 def _bench(context: Context, line: Line) -> Bench:
-    """Load the models and encode the evaluation set."""
+    """Load the models that sit on the line's own base and encode the evaluation set."""
     params = context.params
     plan = seed_plan(params.seed, line.seed_plan)
     folders = [context.path(name) for name in SET_FOLDERS]
@@ -113,7 +151,8 @@ def _bench(context: Context, line: Line) -> Bench:
 
 def _load_adapters(context: Context, denoiser: Denoiser, line: Line) -> None:
     denoiser.adapters.load("champion", context.path("state/adapter"))
-    denoiser.adapters.load("candidate", context.path("tonight/candidate/adapter"))
+    if not context.run.rebase:
+        denoiser.adapters.load("candidate", context.path("tonight/candidate/adapter"))
     for digest in sorted(set(line.anchors.values()) - {line.champion}):
         folder = context.path("state/anchors") / digest
         if adapter_digest(folder) != digest:
@@ -128,16 +167,17 @@ def _images(folders: list[Path], groups: Mapping[str, SliceSet], size: tuple[int
     return {asset.sha256: decode(asset.image, size) for asset in assets if asset.sha256 in wanted}
 
 
-def _measure(bench: Bench, line: Line, params: Params) -> tuple[Measured, Figures, Decision]:
+def _measure(benches: Benches, line: Line, params: Params) -> tuple[Measured, Figures, Decision]:
     """Losses once, then look after look until the rule decides or the looks are used up."""
     measured = Measured()
-    every = [(model, name, adapter) for name in bench.held_out for model, adapter in line.models(name).items()]
-    for model, name, adapter in progress(every, len(every), "losses"):
-        measured.losses[model, name, "loss"] = measure_losses(bench, name, adapter)
+    every = [(model, name, adapter) for name in benches.own.held_out for model, adapter in line.models(name).items()]
+    for model, name, adapter in progress(every, len(every), "losses") if not benches.incomparable else ():
+        measured.losses[model, name, "loss"] = measure_losses(benches.of(model), name, adapter)
     for number, look in enumerate(params.evaluate.looks, start=1):
         for model, name, adapter in progress(every, len(every), f"samples of look {number}"):
-            measure_samples(bench, measured, (model, name), adapter, look)
-        figures = figures_of(bench, measured, partial(_plan, line, params.evaluate.looks, number))
+            measure_samples(benches.of(model), measured, (model, name), adapter, look)
+        plan = partial(_plan, benches, line, params.evaluate.looks, number)
+        figures = figures_of(benches.own, measured, plan)
         decision = decide(figures, params)
         say(f"look {number} of {len(params.evaluate.looks)}: {decision.verdict}")
         if decision.verdict != "inconclusive":
@@ -145,7 +185,9 @@ def _measure(bench: Bench, line: Line, params: Params) -> tuple[Measured, Figure
     return measured, figures, decision
 
 
-def _plan(line: Line, looks: tuple[int, ...], look: int, left_out: Mapping[str, Mapping[str, str]]) -> Plan:
+def _plan(
+    benches: Benches, line: Line, looks: tuple[int, ...], look: int, left_out: Mapping[str, Mapping[str, str]]
+) -> Plan:
     return Plan(
         line.slices,
         line.new_slices,
@@ -155,7 +197,7 @@ def _plan(line: Line, looks: tuple[int, ...], look: int, left_out: Mapping[str, 
         looks,
         look,
         line.seed_plan,
-        left_out,
+        benches.left_out(left_out),
     )
 
 
@@ -179,9 +221,10 @@ def _grid(pictures: list[Image.Image]) -> Image.Image:
 
 
 def _write_anchors(context: Context, line: Line) -> None:
-    """The next anchors: those there are, and the candidate for each new slice."""
+    """The next anchors: those there are, and the candidate for each new slice; after a rebase for all."""
     folder = context.fresh("tonight/evaluation/anchors")
-    anchors = dict(line.anchors) | dict.fromkeys(line.new_slices, line.candidate)
+    begun = (*line.slices, *line.new_slices) if context.run.rebase else line.new_slices
+    anchors = dict(line.anchors) | dict.fromkeys(begun, line.candidate)
     for digest in sorted(set(anchors.values())):
         new = digest == line.candidate
         source = context.path("tonight/candidate/adapter") if new else context.path("state/anchors") / digest
@@ -193,7 +236,11 @@ def _write_anchors(context: Context, line: Line) -> None:
 def _why(figures: Figures, decision: Decision) -> str:
     plan = figures.plan
     looks = f"{plan.look} of {len(plan.looks)} looks at {plan.looks[plan.look - 1]} prompts a slice"
-    left_out = "".join(f"; no fidelity in {name}: {why['fidelity']}" for name, why in sorted(plan.left_out.items()))
+    without = {
+        metric: {n: w[metric] for n, w in plan.left_out.items() if metric in w} for metric in ("fidelity", "loss")
+    }
+    left_out = "".join(f"; no fidelity in {name}: {why}" for name, why in sorted(without["fidelity"].items()))
+    left_out += "".join(f"; no losses: {why}" for why in sorted(set(without["loss"].values())))
     return f"{looks}: {decision.verdict}{left_out}"
 
 

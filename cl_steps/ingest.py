@@ -1,7 +1,8 @@
 """Step 1, ingest: landing -> tonight's intake -> the batch that this run learns from.
 
 The batch is every pending intake with tonight's new assets, or exactly the batch of an earlier run that a person
-approved (`run.batch`); then nothing is taken in. What was withdrawn, and copies of it, are in no batch.
+approved (`run.batch`); then nothing is taken in, and neither in a rebase, whose batch is empty: what landed stays where
+it is, and what is pending stays so. What was withdrawn, and copies of it, are in no batch.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def run(context: Context) -> StepReport:
 def _take_in(context: Context, ledger: Ledger, withdrawn: Withdrawn, folder: Path) -> Intake | None:
     """Tonight's intake, written into `folder`; None (and an empty dataset) where this run must take in nothing.
 
-    That is so where it repeats an earlier batch, and where its intake is in the ledger already: a run that is tried
-    again must not change what was recorded.
+    That is so in a rebase, where it repeats an earlier batch, and where its intake is in the ledger already: a run that
+    is tried again must not change what was recorded.
     """
-    if context.run.batch or context.run.id in ledger.intakes:
+    if context.run.rebase or context.run.batch or context.run.id in ledger.intakes:
         write_dataset(folder, [])
         write_quarantine(folder, [])
         return None
@@ -79,8 +80,7 @@ def _known(context: Context, ledger: Ledger) -> pa.Table:
 
 def _members(context: Context, ledger: Ledger) -> dict[str, Path]:
     """The stored intakes that the batch is made of, by run; raises Unavailable where one is not here."""
-    batch = context.run.batch
-    runs = ledger.batch_of(batch) if batch else ledger.pending(context.params.ingest.max_attempts)
+    runs = ledger.members(context.run, context.params.ingest.max_attempts)
     members = {run: context.root / "data" / run for run in runs}
     for run, folder in members.items():
         if not (folder / "manifest.parquet").is_file():
@@ -123,7 +123,7 @@ def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.T
     digest = content_digest(batch)
     new = intake.assets.manifest if intake else MANIFEST_SCHEMA.empty_table()
     refused = intake.quarantine if intake else ()
-    answer = ledger.answer_for(digest)
+    answer = ledger.answer_for(digest) if batch.num_rows else None
     return {
         **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
         "quarantined_before": sum(item.key in ledger.quarantined for item in refused),
@@ -142,10 +142,12 @@ def _slices(batch: pa.Table) -> dict[str, dict[str, int]]:
 
 
 def _report(context: Context, figures: dict[str, Any]) -> StepReport:
-    """The verdict: a batch that a person approved is never too small."""
+    """The verdict: a batch that a person approved is never too small, and a rebase needs none."""
     num_assets, num_new, num_refused = (figures["batch"]["assets"], figures["new"], figures["quarantined"])
     least = context.params.ingest.min_new_assets
     refused = f"; {num_refused} files or lines were quarantined, each with its reason" if num_refused else ""
+    if context.run.rebase:
+        return StepReport("ok", "a new base: nothing is taken in, and what is pending stays so", figures)
     if context.run.batch:
         why = f"the batch of run {context.run.batch} again: {num_assets} assets"
         return StepReport("ok", why, figures)

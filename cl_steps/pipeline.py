@@ -6,14 +6,15 @@
                                                           v promote
                                                        promote --> close (always)
 
-A step is a function `run(context) -> Report`: it reads `reads`, writes `writes` and returns its report.
+A step is a function `run(context) -> Report`: it reads `reads`, writes `writes` and returns its report. A rebase, which
+puts a new base under the line, is a run like any other; what its steps do otherwise is `of_run` and `next_state`.
 This module imports nothing heavy: DAG files read it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Report = Mapping[str, Any]
@@ -122,6 +123,19 @@ NEXT_STATE = {
     "evaluation": "tonight/evaluation/figures",
 }
 """Which output of a promoted run becomes which part of the state."""
+
+NEW_BASE = "tonight/base"
+"""The base that a rebase puts under the line; its branch holds it from the beginning, and no other run has it."""
+
+
+def of_run(step: Step, rebase: bool) -> Step:
+    """The step as a run does it: in a rebase, what reads the base reads the new one too."""
+    return replace(step, reads=(*step.reads, NEW_BASE)) if rebase and "state/base" in step.reads else step
+
+
+def next_state(rebase: bool) -> dict[str, str]:
+    """`NEXT_STATE` of a run: after a rebase the base is another, too."""
+    return {**NEXT_STATE, "base": NEW_BASE} if rebase else NEXT_STATE
 
 
 def stop_reason(reports: Mapping[str, Report]) -> str | None:

@@ -2,6 +2,9 @@
 
 The verdict is computed again from the stored figures before anything is written; every object of the new state must be
 on the store; the commit is a compare-and-swap. Run it again and it finds its own event on main and is done.
+
+A rebase is promoted only where main holds the act of a person who asked for exactly this base. An adapter fits its own
+base alone, so that the new version is the anchor of every slice: the total budget begins anew, by a person's act.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.lineage.records import intake_file, run_event, version_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.lineage.staleness import why_stale
+from cl_steps.lineage.verify.rebases import asked_for
 from cl_steps.lineage.verify.record import disagreements, state_digests
-from cl_steps.pipeline import NEXT_STATE
+from cl_steps.lineage.verify.signatures import Trust
+from cl_steps.pipeline import next_state
 from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures
 from cl_steps.workspace import store
@@ -47,6 +52,8 @@ def run(line: Line, run_id: str, approval: Mapping[str, Any] | None = None) -> s
         if event and event["outcome"] == "promoted":
             return str(event["version"])
         _refuse_stale(main, line, state)
+        if state.spec.rebase:
+            asked_for(main, run_id, Trust.read(line.trusted_keys))
         _check(root, line, state, approval)
         main.swap(lambda: _change(main, line, state, approval, root / CANDIDATE))
         return str(main.ledger().runs[run_id]["version"])
@@ -65,7 +72,8 @@ def _check(root: Path, line: Line, state: RunState, approval: Mapping[str, Any] 
     with store.opened(root, line.store) as repo:
         store.pull(repo, [FIGURES, CANDIDATE])
         _check_figures(root, load_params(root, state.spec), str(verdict), state.spec.id)
-        absent = store.missing(repo, [outs[path] for path in (*NEXT_STATE.values(), "tonight/intake")])
+        parts = next_state(bool(state.spec.rebase))
+        absent = store.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
     if absent:
         raise IntegrityError(f"run {state.spec.id}: {', '.join(absent)} is not whole on the store; run its step again")
 
@@ -94,11 +102,13 @@ def _change(
     champion = main.read_json("state/champion.json")
     record = version_record(main, state, number, champion, dict(approval) if approval else None, adapter)
     _check_record(main, record)
-    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}")
+    asked = ledger.rebases.get(state.spec.id)
+    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked)
+    following = next_champion(champion, number, list(record["slices"]), rebased=asked is not None)
     files = {
-        **next_state(state),
+        **state_files(state),
         **intake_file(state),
-        "state/champion.json": json_text(next_champion(champion, number, list(record["slices"]))).encode(),
+        "state/champion.json": json_text(following).encode(),
         **version_files(line, record, adapter),
         event_path("run", state.spec.id): json_text(event).encode(),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
@@ -113,18 +123,19 @@ def _check_record(main: Mainline, record: Mapping[str, Any]) -> None:
         raise IntegrityError(f"run {record['run']} is not what its branch says: {wrong[0]}; do not promote it")
 
 
-def next_state(state: RunState) -> dict[str, bytes]:
+def state_files(state: RunState) -> dict[str, bytes]:
     """The `.dvc` files of the new state: digests out of the run's lock, no byte copied."""
-    outs = store.lock_outs(state.lock)
-    return {f"state/{name}.dvc": store.dvc_file(outs[path], name) for name, path in NEXT_STATE.items()}
+    outs, parts = store.lock_outs(state.lock), next_state(bool(state.spec.rebase))
+    return {f"state/{name}.dvc": store.dvc_file(outs[path], name) for name, path in parts.items()}
 
 
-def next_champion(champion: Mapping[str, Any], number: int, slices: list[str]) -> dict[str, Any]:
-    """`state/champion.json` of version `number`: slices that are new have it as their anchor."""
-    anchors = {name: champion["anchors"].get(name, f"v{number}") for name in slices}
+def next_champion(champion: Mapping[str, Any], number: int, slices: list[str], *, rebased: bool) -> dict[str, Any]:
+    """`state/champion.json` of version `number`: slices that are new have it as their anchor, after a rebase all."""
+    known, own = sorted({*champion["slices"], *slices}), f"v{number}"
+    before = {} if rebased else champion["anchors"]
     return {
-        "version": f"v{number}",
+        "version": own,
         "seed_plan": number,
-        "slices": sorted({*champion["slices"], *slices}),
-        "anchors": {**champion["anchors"], **anchors},
+        "slices": known,
+        "anchors": {**before, **{name: before.get(name, own) for name in (known if rebased else slices)}},
     }

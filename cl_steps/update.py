@@ -7,6 +7,10 @@
 
 Rows of the split `evaluation` are never opened here.
 
+In a rebase the student begins as an empty adapter on the new base and learns what there is to keep, all of the replay
+buffer, which passes on as it is. Nobody teaches it: the champion sits on another base, whose latents, prediction and
+text encoder may all be others. Where its start stood is what the guard compares with: the new base as it came.
+
 Where the machine gives several processes (`workspace.machine`), the step starts them on its own checkout and each does
 the same as the step would alone, with its share of every batch; the first of them writes what the step writes.
 """
@@ -15,12 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -29,7 +34,7 @@ from cl_steps.continual.distillation import TEACHER
 from cl_steps.continual.guard import Bank, Guard
 from cl_steps.continual.launch import employed, is_alive, launch
 from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
-from cl_steps.continual.methods import METHODS, Method
+from cl_steps.continual.methods import METHODS, REBASE, Method
 from cl_steps.continual.processes import ALONE, Processes, joined
 from cl_steps.continual.training import Keeper, train
 from cl_steps.data.replay import write_next
@@ -39,6 +44,7 @@ from cl_steps.diffusion.loading import choose_device
 from cl_steps.diffusion.lora import adapter_digest, check_shape
 from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.errors import NoUsableData, UsageError
+from cl_steps.pipeline import NEW_BASE
 from cl_steps.workspace.context import Context, StepReport, write_json
 from cl_steps.workspace.machine import Machine
 from cl_steps.workspace.progress import progress
@@ -51,7 +57,7 @@ def run(context: Context) -> StepReport:
 
     Raises:
         UsageError: parameters that do not fit the line or the machine, or training that does not converge.
-        NoUsableData: the batch has no training images.
+        NoUsableData: the batch (in a rebase the replay buffer) has no training images.
         IntegrityError: an image or the adapter is not what its digest or the base says.
         Unavailable: the place for checkpoints cannot be read.
         SystemExit: 143 on SIGTERM, after a checkpoint.
@@ -75,8 +81,8 @@ def learn(
     is_abandoned: Callable[[], bool] = lambda: False,
 ) -> StepReport:
     """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty."""
-    method = METHODS[context.params.update.method]
-    denoiser = open_denoiser(context.path(BASE), context.params.compute)
+    method = REBASE if context.run.rebase else METHODS[context.params.update.method]
+    denoiser = open_denoiser(context.path(NEW_BASE if context.run.rebase else BASE), context.params.compute)
     learner = prepare(context, denoiser, method, processes, parts)
     if processes.rank:
         train(learner, None, is_abandoned)
@@ -86,16 +92,23 @@ def learn(
     train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=method.guarded)
     denoiser.adapters.save(STUDENT, context.fresh("tonight/candidate/adapter"))
-    sources = (context.path(REPLAY), context.path(BATCH))
-    capacity = context.params.update.replay_capacity
-    write_next(context.fresh("tonight/candidate/replay"), sources, capacity, context.params.seed)
+    _write_replay(context, context.fresh("tonight/candidate/replay"))
     return StepReport(
-        why=_why(learner, probe),
+        why=_why(learner, probe, "replayed images on the new base" if context.run.rebase else "new images"),
         figures=_figures(context, learner, probe),
         processes=processes.size,
         earlier_seconds=keeper.earlier_seconds,
         once_stored=checkpoints.remove,
     )
+
+
+def _write_replay(context: Context, folder: Path) -> None:
+    """The buffer that follows; a rebase has no batch, and what was kept stays, byte for byte."""
+    if context.run.rebase:
+        shutil.copytree(context.path(REPLAY), folder, dirs_exist_ok=True)
+        return
+    sources = (context.path(REPLAY), context.path(BATCH))
+    write_next(folder, sources, context.params.update.replay_capacity, context.params.seed)
 
 
 def work(folder: Path) -> None:
@@ -143,14 +156,17 @@ def _is_gone(parent: int) -> bool:
 def prepare(
     context: Context, denoiser: Denoiser, method: Method, processes: Processes = ALONE, parts: int = 1
 ) -> Learner:
-    """The student exactly where the champion ended, its teacher if the method has one, and what they look at."""
+    """The student where the champion ended (in a rebase: empty), its teacher if it has one, and what they look at."""
     update = context.params.update
     if method.teaches:
         denoiser.adapters.load(TEACHER, context.path(ADAPTER))
-    denoiser.adapters.load(STUDENT, context.path(ADAPTER))
-    new = encode(denoiser, context.path(BATCH), "train")
+    if context.run.rebase:
+        denoiser.adapters.add_fresh(STUDENT, update.lora, context.params.seed)
+    else:
+        denoiser.adapters.load(STUDENT, context.path(ADAPTER))
+    new = encode(denoiser, context.path(REPLAY if context.run.rebase else BATCH), "train")
     if not len(new):
-        raise NoUsableData("the batch has no training images: let more assets land, or lower ingest.evaluation_share")
+        _refuse_empty(context)
     replay = encode(denoiser, context.path(REPLAY), "train") if method.replays else encode(denoiser, Path(), "none")
     return Learner(
         denoiser,
@@ -161,6 +177,14 @@ def prepare(
         processes=processes,
         parts=parts,
     )
+
+
+def _refuse_empty(context: Context) -> NoReturn:
+    if context.run.rebase:
+        raise NoUsableData(
+            "the replay buffer holds no training images to learn on the new base: `retain init` begins anew"
+        )
+    raise NoUsableData("the batch has no training images: let more assets land, or lower ingest.evaluation_share")
 
 
 def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
@@ -180,12 +204,13 @@ def run_key(context: Context) -> str:
     """The digest of everything that training depends on: who has the same key may share checkpoints."""
     here = Path(__file__).parent
     code = [Path(__file__), *sorted((here / "continual").glob("*.py")), *sorted((here / "diffusion").glob("*.py"))]
+    bases = (BASE, NEW_BASE) if context.run.rebase else (BASE,)
     parts = (
         context.params.update.model_dump_json(),
         context.params.compute.model_dump_json(exclude={"threads"}),
         str(context.params.seed),
         adapter_digest(context.path(ADAPTER)),
-        _digest_of(file for file in sorted(context.path(BASE).rglob("*")) if file.is_file()),
+        *(_digest_of(file for file in sorted(context.path(base).rglob("*")) if file.is_file()) for base in bases),
         content_digest(read_manifest(context.path(BATCH))),
         content_digest(read_manifest(context.path(REPLAY))),
         _digest_of(code),
@@ -210,11 +235,11 @@ def _digest_of(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _why(learner: Learner, probe: dict[str, Any]) -> str:
-    """One sentence on how it went."""
+def _why(learner: Learner, probe: dict[str, Any], what: str) -> str:
+    """One sentence on how it went; `what` was learnt."""
     last = probe["last"]
     if not last["beyond_budget"]:
-        return f"learnt {len(learner.new)} new images in {learner.step} steps, the probes of old slices within budget"
+        return f"learnt {len(learner.new)} {what} in {learner.step} steps, the probes of old slices within budget"
     rise = f"the probe loss of {last['worst_slice']} rose by {last['rise']:.1%}, beyond {probe['budget']:.1%}"
     return f"{rise}: went back to step {probe['kept_step']}" if probe["backed_off"] else rise
 
@@ -233,7 +258,14 @@ def _figures(context: Context, learner: Learner, probe: dict[str, Any]) -> dict[
         "loss_replay": losses["replay"] if len(learner.replay) else None,
         "loss_distillation": losses.get("distillation"),
         "probe": probe,
+        **(_of_rebase(learner, losses) if context.run.rebase else {}),
     }
+
+
+def _of_rebase(learner: Learner, losses: dict[str, float]) -> dict[str, Any]:
+    """The figures that are others in a rebase: what is learnt as new there is what was kept."""
+    replayed = {"examples_replay": len(learner.new), "loss_replay": losses["new"]}
+    return {"method": "rebase", "examples_new": 0, "loss_new": None, **replayed}
 
 
 if __name__ == "__main__":

@@ -166,6 +166,14 @@ def test_force_is_named(night: Night) -> None:
     assert (report.verdict, report.why) == ("drifted", "forced by kim: for the fair")
 
 
+def test_a_rebase_is_drifted_by_a_persons_word_and_the_reference_stays(night: Night, reference: Path) -> None:
+    context, report = night((), rebase="0" * 32 + ".dir", by="ops")
+    assert (report.verdict, report.why) == ("drifted", "a new base (asked by ops)")
+    assert not list(context.path("tonight/drift/figures").iterdir())
+    for path in reference.iterdir():
+        assert (context.path("tonight/drift/reference") / path.name).read_bytes() == path.read_bytes()
+
+
 def test_the_next_reference_holds_both_and_a_repeat_gives_the_same_bytes(night: Night) -> None:
     tonight, before = drawings("neon-ink", 300, 30), drawings("neon-ink", 400, 30)
     first, report = night(tonight, before)

@@ -61,8 +61,11 @@ def adapter(root: Path, to: str, seed: int | None, scale: float = 1.0) -> Path:
 
 @pytest.fixture(scope="session")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_line(tmp_path_factory.mktemp("line"))
+
+
+def make_line(root: Path) -> Path:
     """A workspace with two known slices, a batch of one of them, and the champion's adapter as the candidate."""
-    root = tmp_path_factory.mktemp("line")
     make_tiny_pipeline(root / "state/base")
     make_tiny_clip(root / "state/extractor")
     adapter(root, "state/adapter", None)

@@ -191,3 +191,18 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 def test_ingest_does_not_import_torch() -> None:
     code = "import sys, cl_steps.ingest; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'dvc', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_rebase_takes_nothing_in_and_leaves_what_waits(tmp_path: Path) -> None:
+    fill(tmp_path / "landing", range(12))
+    close(tmp_path, night(tmp_path), "night-1")
+    held = night(tmp_path, "rebase-1", rebase="0" * 32 + ".dir")
+    event(tmp_path, "rebase-1", {"kind": "run", "outcome": "held", "intake": None, "batch": held.figures["batch"]})
+    approve(tmp_path, "rebase-1", held.figures["batch"]["digest"])
+    fill(tmp_path / "landing", range(20, 32))
+    report = night(tmp_path, "rebase-2", rebase="0" * 32 + ".dir")
+    assert (report.verdict, report.figures["approved"]) == ("ok", None)
+    assert report.figures["intake"] == {"assets": 0, "slices": {}}
+    assert (report.figures["batch"]["runs"], report.figures["batch"]["assets"]) == ([], 0)
+    assert not read_assets(tmp_path / "tonight/batch")
+    assert night(tmp_path, "night-2").figures["batch"]["runs"] == ["night-1", "night-2"]

@@ -34,16 +34,21 @@ TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "ff.net.2", "proj
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
-def make_tiny_pipeline(folder: Path, prediction_type: Prediction = "epsilon", seed: int = 0) -> Path:
-    """Write a StableDiffusionPipeline folder: 16x16 images, latents (4, 8, 8), 8 tokens of text; returns `folder`."""
+def make_tiny_pipeline(
+    folder: Path, prediction_type: Prediction = "epsilon", seed: int = 0, *, channels: int = 4, side: int = SIDE
+) -> Path:
+    """Write a StableDiffusionPipeline folder: 16x16 images, latents (4, 8, 8), 8 tokens of text; returns `folder`.
+
+    `channels` are those of the latents, `side` the images' width and height.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
+            vae=_vae(channels),
             text_encoder=CLIPTextModel(_text_config(tokenizer)),
             tokenizer=tokenizer,
-            unet=_unet(),
+            unet=_unet(channels, side // 2),
             scheduler=_scheduler(prediction_type),
             safety_checker=None,
             feature_extractor=None,
@@ -108,8 +113,9 @@ def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def _vae() -> AutoencoderKL:
+def _vae(channels: int) -> AutoencoderKL:
     return AutoencoderKL(
+        latent_channels=channels,
         down_block_types=["DownEncoderBlock2D"] * 2,
         up_block_types=["UpDecoderBlock2D"] * 2,
         block_out_channels=(4, 8),
@@ -120,9 +126,11 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def _unet(channels: int, latent_side: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=8,
+        in_channels=channels,
+        out_channels=channels,
+        sample_size=latent_side,
         block_out_channels=(8, 16),
         layers_per_block=1,
         down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],

@@ -29,8 +29,8 @@ def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
 
 def refuse(run: str, reason: str, by: str, through: str, dir: str) -> str:
     """Say no; raises UsageError where the run is not held or has another answer."""
-    _answer(resolve(dir), run, "no", reason, by, through)
-    return f"refused: the batch of {run} stays set aside"
+    given = _answer(resolve(dir), run, "no", reason, by, through)
+    return "refused: the line keeps its base" if given.get("rebase") else f"refused: the batch of {run} stays set aside"
 
 
 def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: str) -> Event:

@@ -37,6 +37,8 @@ def diff(old: str, new: str, dir: str, html: str | None, json: bool) -> Document
 
 def _text(found: Document) -> Iterator[str]:
     yield printable(f"{found['old']} -> {found['new']}: {found['relation']}")
+    if not found["base"]["same"]:
+        yield printable(f"the base changed: {short_value(found['base']['old'])} -> {short_value(found['base']['new'])}")
     for title, lines in (
         ("data", _data(found["data"])),
         ("parameters", _changed(found["parameters"])),

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cl_steps.commands.base import copy_model, find_base, keep_base, open_base
 from cl_steps.config import Params
 from cl_steps.data.intake import take_in
 from cl_steps.data.replay import select
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
-from cl_steps.diffusion.loading import check_index, folder_of, hub_snapshot
+from cl_steps.diffusion.loading import hub_snapshot
 from cl_steps.diffusion.lora import adapter_digest
-from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.diffusion.model import Denoiser
 from cl_steps.drift import build_reference
 from cl_steps.errors import NoUsableData
 from cl_steps.stats.features import Extractor
@@ -24,10 +25,6 @@ from cl_steps.workspace.progress import progress, say
 
 DEMO = Path(__file__).parents[1] / "demo"
 HUB_EXTRACTOR = "openai/clip-vit-base-patch32"
-KEPT = (".safetensors", ".json", ".txt", ".model")
-PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")
-"""Where a base says what may be done with it; an export carries them on."""
-SOURCE = "source.json"
 PROMPTS = Path(__file__).with_name("prompts.txt")
 RUN = "init"
 
@@ -36,15 +33,12 @@ def write_state(root: Path, params: Params, base: str | None, extractor: str | N
     """Fill `root/state` and return the names of the slices; raises as `init_line` does."""
     state = root / "state"
     say("init: taking the base")
-    source, seer = folder_of(base or str(DEMO / "base")), _extractor_folder(base, extractor)
-    check_index(source, str(base or source))
+    name = base or str(DEMO / "base")
+    source, seer = find_base(name), _extractor_folder(base, extractor)
     Extractor.open(seer)
-    _copy_model(source, state / "base")
-    if base and not Path(base).is_dir():
-        write_json(state / "base" / SOURCE, {"hub_id": base, "revision": source.name})
-    _copy_model(seer, state / "extractor")
-    denoiser = open_denoiser(state / "base", params.compute)
-    denoiser.adapters.add_fresh("default", params.update.lora, params.seed)
+    keep_base(name, source, state / "base")
+    copy_model(seer, state / "extractor")
+    denoiser = open_base(state / "base", params)
     denoiser.adapters.save("default", state / "adapter")
     assets = _take(Path(data), params) if data else _own_samples(denoiser, params)
     _write_slices(state, assets, params)
@@ -60,15 +54,6 @@ def _extractor_folder(base: str | None, extractor: str | None) -> Path:
         return DEMO / "extractor"
     source = extractor or HUB_EXTRACTOR
     return Path(source) if Path(source).is_dir() else hub_snapshot(source)
-
-
-def _copy_model(source: Path, target: Path) -> None:
-    """Copy what a model needs and nothing that could hold code or pickles."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and (path.suffix in KEPT or path.name in PAPERS):
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
 
 
 def _take(folder: Path, params: Params) -> list[Asset]:

@@ -75,7 +75,7 @@ def nodes(found: Document) -> tuple[Node, ...]:
     return (
         Node("parents", " <- ".join(_few(found["chain"])) or "none: the base as it came"),
         *_children(found),
-        Node("base", _short(found["base"])),
+        Node("base", _base(found)),
         _data(found["data"]),
         _replay(found["replay"]),
         _teacher(found["teacher"]),
@@ -95,11 +95,13 @@ def nodes(found: Document) -> tuple[Node, ...]:
 
 
 def event_text(event: Mapping[str, Any]) -> str:
-    """A rollback or a withdrawal in one sentence."""
+    """A rollback, a rebase or a withdrawal in one sentence."""
     who = f"{event['by']} on {moment(event['at'])}: {event['reason']}"
     if event["kind"] == "rollback":
         left = ", ".join(event["left"]) or "none"
         return f"from {event['from']} back to {event['to']}, leaving {left}; {who}"
+    if event["kind"] == "rebase":
+        return f"from base {_short(event['before'])} to {_short(event['after'])}; {who}"
     erased = ", bytes erased" if event["erase"] else ""
     return f"{event['assets']} asset{'s' if event['assets'] != 1 else ''}{erased}; {who}"
 
@@ -111,6 +113,12 @@ def _title(found: Document) -> str:
 
 def _children(found: Document) -> Iterable[Node]:
     return [Node("children", ", ".join(found["children"]))] if found["children"] else []
+
+
+def _base(found: Document) -> str:
+    """The base, and the one that it took the place of where it is new."""
+    new = f", new: {_short(found['rebase']['before'])} before" if found["rebase"] else ""
+    return f"{_short(found['base'])}{new}"
 
 
 def _data(data: Mapping[str, Any] | None) -> Node:

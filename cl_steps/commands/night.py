@@ -59,14 +59,18 @@ def night(
     say(f"run {spec.id}")
     ended = play(line, spec.id, until, no_promote)
     sync(Path(dir))
-    return ended or _ending(line, spec.id, dir)
+    return ended or ending(line, spec.id, dir)
 
 
 def _new_run(line: Line, overrides: dict[str, object], batch: str | None, force: bool, reason: str) -> RunSpec:
-    moment = datetime.now(UTC)
-    identity = run_id(f"{moment:%Y-%m-%d}", "night", moment.isoformat(), str(os.getpid()))
-    spec = RunSpec(id=identity, by=person(), reason=reason, batch=batch, force=force, set=overrides)
+    spec = RunSpec(id=new_id("night"), by=person(), reason=reason, batch=batch, force=force, set=overrides)
     return open_run(line, spec)
+
+
+def new_id(command: str) -> str:
+    """The id of a run that a command begins now."""
+    moment = datetime.now(UTC)
+    return run_id(f"{moment:%Y-%m-%d}", command, moment.isoformat(), str(os.getpid()))
 
 
 def play(line: Line, run: str, until: str | None = None, no_promote: bool = False) -> str | None:
@@ -89,7 +93,8 @@ def play(line: Line, run: str, until: str | None = None, no_promote: bool = Fals
     return None
 
 
-def _ending(line: Line, run: str, folder: str) -> str:
+def ending(line: Line, run: str, folder: str) -> str:
+    """Write the line's page and say how a run ended; raises as `night` does where it made no version."""
     from cl_steps.commands.report import write_report
     from cl_steps.commands.status import run_events
 

@@ -2,7 +2,8 @@
 
 Exact unlearning: a line of its own begins at vK, which must not have learnt the image; then every later run is played
 again in its order, with its recorded trigger, its parameters as they were on main then, and its own intake as the
-landing, less the image and copies of it. Nothing is copied from what the image had an influence on. What a person
+landing, less the image and copies of it. Nothing is copied from what the image had an influence on: a new base comes
+from outside, and a rebase is played again as every run. What a person
 approved then was another candidate: where the replay holds a run, it says so and goes on without it. Files that were
 quarantined then are left out.
 """
@@ -26,6 +27,7 @@ from cl_steps.commands.withdraw import withdraw
 from cl_steps.data.shards import iter_assets, read_table
 from cl_steps.errors import Night, RetainError, UsageError
 from cl_steps.lineage.formats.openlineage import rehearsal
+from cl_steps.lineage.rebase import Wish, record
 from cl_steps.workspace import store
 from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.fork import check_out, fork
@@ -131,7 +133,7 @@ def _later(main: Mainline, commit: str) -> Iterator[Event]:
     events = [parse_event(name, content) for name, content in files.items() if name.endswith(".json")]
     last = {event["run"]: event for event in events if event["kind"] == "run"}
     for event in events:
-        if event["kind"] == "rollback" or (event["kind"] == "run" and last[event["run"]] is event):
+        if event["kind"] in ("rollback", "rebase") or (event["kind"] == "run" and last[event["run"]] is event):
             yield event
 
 
@@ -139,6 +141,9 @@ def _again(main: Mainline, line: Line, copy: Line, event: Event, names: list[str
     """One event once more; None for what there is nothing to say of."""
     if event["kind"] == "rollback":
         return _roll_back(main, copy, event)
+    if event["kind"] == "rebase":
+        _ask_again(line, copy, event)
+        return None
     then = f"{event['outcome']} {event['version'] or ''}".strip()
     if not event["batch"] and not event["intake"]:
         return None
@@ -201,6 +206,14 @@ def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
     except UsageError as error:
         return {"run": "rollback", "then": then, "now": str(error)}
     return {"run": "rollback", "then": then, "now": f"back to {mine}"}
+
+
+def _ask_again(line: Line, copy: Line, event: Event) -> None:
+    """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
+    store.copy(line.store, Path(copy.store), [event["after"]])
+    wish = Wish(event["run"], event["reason"], event["by"], event["through"])
+    with reading(copy.git) as here, suppress(UsageError):
+        record(here, copy, wish, event["after"], dict(event["files"]))
 
 
 def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: list[Document]) -> Document:

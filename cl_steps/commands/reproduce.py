@@ -23,9 +23,9 @@ from cl_steps.config import RunSpec
 from cl_steps.errors import FaultsFound, UsageError
 from cl_steps.lineage.formats.openlineage import rehearsal
 from cl_steps.lineage.records import devices, environment
-from cl_steps.pipeline import INGEST, STAGES
+from cl_steps.pipeline import INGEST, NEW_BASE, STAGES
 from cl_steps.workspace import store
-from cl_steps.workspace.branch import RunState, open_run, read_run
+from cl_steps.workspace.branch import RunState, open_run, read_run, run_state
 from cl_steps.workspace.context import code_digest, write_json
 from cl_steps.workspace.execute import checked_out, push_branch
 from cl_steps.workspace.fork import check_out, fork
@@ -144,12 +144,14 @@ def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Pat
         if out["md5"] in erased:
             why = erased[out["md5"]]
             raise UsageError(f"{record['version']} cannot be made again: {out['path']} was erased by {why}")
-    expected = store.lock_outs(record["stages"])[ADAPTER]
-    copy = fork(main, line, str(event["base"]), folder, [*outs, expected])
+    stored = store.lock_outs(record["stages"])
+    copy = fork(
+        main, line, str(event["base"]), folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)]
+    )
     spec = spec_of(event)
     open_run(copy, spec)
     with checked_out(copy, spec.id) as root:
-        lock = {"schema": "2.0", "stages": {INGEST.name: stage}}
+        lock = {"schema": "2.0", "stages": {**run_state(root).lock, INGEST.name: stage}}
         (root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
         write_json(root / INGEST.report, record["reports"][INGEST.name])
         push_branch(root, copy, spec.id, "ingest: as it was stored")
@@ -165,6 +167,7 @@ def spec_of(event: Event) -> RunSpec:
         by=trigger["by"],
         reason=trigger["reason"],
         batch=(event["batch"] or {}).get("of"),
+        rebase=(event.get("rebase") or {}).get("after"),
         force=trigger["force"],
         set=trigger["set"],
     )

@@ -48,7 +48,7 @@ def versions(dir: str, json: bool) -> Document | str:
     with reading(resolve(dir).git) as main:
         champion = main.read_json("state/champion.json").get("version")
         keys = ("version", "parent", "run", "created", "slices")
-        found = [{key: record.get(key) for key in keys} for record in main.records()]
+        found = [{**{key: record.get(key) for key in keys}, "rebase": "rebase" in record} for record in main.records()]
     if json:
         return {"champion": champion, "versions": found}
     return "\n".join(_version_text(version, champion) for version in found)
@@ -79,6 +79,7 @@ def _run_row(event: Event) -> Document:
     return {
         "run": event["run"],
         "trigger": event["trigger"]["kind"],
+        "rebase": "rebase" in event,
         "drift": event["drift"],
         "gate": event["gate"],
         "outcome": event["outcome"],
@@ -92,11 +93,12 @@ def _running_row(line: Line, run: str) -> Document:
     state = read_run(line, run)
     verdicts = {name: state.reports.get(name, {}).get("verdict") for name in ("drift", "gate")}
     row = {"run": run, "trigger": state.spec.trigger, "outcome": "running", "version": None, "seconds": None}
-    return {**row, **verdicts, "why": ""}
+    return {**row, **verdicts, "rebase": bool(state.spec.rebase), "why": ""}
 
 
 def _run_text(row: Document) -> str:
-    cells = (row["run"], row["trigger"], row["drift"] or "-", row["gate"] or "-", row["outcome"], row["version"] or "-")
+    started = "rebase" if row["rebase"] else row["trigger"]
+    cells = (row["run"], started, row["drift"] or "-", row["gate"] or "-", row["outcome"], row["version"] or "-")
     seconds = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
     return "{:<20} {:<9} {:<9} {:<13} {:<10} {:<5} {:>7}  {}".format(*cells, seconds, row["why"])
 
@@ -107,7 +109,8 @@ def _version_text(version: Document, champion: str | None) -> str:
         for name, metrics in version["slices"].items()
     )
     mark = "*" if version["version"] == champion else " "
-    return f"{mark} {version['version']:<5} {version['created']}  from {version['parent'] or '-'}  {'; '.join(scores)}"
+    parent = f"{version['parent'] or '-'}{', on a new base' if version['rebase'] else ''}"
+    return f"{mark} {version['version']:<5} {version['created']}  from {parent}  {'; '.join(scores)}"
 
 
 def _status_text(document: Document) -> str:

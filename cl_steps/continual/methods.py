@@ -33,3 +33,5 @@ METHODS: Mapping[str, Method] = {
     "replay": Method(replays=True, guarded=True),
     "finetune": Method(replays=False, guarded=False),  # the naive baseline: what everybody does, and it forgets
 }
+REBASE = Method(replays=False, guarded=True)
+"""What a rebase does, whatever the line's method is: all it has to learn is old, and nobody on the new base teaches."""

@@ -6,7 +6,9 @@ Latents and noise are float32 (N, C, h, w); timesteps are int64 (N,) in 0..T-1; 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,33 @@ from cl_steps.errors import UsageError
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LossSpace:
+    """What a denoising loss is measured in: two models' losses compare only where all of it is the same.
+
+    Attributes:
+        size: (width, height) in pixels.
+        encoder: digest of what makes latents of images, and how these are scaled.
+        prediction: what the model predicts.
+        schedule: digest of the noise schedule.
+    """
+
+    size: tuple[int, int]
+    encoder: str
+    prediction: str
+    schedule: str
+
+    def differs(self, other: LossSpace) -> str:
+        """In what the two differ, in words; empty where losses compare."""
+        words = {
+            "size": "image size",
+            "encoder": "autoencoder",
+            "prediction": "prediction",
+            "schedule": "noise schedule",
+        }
+        return " and ".join(word for name, word in words.items() if getattr(self, name) != getattr(other, name))
 
 
 def open_denoiser(path_or_id: str | Path, compute: Compute) -> Denoiser:
@@ -73,6 +102,16 @@ class Denoiser:
         """(C, h, w) of the latents of an image of `size`."""
         width, height = (side // self.pipeline.vae_scale_factor for side in self.size)
         return int(self.pipeline.vae.config.latent_channels), height, width
+
+    @property
+    def loss_space(self) -> LossSpace:
+        """What the losses of `errors` are measured in."""
+        vae = self.pipeline.vae
+        names = [name for name in sorted(vae.state_dict()) if name.startswith(("encoder.", "quant_conv."))]
+        weights = [vae.state_dict()[name] for name in names]
+        scale = torch.tensor([self._scaling, self._shift])
+        schedule = (self._signal, self._noise)
+        return LossSpace(self.size, _digest(*weights, scale), self.prediction_type, _digest(*schedule))
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image]) -> Tensor:
@@ -163,6 +202,14 @@ class Denoiser:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def _digest(*tensors: Tensor) -> str:
+    """SHA-256 over shapes and values."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(str(tuple(tensor.shape)).encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _at(values: Tensor, t: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ def changes(main: Mainline, manifests: Manifests, old: str, new: str) -> Documen
         "new": pair.new,
         "created": {"old": before.get("created"), "new": after.get("created")},
         "relation": pair.relation,
+        "base": _one(before.get("digests") or {}, after.get("digests") or {}, "base"),
         "data": {
             "learnt": pair.learnt(pair.fresh, pair.known),
             "no_longer": pair.learnt(pair.known, pair.fresh),

@@ -131,8 +131,9 @@ def _take_version(db: sqlite3.Connection, record: Mapping[str, Any]) -> None:
     method = {**((parameters.get("file") or {}).get("update") or {})}.get("method", "replay_distill")
     method = str((parameters.get("set") or {}).get("update.method", method))
     parent = bare(record.get("parent"))
-    replays = parent is not None and method not in LEARN_NOTHING_OLD
-    teacher = _teacher(db, parent, digests.get("teacher")) if "distill" in method else None
+    rebase = "rebase" in record
+    replays = rebase or (parent is not None and method not in LEARN_NOTHING_OLD)
+    teacher = _teacher(db, parent, digests.get("teacher")) if "distill" in method and not rebase else None
     promoted = db.execute("SELECT event FROM runs WHERE run = ?", (record.get("run"),)).fetchone()
     stored = (state.get("adapter"), batch.get("md5"), *(state.get(n) for n in ("replay", "global_eval", "reference")))
     row = (_number(record), parent, teacher, replays, record.get("run"), record.get("created"))

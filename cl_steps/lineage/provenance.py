@@ -47,7 +47,8 @@ def sha256(content: bytes) -> str:
 def _dependencies(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     digests = record["digests"]
     taken = {dep["path"]: dep["md5"] for stage in record.get("stages", {}).values() for dep in stage.get("deps", ())}
-    stored = {"teacher": digests.get("teacher"), "replay": taken.get("state/replay")}
+    teacher = digests.get("teacher") if "rebase" not in record else None
+    stored = {"teacher": teacher, "replay": taken.get("state/replay")}
     stored |= {"base": digests["base"], "extractor": digests["extractor"]}
     found = [
         {"name": name, "uri": f"dvc:{md5}", "digest": {"md5": md5.removesuffix(".dir")}}

@@ -14,11 +14,13 @@ from typing import Any
 
 import yaml
 
-from cl_steps.pipeline import NEXT_STATE, STAGES, Outcome
+from cl_steps.errors import IntegrityError
+from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
 from cl_steps.workspace.branch import RunState
 from cl_steps.workspace.context import code_digest
-from cl_steps.workspace.ledger import EVENT_SCHEMA
+from cl_steps.workspace.ledger import EVENT_SCHEMA, Event
 from cl_steps.workspace.mainline import Mainline
+from cl_steps.workspace.rebased import STAGE
 from cl_steps.workspace.store import Out, dvc_file, lock_outs, read_dvc_file
 from cl_steps.workspace.times import gpu_seconds
 from cl_steps.workspace.versions import version_file
@@ -33,8 +35,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def run_event(state: RunState, outcome: Outcome, why: str, version: str | None = None) -> dict[str, Any]:
-    """The event that closes a run: what came in, what it was about, and how it ended."""
+def run_event(
+    state: RunState, outcome: Outcome, why: str, version: str | None = None, rebase: Event | None = None
+) -> dict[str, Any]:
+    """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it."""
     spec, reports = state.spec, state.reports
     ingest = reports.get("ingest", {}).get("figures", {})
     batch = dict(ingest.get("batch") or {}) or None
@@ -57,7 +61,20 @@ def run_event(state: RunState, outcome: Outcome, why: str, version: str | None =
         "tip": state.tip,
         "seconds": _seconds_since(spec.started),
         **cost(state),
+        **_rebase(rebase),
     }
+
+
+def asked_rebase(main: Mainline, state: RunState) -> Event | None:
+    """The act of the person who asked a run to put a new base under the line; None for any other run.
+
+    Raises:
+        IntegrityError: the run's branch and main do not say the same of it.
+    """
+    asked = main.ledger().rebases.get(state.spec.id)
+    if (str(asked["after"]["md5"]) if asked else None) != state.spec.rebase:
+        raise IntegrityError(f"run {state.spec.id} brings another base than a person asked for on main: do not use it")
+    return asked
 
 
 def intake_file(state: RunState) -> dict[str, bytes]:
@@ -96,8 +113,12 @@ def version_record(
     """Everything that version `number` was made from and judged by; `adapter` is the folder with the candidate's.
 
     `main` names the commit that the version's own follows: who signs the record vouches for all of main's history.
+    Of a rebase the record names the act of the person who asked for it, and the base is the new one.
+
+    Raises:
+        IntegrityError: as `asked_rebase`.
     """
-    outs = lock_outs(state.lock)
+    outs, asked = lock_outs(state.lock), asked_rebase(main, state)
     evaluated = state.reports["evaluate"]["figures"]["slices"]
     return {
         "schema": RECORD_SCHEMA,
@@ -111,12 +132,15 @@ def version_record(
         "digests": {
             "batch": state.reports["ingest"]["figures"]["batch"]["digest"],
             "teacher": _state_out(main, "adapter")["md5"],
-            "base": _state_out(main, "base")["md5"],
+            "base": outs[NEW_BASE]["md5"] if asked else _state_out(main, "base")["md5"],
             "extractor": _state_out(main, "extractor")["md5"],
             "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
         },
-        "files": {**files_of(adapter, "adapter"), **_base_files(main, champion["version"])},
-        "stages": {step.name: state.lock[step.name] for step in STAGES},
+        "files": {
+            **files_of(adapter, "adapter"),
+            **(asked["files"] if asked else _base_files(main, champion["version"])),
+        },
+        "stages": {name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))},
         "parameters": {"file": yaml.safe_load(main.read("params.yaml") or b"{}"), "set": state.spec.set},
         "code": code_digest(),
         "environment": {**environment(), "devices": devices(state)},
@@ -127,6 +151,7 @@ def version_record(
         },
         "seconds": _seconds_since(state.spec.started),
         **cost(state),
+        **_rebase(asked),
     }
 
 
@@ -160,6 +185,13 @@ def environment() -> dict[str, Any]:
             continue
     here = {"python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
     return {"image": os.environ.get("RETAIN_IMAGE", ""), **here, **found}
+
+
+def _rebase(asked: Event | None) -> dict[str, Any]:
+    """What event and record say of a rebase; nothing of other runs."""
+    if asked is None:
+        return {}
+    return {"rebase": {"event": asked["id"], "before": asked["before"], "after": asked["after"]["md5"]}}
 
 
 def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None:

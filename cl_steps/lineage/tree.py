@@ -59,7 +59,7 @@ def lineage(main: Mainline, version: str) -> Document:
         },
         "slices": record.get("slices") or {},
         "signatures": _signatures(main, name),
-        "events": [_told(event) for event in events if _touches(event, name)],
+        "events": [_told(event) for event in events if _touches(event, record)],
         "line": [_row(other, events) for other in records.values()],
         "rollbacks": [_told(event) for event in events if event["kind"] == "rollback"],
     }
@@ -78,11 +78,11 @@ def _materials(record: Record, records: Mapping[str, Record], events: Sequence[E
     replayed = taken.get("state/replay")
     parent = record.get("parent")
     before = ((records.get(str(parent)) or {}).get("digests") or {}).get("state") or {}
-    taught = (
-        "distill" in str(parameters(record).get("update.method", "")) or update.get("loss_distillation") is not None
-    )
+    distils = "distill" in str(parameters(record).get("update.method", ""))
+    taught = "rebase" not in record and (distils or update.get("loss_distillation") is not None)
     return {
         "base": digests.get("base"),
+        "rebase": record.get("rebase"),
         "data": _data(record, events),
         "replay": {
             "from": replayed["md5"] if replayed else None,
@@ -192,10 +192,13 @@ def _signatures(main: Mainline, version: str) -> dict[str, bool]:
     return {name: f"{path.partition('/')[2]}{ending}" in there for name, ending in SIGNATURES.items()}
 
 
-def _touches(event: Event, version: str) -> bool:
-    """Whether a rollback left or restored the version, or what was withdrawn had a part in it."""
+def _touches(event: Event, record: Record) -> bool:
+    """Whether a rollback left or restored a version, its base was asked for, or what was withdrawn had a part in it."""
+    version = record["version"]
     if event["kind"] == "rollback":
         return version == event["version"] or version in event["left"]
+    if event["kind"] == "rebase":
+        return bool(record.get("run") == event["run"])
     touched = event.get("touched") or {} if event["kind"] == "withdrawal" else {}
     return any(version in (touched.get(part) or ()) for part in TOUCHED)
 
@@ -209,6 +212,8 @@ def _told(event: Event) -> Document:
     found = {key: event.get(key) for key in ("id", "kind", "at", "by", "reason")}
     if event["kind"] == "rollback":
         return {**found, "from": event["from"], "to": event["version"], "left": event["left"]}
+    if event["kind"] == "rebase":
+        return {**found, "run": event["run"], "before": event["before"], "after": event["after"]["md5"]}
     return {**found, "assets": len(event["assets"]), "source": event.get("source"), "erase": event["erase"]}
 
 

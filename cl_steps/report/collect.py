@@ -90,7 +90,8 @@ def _events(main: Mainline) -> tuple[dict[str, Event], dict[str, Event]]:
 def _running(run: str, spec: RunSpec) -> Event:
     """What stands for the event of a run that has none yet."""
     trigger = {"kind": spec.trigger, "by": spec.by, "reason": spec.reason}
-    return {"kind": "run", "run": run, "at": spec.started, "outcome": "running", "trigger": trigger}
+    found = {"kind": "run", "run": run, "at": spec.started, "outcome": "running", "trigger": trigger}
+    return {**found, "rebase": {"after": spec.rebase}} if spec.rebase else found
 
 
 def _branches(main: Mainline, line: Line, scratch: Path) -> dict[str, Branch]:

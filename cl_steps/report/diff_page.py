@@ -68,7 +68,7 @@ def view(document: Document, folders: Sequence[Mapping[str, bytes]], note: str) 
     return DiffView(
         old=old,
         new=new,
-        relation=text(document["relation"]),
+        relation=text(document["relation"]) + ("" if document["base"].get("same") else "; the base is another"),
         facts=_facts(document),
         data=tuple(_data(data)),
         gone=tuple(map(text, data.get("not_in_the_store") or ())),

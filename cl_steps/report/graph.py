@@ -67,9 +67,11 @@ def short(words: str, letters: int = LETTERS) -> str:
 
 def _inputs(document: Document) -> list[tuple[str, str, str]]:
     data, replay, teacher = (table(document[key]) for key in ("data", "replay", "teacher"))
-    found = [("base", short(text(document["base"]) or DASH, 20), "fixed")]
+    rebase = table(document["rebase"])
+    found = [("new base" if rebase else "base", short(text(document["base"]) or DASH, 20), "fixed")]
     if teacher:
-        distils = "the parent: start and teacher" if teacher.get("distilled") else "the parent: where it started"
+        started = "on another base: compared with it" if rebase else "the parent: where it started"
+        distils = "the parent: start and teacher" if teacher.get("distilled") else started
         found.append((text(teacher.get("version")), distils, "version"))
     if data:
         slices = ", ".join(text(name) for name in table(data.get("slices")))

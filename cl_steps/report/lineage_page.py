@@ -76,7 +76,7 @@ def view(document: Document) -> LineageView:
 
 
 def events_grid(events: Sequence[Document]) -> Grid | None:
-    """Rollbacks and withdrawals, who did them and why."""
+    """Rollbacks, rebases and withdrawals, who did them and why."""
     lines = [
         (moment(e.get("at")), text(e.get("kind")), _did(e), text(e.get("by")), text(e.get("reason")), text(e.get("id")))
         for e in events
@@ -88,6 +88,8 @@ def _did(event: Document) -> str:
     if event.get("kind") == "rollback":
         left = ", ".join(map(text, event.get("left") or ()))
         return f"{text(event.get('from'))} to {text(event.get('to'))}, left: {left or 'none'}"
+    if event.get("kind") == "rebase":
+        return f"base {text(event.get('before'))[:10]} to {text(event.get('after'))[:10]}"
     return f"assets: {whole(event.get('assets'))}{', bytes erased' if event.get('erase') else ''}"
 
 
@@ -185,6 +187,7 @@ def _digests(document: Document) -> Facts:
     data, replay, teacher = (table(document[key]) for key in ("data", "replay", "teacher"))
     facts = {
         "base": document["base"],
+        "base before": table(document["rebase"]).get("before"),
         "extractor": document["extractor"],
         "batch, contents": data.get("digest"),
         "batch, as stored": data.get("md5"),

@@ -118,7 +118,7 @@ def night_view(story: Story, night: Night, place: int, detailed: bool) -> NightV
         number=place,
         run=night.run,
         when=moment(event.get("at")),
-        started_by=started_by(trigger),
+        started_by=started_by(trigger, bool(event.get("rebase"))),
         outcome=pill(night.outcome),
         drift=_maybe(night.verdict("drift")),
         gate=_maybe(night.verdict("gate")),

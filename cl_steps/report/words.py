@@ -71,9 +71,9 @@ def seconds(value: object) -> str:
     return DASH if found is None else f"{found:.0f} s" if found < 600 else f"{found / 60:.0f} min"
 
 
-def started_by(trigger: Report) -> str:
-    """Who or what started a run, and why."""
-    words = [text(trigger.get("kind")) or "unknown"]
+def started_by(trigger: Report, rebase: bool = False) -> str:
+    """Who or what started a run, whether to put a new base under the line, and why."""
+    words = ["a new base" if rebase else text(trigger.get("kind")) or "unknown"]
     if trigger.get("by"):
         words.append(f"by {text(trigger.get('by'))}")
     if trigger.get("force"):

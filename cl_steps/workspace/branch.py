@@ -17,6 +17,7 @@ from cl_steps.workspace.context import read_reports
 from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
+from cl_steps.workspace.rebased import rebase_files
 from cl_steps.workspace.store import read_lock
 from cl_steps.workspace.times import Times, read_times
 
@@ -51,9 +52,10 @@ def open_run(line: Line, spec: RunSpec) -> RunSpec:
     """Make the run's branch on the tip of main, or find it as an earlier try left it.
 
     Without a batch of its own the run takes, first, a held batch that a person approved since, else what is pending.
+    The branch of a rebase holds the new base, as the person's act on main names it.
 
     Raises:
-        UsageError: parameters, overrides or the batch are not right.
+        UsageError: parameters, overrides or the batch are not right, or nobody asked for the rebase.
         Unavailable: the Git remote cannot be reached.
     """
     branch = f"refs/heads/{branch_of(spec.id)}"
@@ -63,7 +65,8 @@ def open_run(line: Line, spec: RunSpec) -> RunSpec:
         main = Mainline.open(line.git, Path(scratch))
         spec = _completed(main, spec, Path(scratch))
         old = {f"reports/{name}": None for name in main.folder_files("reports")}
-        change = Change({**old, "run.yaml": _yaml(spec)}, f"run {spec.id}: begin\n\nRun-Id: {spec.id}\n")
+        files = {**old, "run.yaml": _yaml(spec), **_new_base(main, spec)}
+        change = Change(files, f"run {spec.id}: begin\n\nRun-Id: {spec.id}\n")
         commit = main.commit(change)
         try:
             git(main.folder, "push", "-q", f"--force-with-lease={branch}:", line.git, f"{commit}:{branch}")
@@ -92,8 +95,8 @@ def run_state(root: Path) -> RunState:
     return RunState(load_run(root), read_reports(root), stages, text(root, "rev-parse", "HEAD"), read_times(root))
 
 
-def _refuse_own_rules(spec: RunSpec) -> None:
-    """A run may choose how it learns, and not how it is judged."""
+def refuse_own_rules(spec: RunSpec) -> None:
+    """A run may choose how it learns, and not how it is judged; raises UsageError."""
     for key in spec.set:
         if any(_within(key, judge) or _within(judge, key) for judge in JUDGES):
             raise UsageError(
@@ -106,12 +109,12 @@ def _within(key: str, block: str) -> bool:
 
 
 def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:
-    _refuse_own_rules(spec)
+    refuse_own_rules(spec)
     ledger = main.ledger()
     if spec.batch:
         ledger.batch_of(spec.batch)
     facts = {
-        "batch": spec.batch or ledger.approved(),
+        "batch": None if spec.rebase else spec.batch or ledger.approved(),
         "base": main.tip,
         "state": main.tree("state"),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,6 +123,16 @@ def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:
     (scratch / "params.yaml").write_bytes(main.read("params.yaml") or b"")
     load_params(scratch, completed)
     return completed
+
+
+def _new_base(main: Mainline, spec: RunSpec) -> dict[str, bytes]:
+    """The files that bring the new base of a rebase; none in another run."""
+    if not spec.rebase:
+        return {}
+    asked = main.ledger().rebases.get(spec.id)
+    if not asked or asked["after"]["md5"] != spec.rebase:
+        raise UsageError(f"main holds no act of a person for the new base of run {spec.id}: use `retain rebase`")
+    return rebase_files(main.read("dvc.yaml") or b"", asked["after"])
 
 
 def _yaml(spec: RunSpec) -> bytes:

@@ -20,7 +20,7 @@ import yaml
 
 from cl_steps.config import Params, RunSpec
 from cl_steps.errors import NoUsableData, Unavailable
-from cl_steps.pipeline import STATE, Step, stop_reason
+from cl_steps.pipeline import STATE, Step, of_run, stop_reason
 from cl_steps.workspace import store
 from cl_steps.workspace.branch import RunState, branch_of, run_state
 from cl_steps.workspace.context import Context, StepReport, code_digest, read_reports, write_report
@@ -53,6 +53,7 @@ def run_stage(
     began = time.monotonic()
     with checked_out(line, run, ledger="events" in step.reads) as root:
         state = run_state(root)
+        step = of_run(step, bool(state.spec.rebase))
         if is_current(root, step, state):
             return state.reports[step.name]
         with store.opened(root, line.store) as repo:
@@ -179,8 +180,7 @@ def _fetch(repo: Repo, line: Line, context: Context, step: Step, lock: dict[str,
 def _fetch_intakes(repo: Repo, context: Context) -> None:
     """Whole intakes of the batch; of those set aside only what tells their assets again."""
     ledger = read_ledger(context.root / "events")
-    batch = context.run.batch
-    whole = ledger.batch_of(batch) if batch else ledger.pending(context.params.ingest.max_attempts)
+    whole = ledger.members(context.run, context.params.ingest.max_attempts)
     store.pull(repo, [f"data/{run}" for run in whole])
     for run, intake in ledger.intakes.items():
         if run not in whole and intake.status != "learnt":
@@ -193,7 +193,7 @@ def _snapshot_landing(line: Line, params: Params, run: RunSpec, target: Path) ->
     """Copy what lies in the landing now: a run sees one state of it, whatever arrives meanwhile."""
     source = params.landing or line.landing
     shutil.rmtree(target, ignore_errors=True)
-    if run.batch:
+    if run.batch or run.rebase:
         target.mkdir()
     elif "://" in source:
         _download(source, target)

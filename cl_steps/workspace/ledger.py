@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, UsageError
 
 Event = Mapping[str, Any]
@@ -48,7 +49,8 @@ class Ledger:
 
     `tombstones` are the withdrawn assets by SHA-256: what tells copies of each, as the event wrote it down. `replaced`
     says which object (md5) of the store stands for one that held a withdrawn asset, and `erased` by which event
-    objects were deleted. `pruned` are the runs that a person let go of, each with the tip of its branch then.
+    objects were deleted. `pruned` are the runs that a person let go of, each with the tip of its branch then. `rebases`
+    are the runs that a person asked to put a new base under the line, whatever became of them.
     """
 
     intakes: dict[str, Intake] = field(default_factory=dict)
@@ -61,11 +63,18 @@ class Ledger:
     replaced: dict[str, Event] = field(default_factory=dict)
     erased: dict[str, str] = field(default_factory=dict)
     pruned: dict[str, str] = field(default_factory=dict)
+    rebases: dict[str, Event] = field(default_factory=dict)
 
     def pending(self, max_attempts: int) -> tuple[str, ...]:
         """The runs whose intakes wait to be learnt, oldest first."""
         waiting = (i for i in self.intakes.values() if i.status == "pending" and i.attempts < max_attempts)
         return tuple(intake.run for intake in waiting)
+
+    def members(self, run: RunSpec, max_attempts: int) -> tuple[str, ...]:
+        """The runs whose intakes are a run's batch, tonight's own not counted; a rebase has none."""
+        if run.rebase:
+            return ()
+        return self.batch_of(run.batch) if run.batch else self.pending(max_attempts)
 
     def batch_of(self, run: str) -> tuple[str, ...]:
         """The intakes that the batch of `run` consisted of; raises UsageError for an unknown run."""
@@ -80,10 +89,11 @@ class Ledger:
         return next((a for a in self.answers.values() if a.yes and a.digest == digest), None)
 
     def approved(self) -> str | None:
-        """The oldest held run that a person approved and that nobody ran again since."""
+        """The oldest held run with a batch that a person approved and that nobody ran again since."""
         repeated = {(event.get("batch") or {}).get("of") for event in self.runs.values()}
         yes = (a.run for a in self.answers.values() if a.yes and a.run not in repeated)
-        return next((run for run in yes if self.runs[run]["outcome"] == "held"), None)
+        held = (run for run in yes if self.runs[run]["outcome"] == "held" and run not in self.rebases)
+        return next(held, None)
 
     def standing(self, md5: str) -> Event:
         """The output (md5; size and nfiles where they are known) that stands for a stored folder now: often itself."""
@@ -108,6 +118,8 @@ class Ledger:
             self._apply_rollback(event)
         elif event["kind"] == "withdrawal":
             self._apply_withdrawal(event)
+        elif event["kind"] == "rebase":
+            self.rebases[event["run"]] = event
         elif event["kind"] == "prune":
             self.pruned |= event["runs"]
 

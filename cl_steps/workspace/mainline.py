@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cl_steps.config import Params, load_params
+from cl_steps.config import Params, RunSpec, load_params
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
 from cl_steps.workspace.git import blobs as read_blobs
@@ -143,10 +143,10 @@ class Mainline:
         """How often a batch may be rejected before it is set aside, as main's params.yaml says; raises UsageError."""
         return self.params().ingest.max_attempts
 
-    def params(self) -> Params:
-        """What main's params.yaml says; raises UsageError."""
+    def params(self, run: RunSpec | None = None) -> Params:
+        """What main's params.yaml says, with a run's own overrides on top; raises UsageError."""
         (self.folder / "params.yaml").write_bytes(self.read("params.yaml") or b"")
-        return load_params(self.folder)
+        return load_params(self.folder, run)
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""

@@ -87,6 +87,11 @@ def write_first_state(folder: Path, params: Params, known: Mapping[str, bytes]) 
 
 def _drift(verdict: str, context: Context) -> StepReport:
     """As `cl_steps.drift`: the figures, and the reference that a promotion would make."""
+    if context.run.rebase:
+        context.fresh("tonight/drift/figures")
+        reference = context.fresh("tonight/drift/reference")
+        shutil.copytree(context.path("state/reference"), reference, dirs_exist_ok=True)
+        return StepReport(verdict, f"drift says {verdict}")
     batch = _measured(iter_assets(context.path("tonight/batch")))
     reference, folder = context.path("state/reference"), context.fresh("tonight/drift/figures")
     write_items(folder / "features.parquet", batch, EXTRACTOR)
@@ -98,8 +103,12 @@ def _drift(verdict: str, context: Context) -> StepReport:
 
 
 def _update(context: Context) -> StepReport:
-    """The candidate: a digest of its teacher and of everything it learnt; and the next replay buffer."""
+    """The candidate: a digest of its teacher (of its base, where that is new) and of everything it learnt; and the next
+    replay buffer.
+    """
     teacher = (context.path("state/adapter") / FILE_NAME).read_bytes()
+    if context.run.rebase:
+        teacher = (context.path("tonight/base") / "weights").read_bytes()
     learnt = [
         [(asset.sha256, asset.text) for asset in sorted(iter_assets(context.path(name), "train"), key=_name)]
         for name in ("tonight/batch", "state/replay")
@@ -121,7 +130,7 @@ def _evaluate(context: Context) -> StepReport:
     _write_samples(context)
     folders = (context.path(name) for name in ("state/global_eval", "tonight/batch"))
     evaluation.write_next(context.fresh("tonight/evaluation/global_eval"), *folders)
-    _write_anchors(context, figures.plan.new_slices)
+    _write_anchors(context, champion["slices"] if context.run.rebase else figures.plan.new_slices)
     slices = sorted({*champion["slices"], *arrived})
     scores = {name: {"loss": {"champion": 1.0, "candidate": 0.9, "anchor": 1.0}} for name in slices}
     return StepReport(None, "measured", {"slices": scores, "looks": 1, "seed_plan": champion["seed_plan"]})
@@ -159,7 +168,8 @@ def _figures(context: Context, champion: Mapping[str, object], new_slices: list[
 
 def _write_anchors(context: Context, new_slices: Iterable[str]) -> None:
     folder, before = context.fresh("tonight/evaluation/anchors"), context.path("state/anchors")
-    shutil.copytree(before, folder, dirs_exist_ok=True)
+    if not context.run.rebase:
+        shutil.copytree(before, folder, dirs_exist_ok=True)
     anchors = json.loads((before / "anchors.json").read_text(encoding="utf-8"))
     for name in new_slices:
         anchors[name] = _adapter_digest(context.path("tonight/candidate/adapter"))

@@ -5,6 +5,7 @@ Ingest, shards, splits, ledger, Git and DVC are the real ones, the other steps t
     line = line_after(tmp_path / "line", nights=3)     # v4 is its champion; played once, then copied in no time
     assert night(line, "r-4", range(90, 100)) == "v5"  # 2 to 3 seconds
     begin(line, "r-5", range(110, 120))                # its stages ran; now `finish`, or `promote.run`, `close.run`
+    rebase(line, "r-6", "a new base")                  # the version on a base whose weights are these words
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import yaml
 from cl_steps import close, promote
 from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
+from cl_steps.lineage.rebase import Wish, ask
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.pipeline import STAGES
@@ -88,7 +90,12 @@ def line_after(folder: Path, nights: int) -> Line:
 
     v1 knows pictures 0 to 11 as the slice `old`; night n brought 20n to 20n+11 as `new`, from the source `studio`.
     """
-    shutil.copytree(_played(nights), folder, symlinks=True)
+    return copied(_played(nights), folder)
+
+
+def copied(source: Path, folder: Path) -> Line:
+    """A line of its own in `folder`: what the line in the folder `source` is now."""
+    shutil.copytree(source, folder, symlinks=True)
     line = local(folder)
     line.save(folder)
     git(folder, "remote", "set-url", "origin", line.git)
@@ -157,4 +164,20 @@ def night(
 ) -> str:
     """A whole night; returns the version that it made, else how it ended (`rejected`, `stale`, ...)."""
     begin(line, run, pictures, verdicts, **more)  # type: ignore[arg-type]
+    return finish(line, run)
+
+
+def ask_for(line: Line, run: str, weights: str = "a new base") -> str:
+    """Have ops ask for a base of these weights, for a run; returns what the store calls it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "base").mkdir()
+        (Path(scratch) / "base/weights").write_text(weights, encoding="utf-8")
+        event = ask(line, Path(scratch) / "base", Wish(run, "it draws hands", "ops", "command line"))
+    return str(event["after"]["md5"])
+
+
+def rebase(line: Line, run: str, weights: str = "a new base", verdicts: Mapping[str, str] | None = None) -> str:
+    """A whole rebase while pictures wait in the landing; returns its version, else how it ended."""
+    md5 = ask_for(line, run, weights)
+    begin(line, run, range(900, 912), verdicts, rebase=md5, by="ops", reason="it draws hands")
     return finish(line, run)

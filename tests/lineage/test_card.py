@@ -17,7 +17,7 @@ from gto.tag import parse_name
 from huggingface_hub import ModelCard
 
 from cl_steps.__main__ import main
-from cl_steps.commands.first_state import _copy_model
+from cl_steps.commands.base import copy_model
 from cl_steps.diffusion import loading
 from cl_steps.lineage.formats.card import escape, model_card
 from cl_steps.lineage.formats.facts import Base, Facts, gather, header
@@ -145,7 +145,7 @@ def test_a_base_brings_its_card_and_licence_along(tmp_path: Path) -> None:
     for name in ("README.md", "LICENSE", "model_index.json", "code.py", "weights.bin"):
         (tmp_path / "base").mkdir(exist_ok=True)
         (tmp_path / "base" / name).write_text(name)
-    _copy_model(tmp_path / "base", tmp_path / "copy")
+    copy_model(tmp_path / "base", tmp_path / "copy")
     assert {p.name for p in (tmp_path / "copy").iterdir()} == {"README.md", "LICENSE", "model_index.json"}
 
 

@@ -117,6 +117,7 @@ def _metrics(facts: Facts) -> Iterator[Json]:
 
 def _properties(facts: Facts, merged: bool) -> list[Json]:
     record = facts.record
+    made_from = ("adapter",) if "rebase" in record else ("teacher", "adapter")
     found = {
         "run": record.get("run"),
         "record-sha256": facts.record_sha256,
@@ -124,7 +125,7 @@ def _properties(facts: Facts, merged: bool) -> list[Json]:
         "gate": facts.report("gate").get("verdict"),
         "gpu-seconds": record.get("gpu_seconds"),
         "export": "merged" if merged else "base and adapter",
-        **{f"{name}-md5": facts.digest(name) for name in ("teacher", "adapter")},
+        **{f"{name}-md5": facts.digest(name) for name in made_from},
         **{f"file-sha256:{name}": digest for name, digest in sorted(facts.files.items())},
     }
     return [{"name": f"retain:{key}", "value": str(value)} for key, value in found.items() if value]

@@ -137,7 +137,10 @@ def _made(facts: Facts) -> Iterator[str]:
     knobs = (record.get("parameters") or {}).get("file", {}).get("update") or {}
     batch = facts.report("ingest").get("figures", {}).get("batch") or {}
     yield f"run `{_code(record['run'])}`, from {_code(record['parent'])}, on {_code(record.get('created', ''))[:10]}"
-    yield f"method `{_code(knobs.get('method', 'unknown'))}`, {_code(knobs.get('steps', 'unknown'))} steps"
+    method = "rebase" if "rebase" in record else knobs.get("method", "unknown")
+    yield f"method `{_code(method)}`, {_code(knobs.get('steps', 'unknown'))} steps"
+    if "rebase" in record:
+        yield "the base is new: an empty adapter learnt on it what the line had kept to replay"
     yield f"{batch.get('assets', 0)} new assets, digest of their list `{_code(facts.digest('batch'))}`"
     gate = facts.report("gate").get("verdict")
     yield f"the gate said {escape(gate or 'nothing')}" + ("; a person approved" if record.get("approval") else "")

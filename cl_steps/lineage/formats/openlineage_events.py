@@ -32,7 +32,8 @@ from openlineage.client.generated.data_quality_assertions_dataset import Asserti
 from cl_steps.config import load_params, load_run
 from cl_steps.lineage.formats.bom import NAMESPACE
 from cl_steps.lineage.formats.facts import record_digest
-from cl_steps.pipeline import CLOSE, INGEST, NEXT_STATE, PROMOTE, STAGES, STATE, Step
+from cl_steps.lineage.verify.record import next_digests
+from cl_steps.pipeline import CLOSE, INGEST, PROMOTE, STAGES, STATE, Step, next_state, of_run
 from cl_steps.workspace.branch import run_state
 from cl_steps.workspace.execute import checked_out
 from cl_steps.workspace.line import Line
@@ -191,6 +192,7 @@ def _look_at_stage(line: Line, run: str, step: Step, done: bool) -> Seen:
     """Versions are those of the stage's entry in the lock once it is done; before, what is known of what it reads."""
     with checked_out(line, run) as root:
         state, known = run_state(root), _known(root)
+        step = of_run(step, bool(state.spec.rebase))
         entry = state.lock.get(step.name, {}) if done else {}
         known |= {dep["path"]: dep for dep in entry.get("deps", ())}
         made = {out["path"]: out for out in entry.get("outs", ())}
@@ -203,20 +205,21 @@ def _look_at_stage(line: Line, run: str, step: Step, done: bool) -> Seen:
 
 def _look_at_main(line: Line, run: str, step: Step, main: Mainline, done: bool) -> Seen:
     with checked_out(line, run) as root:
-        name, outs = _name(root), lock_outs(run_state(root).lock)
+        name, state = _name(root), run_state(root)
+    outs, parts = lock_outs(state.lock), next_state(bool(state.spec.rebase))
     event = main.ledger().runs.get(run, {}) if done else {}
     if step != PROMOTE:
         kept = f"data/{run}"
         content = main.read(f"{kept}.dvc") if done else None
         outputs = {kept: read_dvc_file(content)} if content else {}
         return Seen(name, _only(outs, ["tonight/intake"]), outputs, outcome=str(event.get("outcome", "")))
-    inputs = _only(outs, NEXT_STATE.values())
+    inputs = _only(outs, parts.values())
     if not event.get("version"):
-        return Seen(name, inputs, {f"state/{part}": {} for part in NEXT_STATE} | {MODEL: {}})
+        return Seen(name, inputs, {f"state/{part}": {} for part in parts} | {MODEL: {}})
     record, digest = record_digest(main, str(event["version"]))
-    state = record["digests"]["state"]
-    outputs = {f"state/{part}": {**outs.get(path, {}), "md5": state[part]} for part, path in NEXT_STATE.items()}
-    facet = VersionFacet(record["version"], str(record["parent"]), digest, state["adapter"], producer=PRODUCER)
+    made = next_digests(record)
+    outputs = {f"state/{part}": {**outs.get(path, {}), "md5": made[part]} for part, path in parts.items()}
+    facet = VersionFacet(record["version"], str(record["parent"]), digest, made["adapter"], producer=PRODUCER)
     return Seen(name, inputs, outputs | {MODEL: {"md5": record["version"]}}, version=facet)
 
 

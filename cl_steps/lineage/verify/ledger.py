@@ -16,8 +16,8 @@ from cl_steps.workspace.versions import tag_of
 
 LEDGER = ("events/", "versions/")
 CHANGED = {"M": "changed", "D": "deleted"}
-NO_ACTS = ("run", "answer", "prune")
-"""Kinds of events that move no state by themselves."""
+NO_ACTS = ("run", "answer", "prune", "rebase")
+"""Kinds of events that move no state by themselves; a rebase does so with the version that comes of it."""
 
 
 def check_history(book: Book) -> Iterator[Finding]:

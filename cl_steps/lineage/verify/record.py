@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.pipeline import NEXT_STATE
+from cl_steps.pipeline import next_state
 from cl_steps.workspace.store import lock_outs, read_dvc_file
 from cl_steps.workspace.versions import version_file
 
 FIXED = {"teacher": "adapter", "base": "base", "extractor": "extractor"}
-"""What the record calls the parts of the state that were there before, and where they lie in `state/`."""
+"""What the record calls the parts of the state that were there before, and where they lie in `state/`; of a rebase its
+`base` is the new one.
+"""
 
 
 def state_digests(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -57,8 +59,9 @@ def disagreements(record: Mapping[str, Any], before: Mapping[str, str]) -> list[
 
 
 def _with_state(record: Mapping[str, Any], before: Mapping[str, str]) -> Iterator[str]:
+    named = {**record["digests"], **({"base": record["rebase"]["before"]} if "rebase" in record else {})}
     for name, part in FIXED.items():
-        if record["digests"][name] != before.get(part):
+        if named[name] != before.get(part):
             yield f"its {name} is not state/{part} of main then"
     for step, stage in record["stages"].items():
         for dep in stage.get("deps", ()):
@@ -73,6 +76,6 @@ def _with_itself(record: Mapping[str, Any]) -> Iterator[str]:
         for dep in stage.get("deps", ()):
             if dep["path"] in outs and dep["md5"] != outs[dep["path"]]["md5"]:
                 yield f"{step} read another {dep['path']} than the one that was written"
-    for part, path in NEXT_STATE.items():
-        if record["digests"]["state"].get(part) != outs.get(path, {}).get("md5"):
+    for part, path in next_state("rebase" in record).items():
+        if next_digests(record).get(part) != outs.get(path, {}).get("md5"):
             yield f"state/{part} is not the {path} of its stages"

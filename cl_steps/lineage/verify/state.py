@@ -1,4 +1,5 @@
 """Before a model is loaded: its base and its adapter are those of a version's record, which somebody signed who counts.
+The new base of a rebase is that of the act of the person who asked for it.
 
 DVC checks the bytes that it fetches against the `.dvc` files beside them. Whoever can write a run's branch can write
 those too, but neither main, where the records are, nor a signature of somebody who counts.
@@ -12,14 +13,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cl_steps.config import load_run
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import files_of
 from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
+from cl_steps.lineage.verify.rebases import ASK, asked_for
 from cl_steps.lineage.verify.record import champion_of, next_digests
 from cl_steps.lineage.verify.signatures import Doubt, Trust, check_provenance, check_version
 from cl_steps.lineage.verify.signed import unsigned
-from cl_steps.pipeline import Step
+from cl_steps.pipeline import NEW_BASE, Step
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.store import read_dvc_file
@@ -27,14 +30,14 @@ from cl_steps.workspace.versions import version_file
 
 Check = Callable[[Trust, Mapping[str, Any], bytes, bytes], None]
 MODEL = ("base", "adapter")
-ASK = "`retain verify` says what else is not as it should be"
 
 
 def check_state(line: Line, root: Path, step: Step) -> None:
     """Check what a step is about to load from the checkout at `root`; a step that loads no model needs nothing.
 
     Raises:
-        IntegrityError: the checkout's base or adapter is not its champion's, or the champion's record does not count.
+        IntegrityError: the checkout's base or adapter is not its champion's, the champion's record does not count, or
+            a rebase's new base is not what a person asked for.
         UsageError: the trusted keys are not right.
         Unavailable: main cannot be read.
     """
@@ -42,7 +45,9 @@ def check_state(line: Line, root: Path, step: Step) -> None:
         return
     version = champion_of((root / "state/champion.json").read_bytes())
     with reading(line.git) as main:
-        record = check_record(main, version, Trust.read(line.trusted_keys))
+        trust = Trust.read(line.trusted_keys)
+        record = check_record(main, version, trust)
+        asked = asked_for(main, load_run(root).id, trust) if NEW_BASE in step.reads else None
     for part in MODEL:
         try:
             named = str(read_dvc_file((root / f"state/{part}.dvc").read_bytes())["md5"])
@@ -51,6 +56,8 @@ def check_state(line: Line, root: Path, step: Step) -> None:
         if named != next_digests(record)[part]:
             raise IntegrityError(f"state/{part}.dvc is not the {part} of {version}, the champion: {ASK}")
     check_files(record, {part: root / "state" / part for part in MODEL})
+    if asked:
+        _check_folder(asked["files"], root / NEW_BASE, "base", "of the rebase that a person asked for")
 
 
 def check_record(main: Mainline, version: str, trust: Trust | None) -> dict[str, Any]:
@@ -78,10 +85,15 @@ def check_files(record: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
     """Whether folders (base, adapter) hold exactly the files of the record; raises IntegrityError naming the first."""
     for part, folder in folders.items():
         expected = {path: digest for path, digest in record.get("files", {}).items() if path.startswith(f"{part}/")}
-        held = files_of(folder, part)
-        wrong = sorted(path for path in expected.keys() | held.keys() if expected.get(path) != held.get(path))
-        if expected and wrong:
-            raise IntegrityError(f"{wrong[0]} is not that of {record['version']}'s record: {ASK}")
+        if expected:
+            _check_folder(expected, folder, part, f"of {record['version']}'s record")
+
+
+def _check_folder(expected: Mapping[str, str], folder: Path, part: str, whose: str) -> None:
+    held = files_of(folder, part)
+    wrong = sorted(path for path in expected.keys() | held.keys() if expected.get(path) != held.get(path))
+    if wrong:
+        raise IntegrityError(f"{wrong[0]} is not that {whose}: {ASK}")
 
 
 def _check_signature(

@@ -2,6 +2,7 @@
 
     main's history   append-only, states moved by versions and acts alone, tags where they belong   ledger
     signatures       of versions, their provenance and the acts of persons                          signed
+    new bases        none but those that a person asked for                                         rebases
     the store        every object read again; SHA-256 of adapter and base against the record        objects
 
 Of a version's night the store must hold its pictures and figures, too: all that the record's stages name, which `retain
@@ -19,6 +20,7 @@ from cl_steps.lineage.verify.book import Book, Version
 from cl_steps.lineage.verify.findings import Finding, Verification
 from cl_steps.lineage.verify.ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.lineage.verify.objects import Root, Walk, check_files, check_quarantine, walk
+from cl_steps.lineage.verify.rebases import check_rebases
 from cl_steps.lineage.verify.record import champion_of, next_digests
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.signed import check_signatures, read_events, vouched_ledger
@@ -52,6 +54,7 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
         records = {found.path for found in chain}
         findings += [f for path, found in seen.findings.items() if path in records or path in events for f in found]
         findings += [*check_history(book), *check_numbers(book), *check_versions(book, chain)]
+        findings += check_rebases(book, ledger, chain)
         if version is None:
             findings += check_tip(book)
     runs = _runs(book, ledger) if version is None else _batch(chosen[0])

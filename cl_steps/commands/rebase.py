@@ -1,0 +1,58 @@
+"""`retain rebase`: a new base is put under the line, by a run that is gated and promoted like any other.
+
+The base is checked as `retain init` checks it, its bytes are stored, the person's act is recorded on main, and then the
+pipeline plays: an empty adapter on the new base learns the replay buffer, and champion and anchors are measured on the
+old base beside it. Nothing is taken in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cl_steps.commands.base import find_base, keep_base, open_base
+from cl_steps.commands.night import ending, new_id, person, play
+from cl_steps.config import RunSpec, parse_overrides
+from cl_steps.errors import UsageError
+from cl_steps.lineage.rebase import Wish, ask, refuse_same
+from cl_steps.workspace.branch import open_run, refuse_own_rules
+from cl_steps.workspace.checkout import refuse_dirty, sync
+from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.progress import say
+
+
+def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -> str:
+    """Try a new base and say how it ended.
+
+    Raises:
+        UsageError: no reason; the base is none, or the line's own; or the line's adapter cannot sit on it.
+        Unavailable: a remote or the hub cannot be reached.
+        HeldForPerson, RejectedByGate, StaleRun: how the run ends without a new version.
+        RetainError: what went wrong in the run, which `retain night --run` goes on with.
+    """
+    if not reason.strip():
+        raise UsageError('a new base needs a reason: --reason "..."')
+    line = resolve(dir)
+    refuse_dirty(Path(dir))
+    spec = _asked(line, base, RunSpec(id=new_id("rebase"), by=person(), reason=reason, set=parse_overrides(set)))
+    say(f"run {spec.id}")
+    ended = play(line, open_run(line, spec).id, no_promote=no_promote)
+    sync(Path(dir))
+    return ended or ending(line, spec.id, dir)
+
+
+def _asked(line: Line, base: str, spec: RunSpec) -> RunSpec:
+    """The run, once everything that can be checked is right and main holds the act that asks for it."""
+    refuse_own_rules(spec)
+    say("rebase: taking the base")
+    source = find_base(base)
+    with TemporaryDirectory(prefix="retain-") as scratch:
+        folder = Path(scratch) / "base"
+        keep_base(base, source, folder)
+        with reading(line.git) as main:
+            params = main.params(spec)
+            refuse_same(main, folder)
+        open_base(folder, params)
+        event = ask(line, folder, Wish(spec.id, spec.reason, spec.by, "command line"))
+    return spec.model_copy(update={"rebase": event["after"]["md5"]})
