@@ -278,8 +278,9 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     chosen = vars(_parser().parse_args(argv))
-    # Read where it is imported, which is where it warns of processors that nothing here uses.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # They warn of processors and adapters that nothing here uses, the one as soon as it is imported.
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     name = chosen.pop("command")
     command = next(c for c in COMMANDS if c.name == name)
     try:

@@ -117,7 +117,7 @@ def _children(found: Document) -> Iterable[Node]:
 
 def _base(found: Document) -> str:
     """The base, and the one that it took the place of where it is new."""
-    new = f", new: {_short(found['rebase']['before'])} before" if found["rebase"] else ""
+    new = f", in place of {_short(found['rebase']['before'])}" if found["rebase"] else ""
     return f"{_short(found['base'])}{new}"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.commands.conftest import SETTINGS, Cli
@@ -14,8 +17,12 @@ def test_own_models_without_data_begin_with_the_bases_own_samples(tmp_path: Path
     make_tiny_pipeline(tmp_path / "base")
     make_tiny_clip(tmp_path / "clip")
     models = ("--base", tmp_path / "base", "--extractor", tmp_path / "clip")
-    code, _, said = cli("init", tmp_path / "line", *models, *SETTINGS)
-    assert code == 0, said
+    command = [sys.executable, "-m", "cl_steps", "init", tmp_path / "line", *models, *SETTINGS]
+    words = {name: word for name, word in os.environ.items() if not name.endswith("_VERBOSITY")}
+    said = subprocess.run(command, capture_output=True, text=True, env=words, check=True).stderr
+    assert all(line.startswith("init: ") for line in said.splitlines()), (
+        f"libraries warn of what nobody can help: {said}"
+    )
     code, printed, _ = cli("versions", tmp_path / "line", "--json")
     assert list(json.loads(printed)["versions"][0]["slices"]) == ["general"]
     names = [f"{number}.png" for number in range(40)]
