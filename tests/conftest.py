@@ -23,6 +23,16 @@ def _no_file_system_of_another_test() -> Iterator[None]:
         sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
 
 
+@pytest.fixture(autouse=True)
+def _nobody_who_hears_of_another_test() -> Iterator[None]:
+    """OpenLineage's client writes what it read into the environment: later steps would wait for a dead server."""
+    before = set(os.environ)
+    yield
+    for name in set(os.environ) - before:
+        if name.startswith("OPENLINEAGE"):
+            del os.environ[name]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _yaml_parsed_once() -> Iterator[None]:
     """DVC parses a line's few YAML texts 70 times a night, in plain Python: a third of what a night costs here."""

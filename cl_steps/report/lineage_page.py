@@ -108,7 +108,11 @@ def _facts(document: Document, gate: Document) -> tuple[tuple[str, str, str], ..
     spent = f"{whole(cost.get('gpu_seconds') or 0)} GPU-seconds"
     return (
         ("Version", text(document["version"]), standing),
-        ("Images in the batch", whole(data.get("assets")), slices or "the base as it came"),
+        (
+            "Images in the batch",
+            whole(data.get("assets")),
+            slices or ("a new base" if document.get("rebase") else "the base as it came"),
+        ),
         ("Gate", judged or DASH, _approved(table(document["approval"])) if judged else "v1 is never judged"),
         ("Time", seconds(cost.get("seconds")), spent),
     )

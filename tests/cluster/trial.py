@@ -76,7 +76,7 @@ def wait_for_question(airflow: Airflow, line: str, run: str) -> None:
     """Until a person is asked about the run."""
     end = time.monotonic() + 1800
     while airflow.tasks(line, run).get("ask", ("", 0))[0] != "awaiting_input":
-        assert airflow.state(line, run) == "running", airflow.tasks(line, run)
+        assert airflow.state(line, run) in ("queued", "running"), airflow.tasks(line, run)
         assert time.monotonic() < end, airflow.tasks(line, run)
         time.sleep(2)
 
