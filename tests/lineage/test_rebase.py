@@ -192,7 +192,7 @@ def unsigned(line: Line, run: str) -> None:
 def test_what_made_a_version_says_so(moved: Line, tmp_path: Path) -> None:
     folder = folder_of(moved)
     tree = str(lineage("v3", folder, str(tmp_path / "v3.html"), False))
-    assert ", new: " in tree
+    assert ", in place of " in tree
     assert "none: the method distils nothing" in tree
     assert "ops on" in tree
     assert "it draws hands" in tree
