@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.signing import signature_path
 from cl_steps.lineage.verify.book import Book, Version
 from cl_steps.lineage.verify.findings import Finding
-from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act
-from cl_steps.lineage.verify.signed import unsigned
+from cl_steps.lineage.verify.signatures import Trust, check_act
+from cl_steps.lineage.verify.signed import ASK, insist
 from cl_steps.workspace.ledger import Event, Ledger
 from cl_steps.workspace.mainline import Mainline
-
-ASK = "`retain verify` says what else is not as it should be"
 
 
 def asked_for(main: Mainline, run: str, trust: Trust | None) -> Event:
@@ -34,15 +33,9 @@ def asked_for(main: Mainline, run: str, trust: Trust | None) -> Event:
 
 def _check_signed(main: Mainline, trust: Trust, path: str, made: datetime) -> None:
     content, signature = main.read(path), main.read(signature_path(path))
-    if content is None or signature is None:
-        begun = any(name.endswith(".sig") for name in main.blobs("versions"))
-        if content is None or unsigned(trust, path, made, begun).fault:
-            raise IntegrityError(f"{signature_path(path)} is not there, and {path} should be signed: {ASK}")
-        return
-    try:
-        check_act(trust, path, content, signature, made)
-    except Doubt as doubt:
-        raise IntegrityError(f"{signature_path(path)} does not count: {doubt}; {ASK}") from doubt
+    begun = content is None or any(name.endswith(".sig") for name in main.blobs("versions"))
+    check = partial(check_act, trust, path, content or b"", made=made)
+    insist(trust, path, signature_path(path), signature if content is not None else None, made, begun, check)
 
 
 def check_rebases(book: Book, ledger: Ledger, versions: Iterable[Version]) -> Iterator[Finding]:

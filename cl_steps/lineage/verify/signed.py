@@ -9,12 +9,17 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from cl_steps.errors import IntegrityError
 from cl_steps.lineage.schemas import event_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
 from cl_steps.lineage.verify.book import Book, Version
 from cl_steps.lineage.verify.findings import Finding
 from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version
 from cl_steps.workspace.ledger import Ledger, fold
+
+ASK = "`retain verify` says what else is not as it should be"
+SignatureCheck = Callable[[bytes], None]
+"""Raises Doubt where a signature does not count."""
 
 Event = Mapping[str, Any]
 LATE = "it has no signature, and was made when a trusted key counted already (its `from` says since when)"
@@ -119,6 +124,24 @@ def _check(book: Book, thing: Signed, begun: bool) -> Finding | None:
     except Doubt as doubt:
         return Finding(doubt.kind, thing.where, str(doubt))
     return None
+
+
+def insist(
+    trust: Trust, what: str, path: str, signature: bytes | None, made: datetime, begun: bool, check: SignatureCheck
+) -> None:
+    """Before something is used: its signature, the file `path`, counts, or may be missing as `unsigned` says.
+
+    Raises:
+        IntegrityError: neither is so.
+    """
+    if signature is None:
+        if unsigned(trust, what, made, begun).fault:
+            raise IntegrityError(f"{path} is not there, and {what} should be signed: {ASK}")
+        return
+    try:
+        check(signature)
+    except Doubt as doubt:
+        raise IntegrityError(f"{path} does not count: {doubt}; {ASK}") from doubt
 
 
 def unsigned(trust: Trust, where: str, made: datetime, begun: bool) -> Finding:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import files_of
 from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
-from cl_steps.lineage.verify.rebases import ASK, asked_for
+from cl_steps.lineage.verify.rebases import asked_for
 from cl_steps.lineage.verify.record import champion_of, next_digests
-from cl_steps.lineage.verify.signatures import Doubt, Trust, check_provenance, check_version
-from cl_steps.lineage.verify.signed import unsigned
+from cl_steps.lineage.verify.signatures import Trust, check_provenance, check_version
+from cl_steps.lineage.verify.signed import ASK, insist
 from cl_steps.pipeline import NEW_BASE, Step
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
@@ -101,13 +102,8 @@ def _check_signature(
 ) -> None:
     """One without a signature counts where no version before it has one, and it is older than every trusted key."""
     version, signature = record["version"], main.read(path)
-    if signature is None:
-        begun = any(f"versions/{name}" < path for name in main.blobs("versions") if name.endswith(".sig"))
-        finding = unsigned(trust, version, datetime.fromisoformat(record["created"]), begun)
-        if finding.fault:
-            raise IntegrityError(f"{path} is not there, and {version} should be signed: {ASK}")
-        return
-    try:
-        check(trust, record, content, signature)
-    except Doubt as doubt:
-        raise IntegrityError(f"{path} does not count: {doubt}; {ASK}") from doubt
+    begun = signature is None and any(
+        f"versions/{name}" < path for name in main.blobs("versions") if name.endswith(".sig")
+    )
+    made = datetime.fromisoformat(record["created"])
+    insist(trust, version, path, signature, made, begun, partial(check, trust, record, content))

@@ -24,7 +24,7 @@ from cl_steps.lineage.verify.rebases import check_rebases
 from cl_steps.lineage.verify.record import champion_of, next_digests
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.signed import check_signatures, read_events, vouched_ledger
-from cl_steps.pipeline import NEXT_STATE
+from cl_steps.pipeline import next_state
 from cl_steps.workspace.digests import open_reader
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.line import Line
@@ -115,8 +115,9 @@ def _roots(book: Book, versions: list[Version], runs: list[str], *, everything: 
 
 def _night(version: Version) -> Iterator[Root]:
     """What else the version's run stored: intake and batch, drift's figures, the pictures of the evaluation."""
+    made = next_state("rebase" in version.record).values()
     for path, out in sorted(lock_outs(version.record.get("stages", {})).items()):
-        if path.startswith(OUTPUTS) and path not in NEXT_STATE.values():
+        if path.startswith(OUTPUTS) and path not in made:
             yield Root(f"{version.name} {path}", str(out["md5"]))
 
 
