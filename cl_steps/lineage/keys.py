@@ -2,7 +2,7 @@
 
     FOLDER/signing.pem     the private key in use (EC P-256), for its owner alone; only what may change main has it
     FOLDER/retain-1.pem    the public key of each that was ever in use
-    FOLDER/trusted.yaml    keys: [{name, file, from, until}], or [{name, identity, issuer, from, until}] for sigstore
+    FOLDER/trusted.yaml    keys: [{name, file, from, until}], or [{name, identity, issuer, sigstore, from, until}]
 
 Whoever signs needs `signing.pem` alone, whoever verifies the rest; neither belongs into the workspace's Git.
 """
@@ -26,6 +26,7 @@ from cl_steps.errors import UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from sigstore.models import ClientTrustConfig
 
 SIGNING, TRUSTED = "signing.pem", "trusted.yaml"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -48,12 +49,14 @@ class TrustedKey(Block):
     """One whose signatures count, made from `from` to `until` (both included).
 
     Either a public key (a PEM `file` beside trusted.yaml), or who sigstore says it was: an `identity` by an `issuer`.
+    A private sigstore is known by its client trust configuration, the JSON file `sigstore` beside trusted.yaml.
     """
 
     name: Text
     file: Text | None = None
     identity: Text | None = None
     issuer: Text | None = None
+    sigstore: Text | None = None
     since: Moment = Field(alias="from")
     until: Moment | None = None
 
@@ -61,6 +64,8 @@ class TrustedKey(Block):
     def _one_kind(self) -> TrustedKey:
         if (self.file is None) == (self.identity is None) or (self.identity is None) != (self.issuer is None):
             raise ValueError("a key has either a file, or an identity and its issuer")
+        if self.file and self.sigstore:
+            raise ValueError("a key of a file needs no sigstore")
         return self
 
     def counted(self, moment: datetime) -> bool:
@@ -157,6 +162,23 @@ def load_public(file: Path) -> EllipticCurvePublicKey:
     raise UsageError(f"the trusted key {file} is not there, or is no EC P-256 public key in PEM")
 
 
+def read_sigstore(file: Path | None) -> ClientTrustConfig:
+    """The services and keys of the private sigstore that a file describes, or of the public one.
+
+    Raises:
+        UsageError: the file is not there, or describes none.
+        Exception: whatever sigstore says where the public one's keys cannot be had.
+    """
+    from sigstore.models import ClientTrustConfig
+
+    if file is None:
+        return ClientTrustConfig.production()
+    try:
+        return ClientTrustConfig.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is not there, or is no client trust configuration of a sigstore (JSON)") from error
+
+
 def _add_key(folder: Path, name: str) -> Made:
     """The public key first, then whom to trust, and last the private key in place of the one before."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -200,7 +222,7 @@ def _next_name(name: str, known: Iterable[TrustedKey]) -> str:
 def _entry(key: TrustedKey, ended: datetime | None) -> dict[str, str]:
     """A key's lines in trusted.yaml, where it ends at `ended` unless it did before."""
     until = key.until or ended
-    facts = {"name": key.name, "file": key.file, "identity": key.identity, "issuer": key.issuer}
+    facts = {name: getattr(key, name) for name in ("name", "file", "identity", "issuer", "sigstore")}
     facts |= {"from": key.since.isoformat(), "until": until.isoformat() if until else None}
     return {name: fact for name, fact in facts.items() if fact is not None}
 

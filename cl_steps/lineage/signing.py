@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cl_steps.errors import RetainError, Unavailable, UsageError
-from cl_steps.lineage.keys import load_private
+from cl_steps.lineage.keys import load_private, read_sigstore
 from cl_steps.lineage.provenance import PROVENANCE, provenance, provenance_subjects, sha256
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
@@ -84,7 +84,8 @@ def signer_of(line: Line) -> Signer | None:
     """Who signs for this process; None where nobody does. Raises UsageError where the key is no key."""
     if not line.signing_key:
         return None
-    return Keyless() if line.signing_key == KEYLESS else KeyFile(Path(line.signing_key))
+    kind, _, file = line.signing_key.partition(":")
+    return Keyless(Path(file) if file else None) if kind == KEYLESS else KeyFile(Path(line.signing_key))
 
 
 class KeyFile:
@@ -110,24 +111,31 @@ class KeyFile:
 
 
 class Keyless:
-    """Signs with a certificate that sigstore gives for a few minutes to who proves an identity; needs the network."""
+    """Signs with a certificate that sigstore gives for a few minutes to who proves an identity; needs the network.
+
+    `sigstore` is the client trust configuration (JSON) of a private one; None is the public one.
+    """
+
+    def __init__(self, sigstore: Path | None) -> None:
+        self._sigstore = sigstore
 
     def sign_folder(self, folder: Path) -> bytes:
         """See `Signer`; raises Unavailable."""
         from model_signing.signing import Config
 
         with _sigstore() as token:
-            return _signed(Config().use_sigstore_signer(identity_token=token), folder)
+            read_sigstore(self._sigstore)
+            config = Config().use_sigstore_signer(identity_token=token, trust_config=self._sigstore)
+            return _signed(config, folder)
 
     def sign_statement(self, statement: bytes) -> bytes:
         """See `Signer`; raises Unavailable."""
         from sigstore.dsse import Statement
-        from sigstore.models import ClientTrustConfig
         from sigstore.oidc import IdentityToken
         from sigstore.sign import SigningContext
 
         with _sigstore() as token:
-            context = SigningContext.from_trust_config(ClientTrustConfig.production())
+            context = SigningContext.from_trust_config(read_sigstore(self._sigstore))
             with context.signer(IdentityToken(token)) as signer:
                 bundle = signer.sign_dsse(Statement(statement))
         return json_text(json.loads(bundle.to_json())).encode()

@@ -22,8 +22,8 @@ KEYS = ("RETAIN_SIGNING_KEY", "RETAIN_TRUSTED_KEYS")
 class Line:
     """One model that is kept up to date, as this machine reaches it; what is empty is not there.
 
-    `work` is a folder or URL. `signing_key` is a file with a private key (PEM), or `sigstore`, and only the trusted
-    steps and commands have it; `trusted_keys` is the file that says whose signatures count.
+    `work` is a folder or URL. `signing_key` is a file with a private key (PEM), or `sigstore`, or `sigstore:FILE` for
+    a private one, and only the trusted steps and commands have it; `trusted_keys` says whose signatures count.
     """
 
     git: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -246,3 +247,45 @@ def test_a_keyless_signature_asks_sigstore(line: Line, tmp_path: Path, monkeypat
         trust.statement(content, datetime.fromisoformat("2026-02-01T00:00:00+00:00"))
     assert isinstance(raised.value, Unavailable)
     assert read_trusted(tmp_path / "t.yaml").keys[0].identity == "a@example.org"
+
+
+RECORDED = Path(__file__).parent / "sigstore/recorded"
+"""A signature of `{"kind": "rollback"}` at PATH by sigstore's own mock, and its trust: `test_keyless.py` makes such."""
+
+
+def test_a_private_sigstore_vouches_for_whom_trusted_yaml_names(tmp_path: Path) -> None:
+    issuer = json.loads((RECORDED / "private.json").read_text())["signingConfig"]["oidcUrls"][0]["url"]
+    act, signature = json_text({"kind": "rollback"}).encode(), (RECORDED / "act.sig").read_bytes()
+    made = datetime.fromisoformat("2026-11-23T09:00:00+00:00")
+    shutil.copy(RECORDED / "private.json", tmp_path)
+
+    def trust(**entry: str) -> Trust:
+        who = {"name": "night", "identity": "night@example.org", "issuer": issuer, "from": "2026-11-22"}
+        values = {"keys": [{**who, "sigstore": "private.json", **entry}]}
+        (tmp_path / "t.yaml").write_text(json.dumps(values), encoding="utf-8")
+        found = trust_of(str(tmp_path / "t.yaml"), "")
+        assert found
+        return found
+
+    check_act(trust(), PATH, act, signature, made)
+    for content in changed(signature, 97):
+        with pytest.raises(Doubt):
+            trust().statement(content, made)
+    with pytest.raises(Doubt, match="not about"):
+        check_act(trust(), PATH, act + b" ", signature, made)
+    with pytest.raises(Doubt, match="nobody"):
+        trust(identity="eve@example.org").statement(signature, made)
+    with pytest.raises(Doubt):
+        trust(**{"from": "2026-11-24"}).statement(signature, made)
+    with pytest.raises(UsageError, match="client trust configuration"):
+        trust(sigstore="none.json").statement(signature, made)
+    key = {"name": "a", "file": "a.pem", "from": "2026-11-22", "sigstore": "private.json"}
+    (tmp_path / "t.yaml").write_text(json.dumps({"keys": [key]}), encoding="utf-8")
+    with pytest.raises(UsageError, match="needs no sigstore"):
+        trust_of(str(tmp_path / "t.yaml"), "")
+
+
+def test_who_signs_without_a_key_is_said_with_the_key(line: Line) -> None:
+    assert isinstance(signer_of(replace(line, signing_key="sigstore:private.json")), Keyless)
+    assert isinstance(signer_of(replace(line, signing_key="sigstore")), Keyless)
+    assert not isinstance(signer_of(line), Keyless)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.lineage.keys import TrustedKey, load_public, read_trusted
+from cl_steps.lineage.keys import TrustedKey, load_public, read_sigstore, read_trusted
 from cl_steps.lineage.provenance import PROVENANCE, adapter_files, provenance_subjects, sha256
 from cl_steps.lineage.signing import ACT, PAYLOAD_TYPE, RECORD
 from cl_steps.workspace.context import json_text
@@ -22,6 +22,7 @@ from cl_steps.workspace.context import json_text
 if TYPE_CHECKING:
     from securesystemslib.dsse import Envelope
     from securesystemslib.signer import SSlibKey
+    from sigstore.verify import Verifier
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MODEL = "https://model_signing/signature/v1.0"
@@ -102,26 +103,54 @@ class Trust:
         raise Doubt("untrusted", "it is signed by nobody whom the trusted keys name, or was changed")
 
     def _keyless(self, signature: bytes, made: datetime) -> bytes:
-        from sigstore.errors import VerificationError
-        from sigstore.models import Bundle
-        from sigstore.verify import Verifier
-        from sigstore.verify.policy import Identity
-
-        try:
-            bundle, verifier = Bundle.from_json(signature), Verifier.production()
-        except ValueError as error:
-            raise Doubt("bad_signature", "its file was changed") from error
-        except Exception as error:
-            raise Unavailable(f"sigstore's keys cannot be had now ({type(error).__name__}): try again") from None
+        away: Unavailable | None = None
         for key in self.keys:
             if key.identity and key.issuer:
                 try:
-                    _, payload = verifier.verify_dsse(bundle, Identity(identity=key.identity, issuer=key.issuer))
-                except VerificationError:
-                    continue
-                _check_moment(key, made)
+                    payload = self._vouched(key.identity, key.issuer, self._sigstore(key.sigstore), signature)
+                except Unavailable as error:
+                    away, payload = error, None
+                if payload is not None:
+                    _check_moment(key, made)
+                    return payload
+        raise away or Doubt("untrusted", "sigstore vouches for nobody whom the trusted keys name, or it was changed")
+
+    @staticmethod
+    def _vouched(identity: str, issuer: str, sigstore: Verifier, signature: bytes) -> bytes | None:
+        """What this identity signed, if this sigstore says so; raises Doubt where the file is no bundle as written."""
+        from sigstore.errors import VerificationError
+        from sigstore.models import Bundle
+        from sigstore.verify.policy import Identity
+
+        try:
+            bundle = Bundle.from_json(signature)
+            _, payload = sigstore.verify_dsse(bundle, Identity(identity=identity, issuer=issuer))
+            if json_text(json.loads(bundle.to_json())).encode() == signature:
                 return payload
-        raise Doubt("untrusted", "sigstore vouches for nobody whom the trusted keys name")
+        except VerificationError:
+            return None
+        except Exception as error:
+            # What its parts are made of (base64, DER, numbers) is read late, by libraries with errors of their own.
+            raise Doubt("bad_signature", "its file was changed") from error
+        raise Doubt("bad_signature", "its file was changed")
+
+    def _sigstore(self, file: str | None) -> Verifier:
+        """Checks against the keys of one sigstore; raises UsageError, or Unavailable for the public one."""
+        from sigstore.verify import Verifier
+
+        if file not in self._sigstores:
+            try:
+                config = read_sigstore(self.folder / file if file else None)
+            except UsageError:
+                raise
+            except Exception as error:
+                raise Unavailable(f"sigstore's keys cannot be had now ({type(error).__name__}): try again") from None
+            self._sigstores[file] = Verifier(trusted_root=config.trusted_root)
+        return self._sigstores[file]
+
+    @cached_property
+    def _sigstores(self) -> dict[str | None, Verifier]:
+        return {}
 
 
 def check_act(trust: Trust, path: str, event: bytes, signature: bytes, made: datetime) -> None:
