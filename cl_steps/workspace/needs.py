@@ -81,7 +81,7 @@ def needs(main: Mainline, refs: Refs, without: Collection[str] = ()) -> Needs:
         versions=frozenset((history | records | replaced) - erased),
         intakes=frozenset(intakes),
         runs=frozenset(_at_tips(main, others) - erased),
-        listed=frozenset((history | replaced) - erased),
+        listed=frozenset((history | records | replaced) - erased),
     )
 
 

@@ -26,7 +26,7 @@ from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.needs import current_refs, mirrored, needs
 from cl_steps.workspace.objects import open_objects
-from cl_steps.workspace.store import missing, opened
+from cl_steps.workspace.store import lock_outs, missing, opened
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD, play
 
@@ -100,9 +100,10 @@ def test_young_runs_and_young_objects_stay(line: Line) -> None:
     assert run_prune(line)["objects"] == done["young_objects"], "the same command a day later"
 
 
-def test_a_lost_list_of_files_stops_the_deleting(line: Line) -> None:
+@pytest.mark.parametrize("path", ["tonight/candidate/replay", "tonight/evaluation/samples"])
+def test_a_lost_list_of_files_stops_the_deleting(line: Line, path: str) -> None:
     with reading(line.git) as main:
-        name = main.records()[1]["digests"]["state"]["replay"]
+        name = str(lock_outs(main.records()[1]["stages"])[path]["md5"])
     lost = Path(line.store) / "files" / "md5" / name[:2] / name[2:]
     lost.unlink()
     files = sorted(Path(line.store).rglob("*"))
