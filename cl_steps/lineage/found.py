@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def rows_of_line(main: Mainline, ledger: Ledger, manifests: Manifests) -> pa.Tab
     tables += [manifests.read(intake.md5) for intake in ledger.intakes.values()]
     found = [table.cast(MANIFEST_SCHEMA) for table in tables if table is not None]
     return distinct(pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *found]).combine_chunks())
+
+
+def own_words(rows: pa.Table, names: AbstractSet[str]) -> set[str]:
+    """The captions of these assets that no other asset has."""
+    gone = pc.is_in(rows["sha256"], pa.array(sorted(names), pa.string()))
+    own, others = (set(rows.filter(mask)["text"].to_pylist()) for mask in (gone, pc.invert(gone)))
+    return own - others - {""}
 
 
 def asset_named(what: str, ledger: Ledger, rows: pa.Table, limits: Ingest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Withdrawn assets taken out of stored folders: shards, manifests, references, figures, quarantines.
+"""Withdrawn assets taken out of stored folders: shards, manifests, references, figures, quarantines, samples.
 
 What is left is what a line that never saw them would have written: rows stay in their order, and the settings of
 Parquet are fixed. A folder that holds none of them stays as it is, byte for byte.
@@ -7,6 +7,7 @@ Parquet are fixed. A folder that holds none of them stays as it is, byte for byt
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -20,6 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cl_steps.data.shards import Asset, write_dataset, write_table
+from cl_steps.stats.figures import MODELS
+from cl_steps.workspace.context import write_json
 from cl_steps.workspace.folders import Folders, Listing
 from cl_steps.workspace.progress import progress
 from cl_steps.workspace.store import Out
@@ -28,15 +31,20 @@ PARTS = ("replay", "global_eval", "reference", "evaluation")
 """Parts of the state that hold assets, or name them."""
 NAMING = ("sha256", "unit")
 """Columns with names of assets; in an evaluation's figures they are called units."""
+PROMPTS = "prompts.json"
+"""What a night's samples were drawn from, by slice; each slice's pictures lie beside it."""
 AT_ONCE = 8
 """Objects that are looked into at a time."""
 
 
 class Purge:
-    """Folders of a store without the assets in `gone`; what was looked at once is remembered."""
+    """Folders of a store without the assets in `gone`; what was looked at once is remembered.
 
-    def __init__(self, folders: Folders, gone: AbstractSet[str]) -> None:
-        self._folders, self._gone = folders, frozenset(gone)
+    A slice's samples go where they were drawn from one of `words`: captions that nothing else has.
+    """
+
+    def __init__(self, folders: Folders, gone: AbstractSet[str], words: AbstractSet[str] = frozenset()) -> None:
+        self._folders, self._gone, self._words = folders, frozenset(gone), frozenset(words)
         self._holds: dict[str, bool] = {}
         self._done: dict[str, Out | None] = {}
         self._listings: dict[str, Listing] = {}
@@ -51,7 +59,8 @@ class Purge:
     def holders(self, name: str) -> dict[str, str]:
         """The files (path to md5) of a folder that hold, or name, one of the assets."""
         listing = self._listing(name)
-        return {path: md5 for path, md5 in listing.items() if self._is_holder(path, md5)}
+        drawn = {found for path, md5 in listing.items() for found in self._drawn(path, md5)}
+        return {path: md5 for path, md5 in listing.items() if path in drawn or self._is_holder(path, md5)}
 
     def loose(self, names: Iterable[str]) -> list[str]:
         """Those objects that hold one of the assets and that no folder of `names` lists: what a crash left behind."""
@@ -81,7 +90,16 @@ class Purge:
             if stream.read(4) == b"PAR1":
                 return names_any(stream, self._gone)
             stream.seek(0)
-            return hashlib.sha256(stream.read()).hexdigest() in self._gone
+            content = stream.read()
+            return hashlib.sha256(content).hexdigest() in self._gone or bool(slices_drawn(content, self._words))
+
+    def _drawn(self, path: str, md5: str) -> set[str]:
+        """`prompts.json` and the pictures beside it that were drawn from the words, if that is what the path is."""
+        if not self._words or PurePosixPath(path).name != PROMPTS:
+            return set()
+        with self._folders.reading(md5) as stream:
+            slices = slices_drawn(stream.read() if stream else b"", self._words)
+        return {path, *(str(PurePosixPath(path).with_name(grid)) for grid in _grids(slices))} if slices else set()
 
     def _is_holder(self, path: str, md5: str) -> bool:
         if PurePosixPath(path).name in self._gone:
@@ -98,7 +116,7 @@ class Purge:
             folder = Path(scratch)
             for path in renewed:
                 self._folders.fetch(listing[path], folder / path)
-            take_out(folder, self._gone)
+            take_out(folder, self._gone, self._words)
             return self._folders.put({path: md5 for path, md5 in listing.items() if path not in renewed}, folder)
 
 
@@ -111,8 +129,10 @@ def names_any(stream: IO[bytes], names: AbstractSet[str]) -> bool:
     return any(pc.any(pc.is_in(table[column], wanted)).as_py() for column in columns)
 
 
-def take_out(folder: Path, gone: AbstractSet[str]) -> None:
+def take_out(folder: Path, gone: AbstractSet[str], words: AbstractSet[str] = frozenset()) -> None:
     """Take assets out of the files in a folder, in place; the shards right in one folder must be there together."""
+    for path in folder.rglob(PROMPTS):
+        _forget_drawn(path, words)
     shards = [path for path in folder.rglob("*.parquet") if _is_shard(path.name)]
     for pack in sorted({path.parent for path in shards}):
         _pack_anew(pack, gone)
@@ -121,6 +141,30 @@ def take_out(folder: Path, gone: AbstractSet[str]) -> None:
             path.unlink()
         elif path.suffix == ".parquet":
             _filter(path, gone)
+
+
+def slices_drawn(content: bytes, words: AbstractSet[str]) -> list[str]:
+    """The slices of a `prompts.json` that have a prompt among the words; none where it is no such file."""
+    if not words or not content.startswith(b"{"):
+        return []
+    try:
+        prompts = {name: {item["prompt"] for item in items} for name, items in json.loads(content).items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
+    return [name for name, found in prompts.items() if not words.isdisjoint(found)]
+
+
+def _forget_drawn(path: Path, words: AbstractSet[str]) -> None:
+    content = path.read_bytes()
+    slices = slices_drawn(content, words)
+    if slices:
+        write_json(path, {name: found for name, found in json.loads(content).items() if name not in slices})
+        for grid in _grids(slices):
+            path.with_name(grid).unlink(missing_ok=True)
+
+
+def _grids(slices: Iterable[str]) -> list[str]:
+    return [f"grid-{name}-{model}.png" for name in slices for model in MODELS]
 
 
 def _pack_anew(folder: Path, gone: AbstractSet[str]) -> None:

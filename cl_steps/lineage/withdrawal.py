@@ -3,10 +3,11 @@
 The event holds a tombstone of each (its SHA-256 and two fingerprints) and the report of everything that held it; the
 state's parts that held it are stored anew without it. Ingest, batches and promotion follow the tombstones.
 
-Erasing goes further. Every stored folder that holds them, of whatever version or run, is stored again without them, and
-the event says which stands for which (`replaced`) and what goes (`erased`). Only once that is on main are the old
-objects deleted, so that a crash leaves bytes too many and never a line that names what is gone. The same command again
-deletes what is still there, and what a run under way has stored meanwhile.
+Erasing goes further. Every stored folder that holds them, of whatever version or run, is stored again without them
+(and without the samples of a slice that were drawn from a caption which they alone had), and the event says which
+stands for which (`replaced`) and what goes (`erased`). Only once that is on main are the old objects deleted, so that a
+crash leaves bytes too many and never a line that names what is gone. The same command again deletes what is still
+there, and what a run under way has stored meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import UsageError
-from cl_steps.lineage.found import asset_named, assets_of_source, rows_of_line, touched, with_copies
+from cl_steps.lineage.found import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
 from cl_steps.lineage.manifests import Manifests, reading_store
 from cl_steps.lineage.purge import PARTS, Purge
 from cl_steps.lineage.records import now
@@ -102,7 +103,7 @@ def _change(
         meant = assets_of_source(request.source, ledger, rows)
     assets = with_copies(meant, ledger, rows, limits.near_duplicate_rmse)
     names = {asset["sha256"] for asset in assets}
-    purge = Purge(folders, names)
+    purge = Purge(folders, names, own_words(rows, names) if request.erase else frozenset())
     state = _purged_state(main, purge, partial(_filled_up, main, ledger, names, manifests, folders))
     erasure = _erasure(line, purge, ledger) if request.erase else Erasure({}, [])
     if names <= ledger.tombstones.keys() and not (state or erasure.erased):

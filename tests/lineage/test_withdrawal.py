@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,8 +20,9 @@ from cl_steps.config import Ingest
 from cl_steps.data.intake import take_in
 from cl_steps.data.shards import read_assets, read_manifest, write_dataset
 from cl_steps.errors import StaleRun, UsageError
+from cl_steps.lineage.found import own_words
 from cl_steps.lineage.manifests import reading_store
-from cl_steps.lineage.purge import PARTS
+from cl_steps.lineage.purge import PARTS, slices_drawn
 from cl_steps.lineage.purge import take_out as take_out_of
 from cl_steps.lineage.verify.whole import verify
 from cl_steps.workspace.branch import read_run
@@ -216,8 +218,12 @@ def test_erased_bytes_are_nowhere_on_the_store_and_old_versions_can_be_restored(
     number = next(n for n in numbers_in(line, "train") if in_replay(line, "v2", sha_of(n)))
     (Path(line.work) / "checkpoints/key").mkdir(parents=True)
     (Path(line.work) / "checkpoints/key/latents").write_bytes(b"x")
+    caption = row_of(line, number)["text"].encode()
+    drawn = {name for name, content in objects(line) if caption in content and b'"prompt"' in content}
     event = take_out(line, sha_of(number), erase=True)
-    assert not [name for name, content in objects(line) for trace in traces(number) if trace in content]
+    assert not [name for name, content in objects(line) for trace in (*traces(number), caption) if trace in content]
+    assert drawn
+    assert drawn <= set(event["erased"]), "what was drawn from its caption, too"
     assert not Path(line.work).exists()
     root, ours = Path(line.git).parents[1], {".retain", ".git", "events"}
     checkout = [path for path in root.rglob("*") if not ours & set(path.relative_to(root).parts)]
@@ -237,6 +243,22 @@ def test_erased_bytes_are_nowhere_on_the_store_and_old_versions_can_be_restored(
     assert "v2 is the champion again" in told
     state_of(line, tmp_path / "state")
     begin(line, "r-4", range(100, 112), until="ingest")
+
+
+def test_only_the_samples_of_words_that_nothing_else_has_go(tmp_path: Path) -> None:
+    rows = pa.table({"sha256": ["a", "b", "c", "d"], "text": ["ann", "a cat", "a cat", ""]})
+    assert own_words(rows, {"a", "b", "d"}) == {"ann"}
+    assert own_words(rows, {"b", "c"}) == {"a cat"}
+    prompts = {"cats": [{"prompt": "a cat", "seed": 1}], "people": [{"prompt": "bob"}, {"prompt": "ann"}]}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    grids = [f"grid-{name}-{model}.png" for name in prompts for model in ("champion", "candidate")]
+    for name in grids:
+        (tmp_path / name).write_bytes(b"")
+    take_out_of(tmp_path, {"a"}, {"ann"})
+    assert json.loads((tmp_path / "prompts.json").read_text()) == {"cats": prompts["cats"]}
+    assert sorted(path.name for path in tmp_path.glob("grid-*")) == sorted(grids[:2])
+    for content in (b"", b"[]", b"{", b'{"a": 1}', b'{"a": [1]}', b'{"a": [{}]}', b'{"a": [{"prompt": []}]}'):
+        assert slices_drawn(content, {"ann"}) == []
 
 
 def test_a_crash_before_deletion_is_finished_by_the_same_command(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
