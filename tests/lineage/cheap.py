@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from cl_steps.config import RunSpec
+from cl_steps.lineage.records import first_record
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.workspace.context import REPORT_SCHEMA, code_digest, json_text
 from cl_steps.workspace.git import git
@@ -53,6 +54,15 @@ def put_folder(store: Path, content: bytes) -> dict[str, Any]:
     file = _put(store, content)
     listing = json.dumps([{"md5": file, "relpath": "bytes"}], sort_keys=True).encode()
     return {"hash": "md5", "md5": _put(store, listing, ".dir"), "size": len(content), "nfiles": 1}
+
+
+def put_first_version(state: Path) -> dict[str, Any]:
+    """A base and an adapter of one file each in `state`; returns the record of v1, which they are."""
+    for part in ("adapter", "base"):
+        (state / part / "deep").mkdir(parents=True)
+        (state / part / "deep" / "weights").write_text(part, encoding="utf-8")
+    digests = {"base": f"{'b' * 32}.dir", "extractor": f"{'e' * 32}.dir", "adapter": f"{'a' * 32}.dir"}
+    return first_record(digests, ["old"], {"seed": 7, "rate": 0.5}, state)
 
 
 def _stage(main: Mainline, store: Path, step: Step, run: str) -> dict[str, Any]:

@@ -18,11 +18,11 @@ import yaml
 
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.lineage.keys import TRUSTED
-from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import KEYLESS, TOKEN, event_files, signature_path, version_files
 from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
+from tests.lineage.cheap import put_first_version
 
 pytestmark = [
     pytest.mark.slow,
@@ -79,9 +79,6 @@ def token(issuer: str, who: str, audience: str = "sigstore") -> str:
 
 @pytest.fixture
 def line(sigstore: Sigstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
-    for part in ("adapter", "base"):
-        (tmp_path / "state" / part).mkdir(parents=True)
-        (tmp_path / "state" / part / "weights").write_text(part, encoding="utf-8")
     shutil.copy(sigstore.file, tmp_path / "private.json")
     monkeypatch.setenv(TOKEN, token(sigstore.issuer, WHO))
     return Line("", "", "", "", f"{KEYLESS}:{sigstore.file}", str(tmp_path / TRUSTED))
@@ -98,9 +95,8 @@ def trusting(line: Line, **entry: Any) -> Trust:
 
 
 @pytest.fixture
-def record(line: Line, tmp_path: Path) -> dict[str, Any]:
-    digests = {"base": f"{'b' * 32}.dir", "extractor": f"{'e' * 32}.dir", "adapter": f"{'a' * 32}.dir"}
-    return first_record(digests, ["old"], {"seed": 7}, tmp_path / "state")
+def record(tmp_path: Path) -> dict[str, Any]:
+    return put_first_version(tmp_path / "state")
 
 
 def test_versions_and_acts_are_signed_and_checked(
@@ -117,7 +113,7 @@ def test_versions_and_acts_are_signed_and_checked(
     with pytest.raises(Doubt, match="not about"):
         check_act(trust, PATH, json_text({**act, "by": "eve"}).encode(), signature, now)
     with pytest.raises(Doubt, match="not about"):
-        check_version(trust, {**record, "files": {"adapter/weights": "0" * 64}}, files[RECORD], files[SIG])
+        check_version(trust, {**record, "files": {"adapter/deep/weights": "0" * 64}}, files[RECORD], files[SIG])
 
 
 def test_every_byte_of_a_keyless_signature_counts(line: Line, sigstore: Sigstore) -> None:
@@ -199,6 +195,6 @@ def test_model_signing_s_own_verifier_takes_the_signature(
     (tmp_path / "sig").write_bytes(files[SIG])
     issuer = {"identity": WHO, "oidc_issuer": sigstore.issuer, "trust_config": sigstore.file}
     Config().use_sigstore_verifier(**issuer).verify(tmp_path / "v1", tmp_path / "sig")
-    (tmp_path / "v1/adapter/weights").write_text("another", encoding="utf-8")
+    (tmp_path / "v1/adapter/deep/weights").write_text("another", encoding="utf-8")
     with pytest.raises(ValueError, match="weights"):
         Config().use_sigstore_verifier(**issuer).verify(tmp_path / "v1", tmp_path / "sig")

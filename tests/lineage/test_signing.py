@@ -18,7 +18,6 @@ import pytest
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys, read_trusted
 from cl_steps.lineage.provenance import PROVENANCE, provenance
-from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import (
     KEYLESS,
     TOKEN,
@@ -30,6 +29,7 @@ from cl_steps.lineage.signing import (
 from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version, trust_of
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
+from tests.lineage.cheap import put_first_version
 
 EVENT = {"kind": "rollback", "by": "ops", "at": "2026-01-01T00:00:00+00:00", "reason": "{{ 7*7 }}"}
 PATH, RECORD, SIG, INTOTO = (
@@ -43,9 +43,6 @@ PATH, RECORD, SIG, INTOTO = (
 @pytest.fixture
 def line(tmp_path: Path) -> Line:
     make_keys(tmp_path / "keys", "retain")
-    for part in ("adapter", "base"):
-        (tmp_path / "state" / part / "deep").mkdir(parents=True)
-        (tmp_path / "state" / part / "deep" / "weights").write_text(part, encoding="utf-8")
     return Line("", "", "", "", str(tmp_path / "keys" / SIGNING), str(tmp_path / "keys" / TRUSTED))
 
 
@@ -57,9 +54,8 @@ def trust(line: Line) -> Trust:
 
 
 @pytest.fixture
-def record(line: Line, tmp_path: Path) -> dict[str, Any]:
-    digests = {"base": f"{'b' * 32}.dir", "extractor": f"{'e' * 32}.dir", "adapter": f"{'a' * 32}.dir"}
-    return first_record(digests, ["old"], {"seed": 7, "rate": 0.5}, tmp_path / "state")
+def record(tmp_path: Path) -> dict[str, Any]:
+    return put_first_version(tmp_path / "state")
 
 
 @pytest.fixture
