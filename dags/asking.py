@@ -22,7 +22,11 @@ ANSWER = "ti.xcom_pull(task_ids='ask')"
 
 
 class Ask(ApprovalOperator):  # type: ignore[misc]
-    """Waits for a yes or a no, at most until shortly before the next night; takes up no worker meanwhile."""
+    """Waits for a yes or a no, at most until shortly before the next night; takes up no worker meanwhile.
+
+    Like any task it is tried again, which asks again: Airflow fails a task that is answered before its scheduler has
+    seen it wait (a second or three; apache/airflow#71580), and the answer is lost with the try.
+    """
 
     template_fields = (*ApprovalOperator.template_fields, "run")
 
@@ -39,9 +43,15 @@ class Ask(ApprovalOperator):  # type: ignore[misc]
         self.entry, self.run = entry, run
 
     def execute(self, context: Context) -> None:
-        """Ask, with what the ledger says of the run."""
+        """Ask, with what the ledger says of the run.
+
+        Raises:
+            AirflowSkipException: somebody answered already, on the command line or in a try before.
+        """
         with settled(), reading(self.entry.line().git) as main:
-            event = main.ledger().runs[self.run]
+            event, given = main.ledger().runs[self.run], main.ledger().answers.get(self.run)
+        if given:
+            raise AirflowSkipException(f"run {self.run} was answered by {given.by}: {'yes' if given.yes else 'no'}")
         self.subject, self.body = question(self.entry, event)
         self.response_timeout = time_to_answer(self.entry, datetime.now(UTC))
         super().execute(context)

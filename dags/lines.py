@@ -85,7 +85,7 @@ def _stage(entry: Entry, runner: Runner, step: Step, previous: BaseOperator, clo
 def _afterwards(entry: Entry, runner: Runner, report: BaseOperator) -> None:
     """What a run's outcome asks for: a person's answer, and that a new version is made known."""
     decision = _decision("report", partial(light.decide_after_report, entry), "ask a person, publish, or nothing")
-    ask = Ask(task_id="ask", entry=entry, run=RUN, params=FORM, retries=0, doc_md="waits for a person's yes or no")
+    ask = Ask(task_id="ask", entry=entry, run=RUN, params=FORM, doc_md="waits for a person's yes or no")
     answer = runner.command(
         "answer", answer_arguments(entry, RUN), RUN, trusted=True, doc_md="the answer on main, and what follows from it"
     )

@@ -73,12 +73,13 @@ def nothing_is_left(place: Site, line: str) -> None:
 
 
 def wait_for_question(airflow: Airflow, line: str, run: str) -> None:
-    """Until a person is asked about the run."""
+    """Until a person is asked about the run, and has read the question: Airflow loses an answer that is too quick."""
     end = time.monotonic() + 1800
     while airflow.tasks(line, run).get("ask", ("", 0))[0] != "awaiting_input":
         assert airflow.state(line, run) in ("queued", "running"), airflow.tasks(line, run)
         assert time.monotonic() < end, airflow.tasks(line, run)
         time.sleep(2)
+    time.sleep(8)
 
 
 def evict(pod: str) -> None:

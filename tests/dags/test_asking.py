@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
+from cl_steps import close, promote
 from cl_steps.__main__ import _parser
+from cl_steps.commands.answer import refuse
 from dags.asking import FORM, Ask, answer_arguments, question, time_to_answer
 from dags.profiles import Ask as Asked
 from dags.registry import Entry
+from tests.workspace.conftest import GOOD, make_workspace, play
 
 ENTRY = Entry(name="a", workspace="https://git/a", store="s3://b/a", schedule="0 2 * * *")
 NOW = datetime(2026, 1, 1, 6, 0, tzinfo=UTC)
@@ -51,6 +56,22 @@ def test_silence_never_means_yes_and_only_the_named_may_answer() -> None:
     assert ask.defaults == [Ask.REJECT]
     assert ask.assigned_users == [{"id": "ann", "name": "ann"}, {"id": "bob", "name": "bob"}]
     assert set(ask.params) == {"comment"}
+
+
+def test_nobody_is_asked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promote, "_check_figures", lambda *_: None)
+    line = make_workspace(tmp_path / "line")
+    play(line, "r-2", {**GOOD, "gate": "inconclusive"})
+    assert close.run(line, "r-2") == "held"
+    folder = str(Path(line.git).parents[1])
+    ask = Ask(task_id="ask", entry=Entry(name="a", workspace=folder), run="r-2", params=FORM)
+    shown: list[str] = []
+    monkeypatch.setattr(HITLOperator, "execute", lambda operator, _: shown.append(operator.subject))
+    ask.execute({})  # type: ignore[typeddict-item]
+    assert shown == ["Line a: may run r-2 be promoted?"]
+    refuse("r-2", "no", "ann", "command line", folder)
+    with pytest.raises(AirflowSkipException, match="answered by ann: no"):
+        ask.execute({})  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize(("gate", "words"), [(None, "be learnt"), ("inconclusive", "be promoted")])

@@ -87,6 +87,7 @@ def test_nothing_piles_up(dag: DAG) -> None:
     assert (dag.catchup, dag.max_active_runs) == (False, 1)
     update = dag.get_task("update")
     assert (update.retries, update.retry_exponential_backoff) == (5, 2.0)
+    assert dag.get_task("ask").retries == 5, "an answer that Airflow loses is asked for again"
 
 
 def test_the_form_is_typed_and_documented() -> None:
