@@ -236,12 +236,10 @@ def _write_anchors(context: Context, line: Line) -> None:
 def _why(figures: Figures, decision: Decision) -> str:
     plan = figures.plan
     looks = f"{plan.look} of {len(plan.looks)} looks at {plan.looks[plan.look - 1]} prompts a slice"
-    without = {
-        metric: {n: w[metric] for n, w in plan.left_out.items() if metric in w} for metric in ("fidelity", "loss")
-    }
-    left_out = "".join(f"; no fidelity in {name}: {why}" for name, why in sorted(without["fidelity"].items()))
-    left_out += "".join(f"; no losses: {why}" for why in sorted(set(without["loss"].values())))
-    return f"{looks}: {decision.verdict}{left_out}"
+    left = sorted(plan.left_out.items())
+    missing = [f"; no fidelity in {name}: {why['fidelity']}" for name, why in left if "fidelity" in why]
+    missing += sorted({f"; no losses: {why['loss']}" for _, why in left if "loss" in why})
+    return f"{looks}: {decision.verdict}{''.join(missing)}"
 
 
 def _report(figures: Figures) -> dict[str, Any]:
