@@ -40,6 +40,7 @@ airflow: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# What needs Node.js, MLflow or an image to build on says so, and is left out where that is not there.
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
