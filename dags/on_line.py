@@ -37,7 +37,7 @@ class OnLine(BaseOperator):  # type: ignore[misc]
     """Runs the command that `call` says, given the task's context, unless `is_done` says that it was done before.
 
     That is asked when the task starts, and not when its pod comes back: what the pod did is done by then, and the
-    operator must hear of its end all the same, and clean up.
+    operator must hear of its end all the same, and clean up. A try that Airflow lost leaves its pod to the next one.
     """
 
     def __init__(
@@ -51,11 +51,12 @@ class OnLine(BaseOperator):  # type: ignore[misc]
         """Start the line's own process, or its pod, and wait."""
         with settled():
             done = self._is_done is not None and self._is_done(context)
-        if done:
-            self.log.info("done already: there is nothing to do")
-            return
         with self._line_of(context) as operator:
-            operator.execute(context)
+            if done:
+                self.log.info("done already: there is nothing to do")
+                operator.forget(context)
+            else:
+                operator.execute(context)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
         """The pod said something, or ended."""

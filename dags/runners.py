@@ -167,6 +167,9 @@ class ProcessOperator(BaseOperator):  # type: ignore[misc]
         self._child = Child(self.arguments, environment(os.environ, self.names, self.settings))
         settle(*self._child.run())
 
+    def forget(self, context: Context) -> None:
+        """Nothing is left of an earlier try: its process ended with it."""
+
     def on_kill(self) -> None:
         """Airflow wants the task to end: so must the process and what it started."""
         if self._child:

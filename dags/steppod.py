@@ -56,7 +56,7 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
     def execute(self, context: Context) -> None:
         """Start the pod, or find the one that runs already, and hand it to the triggerer."""
         if self.reaps:
-            self._reap()
+            self._reap(self.reaps)
         try:
             super().execute(context)
         except ApiException as error:
@@ -106,12 +106,16 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
             raise IntegrityFault(finding.sentence)
         raise AirflowFailException(finding.sentence) if finding.todo == "fail" else AirflowException(finding.sentence)
 
-    def _reap(self) -> None:
-        """End the pods of this run that are still at work: their tasks are over."""
+    def forget(self, context: Context) -> None:
+        """End the pod that an earlier try of this task left: what it was to do is done, and nobody waits for it."""
+        self._reap(self._build_find_pod_label_selector(context))
+
+    def _reap(self, selected: str) -> None:
+        """End the pods that are selected: their tasks are over."""
         if self.has_jobs:
-            for job in self.hook.batch_v1_client.list_namespaced_job(self.namespace, label_selector=self.reaps).items:
+            for job in self.hook.batch_v1_client.list_namespaced_job(self.namespace, label_selector=selected).items:
                 self.end_job(job.metadata.name)
-        pods = self.client.list_namespaced_pod(namespace=self.namespace, label_selector=self.reaps).items
+        pods = self.client.list_namespaced_pod(namespace=self.namespace, label_selector=selected).items
         for pod in pods:
             self.log.warning("pod %s is still there after its task: it is ended", pod.metadata.name)
             self.pod_manager.delete_pod(pod)

@@ -16,7 +16,7 @@ from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, apply, kubectl
 
 STEP = {"cpu": "900m", "memory": "3Gi"}
 POD = {"image": STEPS_IMAGE, "namespace": NAMESPACE, "pull_policy": "IfNotPresent", "cpu_step": STEP, "scratch": "4Gi"}
-QUICK = {"poll_seconds": 2, "log_seconds": 5, "grace_seconds": 30, "schedule_seconds": 600, "start_seconds": 300}
+QUICK = {"poll_seconds": 2, "log_seconds": 10, "grace_seconds": 30, "schedule_seconds": 600, "start_seconds": 300}
 PROFILES: dict[str, Any] = {
     "cpu": {**POD, **QUICK, "gpu_step": {**STEP, "gpus": 0, "shm": "256Mi"}},
     "tight": {**POD, **QUICK, "gpu_step": {"cpu": "900m", "memory": "260Mi", "gpus": 0, "shm": "16Mi"}},

@@ -225,8 +225,10 @@ def test_what_is_done_by_the_time_its_pod_ends_is_still_heard_of(monkeypatch: py
     task._is_done = lambda _: True
     seen: list[Any] = []
     monkeypatch.setattr(StepPod, "trigger_reentry", lambda self, context, event: seen.append(event))
+    monkeypatch.setattr(StepPod, "forget", lambda self, context: seen.append("forgotten"))
     task.execute(context)  # type: ignore[arg-type]
     assert started == []
+    assert seen.pop() == "forgotten", "the pod of a try that Airflow lost"
     task.trigger_reentry(context, {"name": "p"})  # type: ignore[arg-type]
     assert seen == [{"name": "p"}]
 

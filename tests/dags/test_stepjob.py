@@ -229,7 +229,7 @@ def test_close_ends_jobs_before_pods_that_they_would_make_again(monkeypatch: pyt
     cluster = Cluster(node(0, running()), jobs=[job()])
     close = task(cluster, "close")
     close.pod_manager = SimpleNamespace(delete_pod=lambda pod: cluster.deleted.append(pod.metadata.name))
-    close._reap()
+    close._reap(close.reaps)
     assert cluster.deleted == [NAME, f"{NAME}-0"]
 
 

@@ -136,6 +136,24 @@ def test_close_ends_the_pods_that_are_left_before_it_begins(monkeypatch: pytest.
     assert asked == [("retain", step.reaps)]
 
 
+def test_a_try_that_airflow_lost_leaves_no_pod_to_the_next(store: Store) -> None:
+    step, deleted, asked = task("close"), [], []
+
+    def listed(namespace: str, label_selector: str) -> Any:
+        asked.append(label_selector)
+        return SimpleNamespace(items=[SimpleNamespace(metadata=SimpleNamespace(name="a"))])
+
+    step.client = SimpleNamespace(list_namespaced_pod=listed)
+    step.pod_manager = SimpleNamespace(delete_pod=lambda pod: deleted.append(pod.metadata.name))
+    ti = SimpleNamespace(dag_id="retain_rollback", task_id="rollback", run_id="manual", try_number=2, map_index=-1)
+    dag = SimpleNamespace(dag_id="retain_rollback")
+    step.forget({"ti": ti, "dag": dag, "run_id": "manual", "task_state_store": store})  # type: ignore[typeddict-item]
+    assert deleted == ["a"]
+    [selector] = asked
+    assert {"dag_id=retain_rollback", "task_id=rollback", "run_id=manual"} <= set(selector.split(","))
+    assert "try_number" not in selector
+
+
 def test_nothing_of_the_pods_environment_is_printed_and_no_sidecar_added() -> None:
     for name in STEPS:
         step = task(name)
