@@ -226,7 +226,7 @@ def test_keyless_needs_an_identity_and_a_network(
 
 
 def test_a_keyless_signature_asks_sigstore(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sigstore.verify
+    import sigstore.models
 
     who = {"name": "ci", "identity": "a@example.org", "issuer": "https://i", "from": "2026-01-01"}
     (tmp_path / "t.yaml").write_text(json.dumps({"keys": [who]}), encoding="utf-8")
@@ -236,8 +236,7 @@ def test_a_keyless_signature_asks_sigstore(line: Line, tmp_path: Path, monkeypat
     def away() -> None:
         raise OSError
 
-    monkeypatch.setattr(sigstore.verify.Verifier, "production", away)
-    monkeypatch.setattr("sigstore.models.Bundle.from_json", lambda _: None)
+    monkeypatch.setattr(sigstore.models.ClientTrustConfig, "production", away)
     content = json_text({"verificationMaterial": {"certificate": {}}}).encode()
     with pytest.raises(RetainError, match="sigstore") as raised:
         trust.statement(content, datetime.fromisoformat("2026-02-01T00:00:00+00:00"))
@@ -249,7 +248,9 @@ RECORDED = Path(__file__).parent / "sigstore/recorded"
 """A signature of `{"kind": "rollback"}` at PATH by sigstore's own mock, and its trust: `test_keyless.py` makes such."""
 
 
-def test_a_private_sigstore_vouches_for_whom_trusted_yaml_names(tmp_path: Path) -> None:
+def test_a_private_sigstore_vouches_for_whom_trusted_yaml_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     issuer = json.loads((RECORDED / "private.json").read_text())["signingConfig"]["oidcUrls"][0]["url"]
     act, signature = json_text({"kind": "rollback"}).encode(), (RECORDED / "act.sig").read_bytes()
     made = datetime.fromisoformat("2026-11-23T09:00:00+00:00")
@@ -275,6 +276,13 @@ def test_a_private_sigstore_vouches_for_whom_trusted_yaml_names(tmp_path: Path) 
         trust(**{"from": "2026-11-24"}).statement(signature, made)
     with pytest.raises(UsageError, match="client trust configuration"):
         trust(sigstore="none.json").statement(signature, made)
+    # Another sigstore that is away keeps nobody from being believed whom this one vouches for.
+    monkeypatch.setattr("sigstore.models.ClientTrustConfig.production", lambda: 1 / 0)
+    entries = [{"name": n, "identity": "night@example.org", "issuer": issuer, "from": "2026-11-22"} for n in "ab"]
+    (tmp_path / "t.yaml").write_text(json.dumps({"keys": [entries[0], {**entries[1], "sigstore": "private.json"}]}))
+    both = trust_of(str(tmp_path / "t.yaml"), "")
+    assert both
+    check_act(both, PATH, act, signature, made)
     key = {"name": "a", "file": "a.pem", "from": "2026-11-22", "sigstore": "private.json"}
     (tmp_path / "t.yaml").write_text(json.dumps({"keys": [key]}), encoding="utf-8")
     with pytest.raises(UsageError, match="needs no sigstore"):
