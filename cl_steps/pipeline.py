@@ -22,6 +22,8 @@ Outcome = Literal["no_update", "promoted", "rejected", "held", "stale", "failed"
 
 STATE = ("base", "adapter", "replay", "global_eval", "evaluation", "anchors", "reference", "extractor")
 """What DVC versions under `state/`; it changes only on promotion or by a person's event."""
+TONIGHT = "tonight/"
+"""Where a run's steps write what DVC stores; what else they write is in Git alone."""
 
 
 @dataclass(frozen=True)

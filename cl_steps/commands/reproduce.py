@@ -23,7 +23,7 @@ from cl_steps.config import RunSpec
 from cl_steps.errors import FaultsFound, UsageError
 from cl_steps.lineage.formats.openlineage import rehearsal
 from cl_steps.lineage.records import devices, environment
-from cl_steps.pipeline import INGEST, NEW_BASE, STAGES
+from cl_steps.pipeline import INGEST, NEW_BASE, STAGES, TONIGHT
 from cl_steps.workspace import store
 from cl_steps.workspace.branch import RunState, open_run, read_run, run_state
 from cl_steps.workspace.context import code_digest, write_json
@@ -79,7 +79,7 @@ def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Pa
         objects: the store, a folder, that holds the outputs of both.
     """
     then, now = store.lock_outs(record["stages"]), store.lock_outs(made.lock)
-    names = [name for step in STAGES[1:] for name in step.writes if name.startswith("tonight/")]
+    names = [name for step in STAGES[1:] for name in step.writes if name.startswith(TONIGHT)]
     outputs = [{"path": name, "then": then[name]["md5"], "now": now[name]["md5"]} for name in names]
     distance = adapter_distance(objects, then[ADAPTER], now[ADAPTER])
     verdicts = {"then": event["gate"], "now": made.reports["gate"]["verdict"]}
@@ -138,7 +138,7 @@ def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Pat
         raise UsageError(f"{record['version']} is the base as it came, no run made it: `retain verify` checks it")
     ledger = main.ledger()
     event, stage = ledger.runs[record["run"]], record["stages"][INGEST.name]
-    outs = [out for out in stage["outs"] if out["path"].startswith("tonight/")]
+    outs = [out for out in stage["outs"] if out["path"].startswith(TONIGHT)]
     erased = {**dict.fromkeys(ledger.replaced, "a withdrawal"), **ledger.erased}
     for out in outs:
         if out["md5"] in erased:

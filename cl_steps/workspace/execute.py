@@ -20,7 +20,7 @@ import yaml
 
 from cl_steps.config import Params, RunSpec
 from cl_steps.errors import NoUsableData, Unavailable
-from cl_steps.pipeline import STATE, Step, of_run, stop_reason
+from cl_steps.pipeline import STATE, TONIGHT, Step, of_run, stop_reason
 from cl_steps.workspace import store
 from cl_steps.workspace.branch import RunState, branch_of, run_state
 from cl_steps.workspace.context import Context, StepReport, code_digest, read_reports, write_report
@@ -88,7 +88,7 @@ def run_in_place(context: Context, step: Step, function: StepFunction) -> StepRe
 def write_skipped(root: Path, step: Step, run: str, why: str) -> StepReport:
     """Write and return the report of a stage that has nothing to do, and its empty outputs."""
     for name in step.writes:
-        if name.startswith("tonight/"):
+        if name.startswith(TONIGHT):
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).mkdir(parents=True)
         else:
@@ -169,7 +169,7 @@ def _plain(value: Any) -> Any:
 def _fetch(repo: Repo, line: Line, context: Context, step: Step, lock: dict[str, Any]) -> None:
     outs = store.lock_outs(lock)
     tracked = [f"state/{name}" for name in STATE if f"state/{name}" in step.reads]
-    store.pull(repo, [*tracked, *(name for name in step.reads if name in outs and name.startswith("tonight/"))])
+    store.pull(repo, [*tracked, *(name for name in step.reads if name in outs and name.startswith(TONIGHT))])
     for name in GIT_READS:
         (context.root / name).mkdir(exist_ok=True)
     if "landing" in step.reads:

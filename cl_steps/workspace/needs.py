@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cl_steps.pipeline import TONIGHT
 from cl_steps.workspace.bundle import ARCHIVE, SERVERS, Refs, mirror_workspace
 from cl_steps.workspace.git import blobs, git, remote_refs, text
 from cl_steps.workspace.mainline import Mainline
+from cl_steps.workspace.store import lock_outs
 
 MAIN = "refs/heads/main"
 RUNS = "refs/heads/runs/"
@@ -29,7 +31,8 @@ OBJECT = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])(?:\.dir)?")
 class Needs:
     """Names (md5, `.dir` at its end for a folder) of objects, by what needs them; one may be needed for several.
 
-    `listed` are those whose list of files must be on the store: without it nobody knows what else is needed.
+    `listed` are those whose list of files must be on the store: without it nobody knows what else is needed. (A record
+    also names what only Git has, such as the `checks/` that a gate read.)
     """
 
     champion: frozenset[str]
@@ -72,6 +75,8 @@ def needs(main: Mainline, refs: Refs, without: Collection[str] = ()) -> Needs:
     """What the line needs, given a clone of everything; the runs in `without` count as gone."""
     ledger, history = main.ledger(), _history(main)
     records = _named(content for name, content in main.folder_files("versions").items() if name.endswith(".json"))
+    outs = (out for record in main.records() for out in lock_outs(record.get("stages", {})).items())
+    nights = {str(out["md5"]) for path, out in outs if path.startswith(TONIGHT)}
     replaced = {str(out["md5"]) for out in ledger.replaced.values()}
     champion, intakes = (_tracked(main, folder) for folder in ("state", "data"))
     erased = set(ledger.erased) - champion - intakes
@@ -81,7 +86,7 @@ def needs(main: Mainline, refs: Refs, without: Collection[str] = ()) -> Needs:
         versions=frozenset((history | records | replaced) - erased),
         intakes=frozenset(intakes),
         runs=frozenset(_at_tips(main, others) - erased),
-        listed=frozenset((history | records | replaced) - erased),
+        listed=frozenset((history | nights | replaced) - erased),
     )
 
 

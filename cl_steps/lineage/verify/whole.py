@@ -24,16 +24,13 @@ from cl_steps.lineage.verify.rebases import check_rebases
 from cl_steps.lineage.verify.record import champion_of, next_digests
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.signed import check_signatures, read_events, vouched_ledger
-from cl_steps.pipeline import next_state
+from cl_steps.pipeline import TONIGHT, next_state
 from cl_steps.workspace.digests import open_reader
 from cl_steps.workspace.ledger import Ledger
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import reading
 from cl_steps.workspace.store import lock_outs
 from cl_steps.workspace.versions import existing
-
-OUTPUTS = "tonight/"
-"""Where the stages' outputs on the store lie; the checks' JUnit report is in Git."""
 
 
 def verify(line: Line, version: str | None, trust: Trust | None) -> Verification:
@@ -117,7 +114,7 @@ def _night(version: Version) -> Iterator[Root]:
     """What else the version's run stored: intake and batch, drift's figures, the pictures of the evaluation."""
     made = next_state("rebase" in version.record).values()
     for path, out in sorted(lock_outs(version.record.get("stages", {})).items()):
-        if path.startswith(OUTPUTS) and path not in made:
+        if path.startswith(TONIGHT) and path not in made:
             yield Root(f"{version.name} {path}", str(out["md5"]))
 
 
