@@ -34,6 +34,7 @@ from cl_steps.workspace.fork import check_out, fork
 from cl_steps.workspace.ledger import Event, Ledger, parse_event
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.workspace.needs import promised
 from cl_steps.workspace.progress import say
 from cl_steps.workspace.versions import version_file
 
@@ -58,7 +59,7 @@ def replay(line: Line, start: str | None, without: list[str], to: str | None, js
         _refuse_learnt(main, line, start, names)
         folder.mkdir(parents=True, exist_ok=True)
         later = list(_later(main, commit))
-        copy = fork(main, line, commit, folder, _intakes(main.at(commit), later))
+        copy = fork(main, line, commit, folder, _outs_until(main, commit))
         _forget(folder, names)
         found = [_again(main, line, copy, event, names) for event in later]
         document = _compared(main, copy, start, names, [row for row in found if row])
@@ -108,15 +109,13 @@ def _known(main: Mainline, line: Line, version: str) -> set[str]:
         return set(read_table(known)["sha256"].to_pylist()) if known.is_file() else set()
 
 
-def _intakes(then: Mainline, later: Iterable[Event]) -> Iterator[store.Out]:
-    """The intakes that were not learnt at that moment, and those whose batches were asked for again since."""
-    ledger = then.ledger()
-    asked = ledger.runs.keys() & {(event.get("batch") or {}).get("of") for event in later}
-    members = {member for run in asked for member in ledger.batch_of(run)}
-    for intake in ledger.intakes.values():
-        content = then.read(f"data/{intake.run}.dvc")
-        if content and (intake.status != "learnt" or intake.run in members):
-            yield store.read_dvc_file(content)
+def _outs_until(main: Mainline, commit: str) -> list[store.Out]:
+    """What main promised at that commit, so that every version until then is whole in the new line, too.
+
+    What was erased since is not there any more; what stands for it came later, and is not promised.
+    """
+    main.unshallow()
+    return [{"md5": name} for name in sorted(promised(main.at(commit)) - main.ledger().erased.keys())]
 
 
 def _forget(folder: Path, names: Iterable[str]) -> None:

@@ -46,6 +46,7 @@ class Purge:
     def __init__(self, folders: Folders, gone: AbstractSet[str], words: AbstractSet[str] = frozenset()) -> None:
         self._folders, self._gone, self._words = folders, frozenset(gone), frozenset(words)
         self._holds: dict[str, bool] = {}
+        self._slices: dict[str, list[str]] = {}
         self._done: dict[str, Out | None] = {}
         self._listings: dict[str, Listing] = {}
 
@@ -61,6 +62,15 @@ class Purge:
         listing = self._listing(name)
         drawn = {found for path, md5 in listing.items() for found in self._drawn(path, md5)}
         return {path: md5 for path, md5 in listing.items() if path in drawn or self._is_holder(path, md5)}
+
+    def shared(self, names: Iterable[str]) -> set[str]:
+        """Pictures that go from some of the folders, and that are in other samples, too: the same bytes."""
+        going, staying = set(), set()
+        for name in names:
+            holders = self.holders(name)
+            going |= {md5 for path, md5 in holders.items() if PurePosixPath(path).name.startswith("grid-")}
+            staying |= {md5 for path, md5 in self._listing(name).items() if path not in holders}
+        return going & staying
 
     def loose(self, names: Iterable[str]) -> list[str]:
         """Those objects that hold one of the assets and that no folder of `names` lists: what a crash left behind."""
@@ -97,8 +107,10 @@ class Purge:
         """`prompts.json` and the pictures beside it that were drawn from the words, if that is what the path is."""
         if not self._words or PurePosixPath(path).name != PROMPTS:
             return set()
-        with self._folders.reading(md5) as stream:
-            slices = slices_drawn(stream.read() if stream else b"", self._words)
+        if md5 not in self._slices:
+            with self._folders.reading(md5) as stream:
+                self._slices[md5] = slices_drawn(stream.read() if stream else b"", self._words)
+        slices = self._slices[md5]
         return {path, *(str(PurePosixPath(path).with_name(grid)) for grid in _grids(slices))} if slices else set()
 
     def _is_holder(self, path: str, md5: str) -> bool:

@@ -163,9 +163,10 @@ def _erasure(line: Line, purge: Purge, ledger: Ledger) -> Erasure:
     """Every folder of the store is looked into, also what a crash or a run under way left; not what goes anyway."""
     with open_objects(line.store) as objects:
         names = sorted(objects.sizes.keys() - ledger.erased.keys())
-    affected = purge.affected(name for name in names if name.endswith(".dir"))
+    folders = [name for name in names if name.endswith(".dir")]
+    affected = purge.affected(folders)
     replaced = {name: dict(out) for name in affected if (out := purge.without(name))}
-    holders = {md5 for name in affected for md5 in purge.holders(name).values()}
+    holders = {md5 for name in affected for md5 in purge.holders(name).values()} - purge.shared(folders)
     return Erasure(replaced, sorted({*affected, *holders, *purge.loose(names)}))
 
 

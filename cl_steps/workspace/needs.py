@@ -73,21 +73,29 @@ def ours(refs: Refs) -> Refs:
 
 def needs(main: Mainline, refs: Refs, without: Collection[str] = ()) -> Needs:
     """What the line needs, given a clone of everything; the runs in `without` count as gone."""
-    ledger, history = main.ledger(), _history(main)
+    ledger, listed = main.ledger(), promised(main)
     records = _named(content for name, content in main.folder_files("versions").items() if name.endswith(".json"))
-    outs = (out for record in main.records() for out in lock_outs(record.get("stages", {})).items())
-    nights = {str(out["md5"]) for path, out in outs if path.startswith(TONIGHT)}
-    replaced = {str(out["md5"]) for out in ledger.replaced.values()}
     champion, intakes = (_tracked(main, folder) for folder in ("state", "data"))
     erased = set(ledger.erased) - champion - intakes
     others = {ref for ref in refs if ref != ARCHIVE and ref.removeprefix(RUNS) not in without}
     return Needs(
         champion=frozenset(champion),
-        versions=frozenset((history | records | replaced) - erased),
+        versions=frozenset((listed | records) - erased),
         intakes=frozenset(intakes),
         runs=frozenset(_at_tips(main, others) - erased),
-        listed=frozenset((history | nights | replaced) - erased),
+        listed=frozenset(listed - erased),
     )
+
+
+def promised(main: Mainline) -> set[str]:
+    """What must be on the store for every version to be as its record says, also what an event says was erased.
+
+    That is the state and the intakes of main, now and ever, what the nights of versions stored, and what stands for
+    what was erased.
+    """
+    outs = (out for record in main.records() for out in lock_outs(record.get("stages", {})).items())
+    nights = {str(out["md5"]) for path, out in outs if path.startswith(TONIGHT)}
+    return _history(main) | nights | {str(out["md5"]) for out in main.ledger().replaced.values()}
 
 
 def _history(main: Mainline) -> set[str]:

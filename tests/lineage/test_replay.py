@@ -9,10 +9,12 @@ import pytest
 
 from cl_steps import promote
 from cl_steps.commands import step as steps
+from cl_steps.commands.prune import prune
 from cl_steps.commands.reproduce import reproduce
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.errors import UsageError
+from cl_steps.lineage.verify.whole import verify
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.ledger import Ledger
@@ -80,6 +82,8 @@ def test_the_line_without_it_has_the_state_of_one_that_never_saw_it(line: Line, 
     assert found["slices"]["new"]["loss"] == [0.9, 0.9]
     assert remote_refs(line.git) == before
     assert (tmp_path / "again/state/replay/manifest.parquet").is_file()
+    assert not verify(made, None, None).faults, "the versions before are whole there, too"
+    assert prune(str(tmp_path / "again"), days=0, dry_run=True, json=True)["runs"] == []
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from cl_steps.workspace.folders import open_folders
 from cl_steps.workspace.git import text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.objects import open_objects
 from cl_steps.workspace.store import fetch, read_dvc_file
 from tests.data.landings import encoded, fill, picture
 from tests.lineage.playing import begin, finish, line_after, make_line, night, sha_of
@@ -224,6 +225,9 @@ def test_erased_bytes_are_nowhere_on_the_store_and_old_versions_can_be_restored(
     assert not [name for name, content in objects(line) for trace in (*traces(number), caption) if trace in content]
     assert drawn
     assert drawn <= set(event["erased"]), "what was drawn from its caption, too"
+    with open_objects(line.store) as held:
+        folders = {name for name in held.sizes if name.endswith(".dir")}
+        assert held.with_files(folders, ()) <= held.sizes.keys(), "what other folders list as well stays"
     assert not Path(line.work).exists()
     root, ours = Path(line.git).parents[1], {".retain", ".git", "events"}
     checkout = [path for path in root.rglob("*") if not ours & set(path.relative_to(root).parts)]
