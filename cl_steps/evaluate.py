@@ -41,6 +41,7 @@ from cl_steps.stats.evaluation_set import SliceSet, choose, seed_plan
 from cl_steps.stats.features import Extractor
 from cl_steps.stats.figures import Figures, Plan, write_figures
 from cl_steps.stats.measure import Bench, HeldOut, Measured, figures_of, measure_losses, measure_samples, summary
+from cl_steps.stats.samples import PROMPTS, grid_file
 from cl_steps.workspace.context import Context, StepReport, write_json
 from cl_steps.workspace.machine import Machine
 from cl_steps.workspace.progress import progress, say
@@ -206,8 +207,8 @@ def _write_samples(folder: Path, measured: Measured) -> None:
     prompts: dict[str, list[dict[str, Any]]] = {}
     for (model, name), pictures in sorted(measured.pictures.items()):
         prompts[name] = [{"prompt": draw.prompt, "seed": draw.seed} for draw in pictures]
-        _grid(list(pictures.values())).save(folder / f"grid-{name}-{model}.png")
-    write_json(folder / "prompts.json", prompts)
+        _grid(list(pictures.values())).save(folder / grid_file(name, model))
+    write_json(folder / PROMPTS, prompts)
 
 
 def _grid(pictures: list[Image.Image]) -> Image.Image:

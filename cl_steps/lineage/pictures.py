@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cl_steps.lineage.changes import named, night_of_both
 from cl_steps.lineage.manifests import Manifests
 from cl_steps.lineage.versions import Record, records_of, stored
+from cl_steps.stats.samples import SAMPLE_FILES
 from cl_steps.workspace.mainline import Mainline
 
 SAMPLES = "tonight/evaluation/samples"
@@ -43,7 +44,7 @@ def _swapped(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def _samples(manifests: Manifests, record: Record) -> dict[str, bytes]:
     md5 = stored(record).get(SAMPLES)
-    return manifests.files(md5, ("grid-*.png", "prompts.json")) if md5 else {}
+    return manifests.files(md5, SAMPLE_FILES) if md5 else {}
 
 
 def _own(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -7,7 +7,6 @@ Parquet are fixed. A folder that holds none of them stays as it is, byte for byt
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -21,8 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cl_steps.data.shards import Asset, write_dataset, write_table
-from cl_steps.stats.figures import MODELS
-from cl_steps.workspace.context import write_json
+from cl_steps.stats.samples import PROMPTS, forget_drawn, grids, slices_drawn
 from cl_steps.workspace.folders import Folders, Listing
 from cl_steps.workspace.progress import progress
 from cl_steps.workspace.store import Out
@@ -31,8 +29,6 @@ PARTS = ("replay", "global_eval", "reference", "evaluation")
 """Parts of the state that hold assets, or name them."""
 NAMING = ("sha256", "unit")
 """Columns with names of assets; in an evaluation's figures they are called units."""
-PROMPTS = "prompts.json"
-"""What a night's samples were drawn from, by slice; each slice's pictures lie beside it."""
 AT_ONCE = 8
 """Objects that are looked into at a time."""
 
@@ -60,16 +56,16 @@ class Purge:
     def holders(self, name: str) -> dict[str, str]:
         """The files (path to md5) of a folder that hold, or name, one of the assets."""
         listing = self._listing(name)
-        drawn = {found for path, md5 in listing.items() for found in self._drawn(path, md5)}
+        drawn = self._drawn(listing)
         return {path: md5 for path, md5 in listing.items() if path in drawn or self._is_holder(path, md5)}
 
     def shared(self, names: Iterable[str]) -> set[str]:
         """Pictures that go from some of the folders, and that are in other samples, too: the same bytes."""
         going, staying = set(), set()
         for name in names:
-            holders = self.holders(name)
-            going |= {md5 for path, md5 in holders.items() if PurePosixPath(path).name.startswith("grid-")}
-            staying |= {md5 for path, md5 in self._listing(name).items() if path not in holders}
+            listing, holders = self._listing(name), self.holders(name)
+            going |= {listing[path] for path in self._drawn(listing) if PurePosixPath(path).name != PROMPTS}
+            staying |= {md5 for path, md5 in listing.items() if path not in holders}
         return going & staying
 
     def loose(self, names: Iterable[str]) -> list[str]:
@@ -103,15 +99,22 @@ class Purge:
             content = stream.read()
             return hashlib.sha256(content).hexdigest() in self._gone or bool(slices_drawn(content, self._words))
 
-    def _drawn(self, path: str, md5: str) -> set[str]:
-        """`prompts.json` and the pictures beside it that were drawn from the words, if that is what the path is."""
-        if not self._words or PurePosixPath(path).name != PROMPTS:
-            return set()
+    def _drawn(self, listing: Listing) -> set[str]:
+        """Each `prompts.json` that has one of the words, and the pictures beside it that were drawn from them."""
+        found: set[str] = set()
+        for path, md5 in listing.items() if self._words else ():
+            here = PurePosixPath(path)
+            if here.name == PROMPTS and (slices := self._slices_drawn(md5)):
+                wanted = {PROMPTS, *grids(slices)}
+                beside = (other for other in map(PurePosixPath, listing) if other.parent == here.parent)
+                found |= {str(other) for other in beside if other.name in wanted}
+        return found
+
+    def _slices_drawn(self, md5: str) -> list[str]:
         if md5 not in self._slices:
             with self._folders.reading(md5) as stream:
                 self._slices[md5] = slices_drawn(stream.read() if stream else b"", self._words)
-        slices = self._slices[md5]
-        return {path, *(str(PurePosixPath(path).with_name(grid)) for grid in _grids(slices))} if slices else set()
+        return self._slices[md5]
 
     def _is_holder(self, path: str, md5: str) -> bool:
         if PurePosixPath(path).name in self._gone:
@@ -144,7 +147,7 @@ def names_any(stream: IO[bytes], names: AbstractSet[str]) -> bool:
 def take_out(folder: Path, gone: AbstractSet[str], words: AbstractSet[str] = frozenset()) -> None:
     """Take assets out of the files in a folder, in place; the shards right in one folder must be there together."""
     for path in folder.rglob(PROMPTS):
-        _forget_drawn(path, words)
+        forget_drawn(path, words)
     shards = [path for path in folder.rglob("*.parquet") if _is_shard(path.name)]
     for pack in sorted({path.parent for path in shards}):
         _pack_anew(pack, gone)
@@ -153,30 +156,6 @@ def take_out(folder: Path, gone: AbstractSet[str], words: AbstractSet[str] = fro
             path.unlink()
         elif path.suffix == ".parquet":
             _filter(path, gone)
-
-
-def slices_drawn(content: bytes, words: AbstractSet[str]) -> list[str]:
-    """The slices of a `prompts.json` that have a prompt among the words; none where it is no such file."""
-    if not words or not content.startswith(b"{"):
-        return []
-    try:
-        prompts = {name: {item["prompt"] for item in items} for name, items in json.loads(content).items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return []
-    return [name for name, found in prompts.items() if not words.isdisjoint(found)]
-
-
-def _forget_drawn(path: Path, words: AbstractSet[str]) -> None:
-    content = path.read_bytes()
-    slices = slices_drawn(content, words)
-    if slices:
-        write_json(path, {name: found for name, found in json.loads(content).items() if name not in slices})
-        for grid in _grids(slices):
-            path.with_name(grid).unlink(missing_ok=True)
-
-
-def _grids(slices: Iterable[str]) -> list[str]:
-    return [f"grid-{name}-{model}.png" for name in slices for model in MODELS]
 
 
 def _pack_anew(folder: Path, gone: AbstractSet[str]) -> None:

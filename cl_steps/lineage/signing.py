@@ -124,7 +124,10 @@ class Keyless:
         from model_signing.signing import Config
 
         with _sigstore() as token:
-            read_sigstore(self._sigstore)
+            if self._sigstore:
+                read_sigstore(
+                    self._sigstore
+                )  # The library reads it again, and says of a wrong file what nobody understands.
             config = Config().use_sigstore_signer(identity_token=token, trust_config=self._sigstore)
             return _signed(config, folder)
 

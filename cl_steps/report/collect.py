@@ -19,6 +19,7 @@ from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.pipeline import STAGES
 from cl_steps.report.story import Night, Pictures, Story, table, text
+from cl_steps.stats.samples import SAMPLE_FILES
 from cl_steps.workspace import store
 from cl_steps.workspace.archive import archived
 from cl_steps.workspace.bundle import ARCHIVE
@@ -32,7 +33,7 @@ ReadFolder = Callable[[store.Out, Iterable[str]], dict[str, bytes]]
 
 SAMPLES, DRIFT = "tonight/evaluation/samples", "tonight/drift/figures"
 PICTURES: Mapping[str, tuple[str, ...]] = {
-    SAMPLES: ("grid-*.png", "prompts.json"),
+    SAMPLES: SAMPLE_FILES,
     DRIFT: ("plots.json", "evidently.html"),
 }
 FILES = ("params.yaml", "run.yaml", "dvc.lock", *(step.report for step in STAGES))

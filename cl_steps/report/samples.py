@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from cl_steps.report.story import Table, rows, table, text
+from cl_steps.stats.samples import PROMPTS, grid_file
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TINY, TALL, MAX_PIXELS = 128, 192, 2**25
@@ -37,12 +38,9 @@ class Pair:
 
 
 def pairs(files: Mapping[str, bytes], fresh: Collection[str] = ()) -> tuple[Pair, ...]:
-    """The pairs in the files of a night's `tonight/evaluation/samples`, those of new slices first.
-
-    `prompts.json` is `{slice: [{"prompt", "seed"}]}`, in the order of the pictures in `grid-<slice>-<model>.png`.
-    """
+    """The pairs in the files of a night's `tonight/evaluation/samples`, those of new slices first."""
     try:
-        document = table(json.loads(files.get("prompts.json", b"{}")))
+        document = table(json.loads(files.get(PROMPTS, b"{}")))
     except ValueError:
         return ()
     found = (_pair(text(name), name, rows(prompts), files, name in fresh) for name, prompts in document.items())
@@ -76,7 +74,7 @@ def _url(kind: str, content: bytes) -> str:
 
 
 def _pair(shown: str, name: str, prompts: list[Table], files: Mapping[str, bytes], new: bool) -> Pair | None:
-    before, after = (picture(files.get(f"grid-{name}-{model}.png", b"")) for model in ("champion", "candidate"))
+    before, after = (picture(files.get(grid_file(name, model), b"")) for model in ("champion", "candidate"))
     heights = [grid.height for grid in (before, after) if grid]
     captions = tuple(text(item.get("prompt")) for item in prompts)
     return Pair(shown, captions, before, after, min(heights) < TINY, new) if heights else None

@@ -22,9 +22,10 @@ from cl_steps.data.shards import read_assets, read_manifest, write_dataset
 from cl_steps.errors import StaleRun, UsageError
 from cl_steps.lineage.found import own_words
 from cl_steps.lineage.manifests import reading_store
-from cl_steps.lineage.purge import PARTS, slices_drawn
+from cl_steps.lineage.purge import PARTS
 from cl_steps.lineage.purge import take_out as take_out_of
 from cl_steps.lineage.verify.whole import verify
+from cl_steps.stats.samples import slices_drawn
 from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.folders import open_folders
 from cl_steps.workspace.git import text
@@ -261,6 +262,9 @@ def test_only_the_samples_of_words_that_nothing_else_has_go(tmp_path: Path) -> N
     take_out_of(tmp_path, {"a"}, {"ann"})
     assert json.loads((tmp_path / "prompts.json").read_text()) == {"cats": prompts["cats"]}
     assert sorted(path.name for path in tmp_path.glob("grid-*")) == sorted(grids[:2])
+    (tmp_path / "prompts.json").write_text(json.dumps({"../a/b": [{"prompt": "ann"}]}))
+    take_out_of(tmp_path, {"a"}, {"ann"})
+    assert json.loads((tmp_path / "prompts.json").read_text()) == {}, "a slice that is called like a path"
     for content in (b"", b"[]", b"{", b'{"a": 1}', b'{"a": [1]}', b'{"a": [{}]}', b'{"a": [{"prompt": []}]}'):
         assert slices_drawn(content, {"ann"}) == []
 

@@ -33,7 +33,10 @@ def asked_for(main: Mainline, run: str, trust: Trust | None) -> Event:
 
 def _check_signed(main: Mainline, trust: Trust, path: str, made: datetime) -> None:
     content, signature = main.read(path), main.read(signature_path(path))
-    begun = content is None or any(name.endswith(".sig") for name in main.blobs("versions"))
+
+    def begun() -> bool:
+        return content is None or any(name.endswith(".sig") for name in main.blobs("versions"))
+
     check = partial(check_act, trust, path, content or b"", made=made)
     insist(trust, path, signature_path(path), signature if content is not None else None, made, begun, check)
 

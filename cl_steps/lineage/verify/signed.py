@@ -127,15 +127,23 @@ def _check(book: Book, thing: Signed, begun: bool) -> Finding | None:
 
 
 def insist(
-    trust: Trust, what: str, path: str, signature: bytes | None, made: datetime, begun: bool, check: SignatureCheck
+    trust: Trust,
+    what: str,
+    path: str,
+    signature: bytes | None,
+    made: datetime,
+    begun: Callable[[], bool],
+    check: SignatureCheck,
 ) -> None:
     """Before something is used: its signature, the file `path`, counts, or may be missing as `unsigned` says.
+
+    Whether signatures had `begun` is asked only where it is missing.
 
     Raises:
         IntegrityError: neither is so.
     """
     if signature is None:
-        if unsigned(trust, what, made, begun).fault:
+        if unsigned(trust, what, made, begun()).fault:
             raise IntegrityError(f"{path} is not there, and {what} should be signed: {ASK}")
         return
     try:
