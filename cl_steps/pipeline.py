@@ -19,6 +19,13 @@ from typing import Any, Literal
 
 Report = Mapping[str, Any]
 Outcome = Literal["no_update", "promoted", "rejected", "held", "stale", "failed"]
+Role = Literal["step", "judge", "trusted"]
+"""Whose credentials a step has.
+
+A `step` parses hostile data or runs long: it writes its run's branch and nothing else. A `judge` also signs what it
+measured and decided. What is `trusted` writes main, and signs versions and acts; of what judges it believes a run's
+branch nothing but what a judge signed.
+"""
 
 STATE = ("base", "adapter", "replay", "global_eval", "evaluation", "anchors", "reference", "extractor")
 """What DVC versions under `state/`; it changes only on promotion or by a person's event."""
@@ -40,7 +47,12 @@ class Step:
     params: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     device: Literal["cpu", "gpu"] = "cpu"
-    trusted: bool = False
+    role: Role = "step"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it may change main."""
+        return self.role == "trusted"
 
     @property
     def function(self) -> str:
@@ -100,6 +112,7 @@ EVALUATE = Step(
     ),
     params=("seed", "evaluate", "serving", "gate", "ingest", "compute"),
     device="gpu",
+    role="judge",
 )
 GATE = Step(
     "gate",
@@ -108,9 +121,10 @@ GATE = Step(
     writes=("reports/junit.xml",),
     params=("gate", "ingest"),
     verdicts=("promote", "reject", "inconclusive"),
+    role="judge",
 )
-PROMOTE = Step("promote", "make the candidate the champion: one commit on main", trusted=True)
-CLOSE = Step("close", "record the run's intake and outcome on main, whatever they are", trusted=True)
+PROMOTE = Step("promote", "make the candidate the champion: one commit on main", role="trusted")
+CLOSE = Step("close", "record the run's intake and outcome on main, whatever they are", role="trusted")
 
 STAGES = (INGEST, DRIFT, UPDATE, EVALUATE, GATE)
 """The steps that are DVC stages too."""

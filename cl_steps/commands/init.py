@@ -13,7 +13,7 @@ import yaml
 from cl_steps.commands.first_state import write_state
 from cl_steps.config import Params, RunSpec, load_params, parse_overrides
 from cl_steps.errors import UsageError
-from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys
+from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.workspace.context import write_json
@@ -110,7 +110,8 @@ def _edit_params(path: Path, values: dict[str, Any]) -> None:
 def _with_keys(line: Line, root: Path, folder: Path) -> Line:
     """The line that signs with keys of its own, made under `root`; `folder` is where they will lie."""
     make_keys(root / KEYS, "retain")
-    return replace(line, signing_key=str(folder / KEYS / SIGNING), trusted_keys=str(folder / KEYS / TRUSTED))
+    keys = folder / KEYS
+    return replace(line, signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE))
 
 
 def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> None:

@@ -1,10 +1,11 @@
 """Keys: the one that signs, and the file that says whose signatures count, and from when until when.
 
     FOLDER/signing.pem     the private key in use (EC P-256), for its owner alone; only what may change main has it
-    FOLDER/retain-1.pem    the public key of each that was ever in use
-    FOLDER/trusted.yaml    keys: [{name, file, from, until}], or [{name, identity, issuer, sigstore, from, until}]
+    FOLDER/judge.pem       the private key of the judge: only evaluate and gate have it
+    FOLDER/retain-1.pem    the public key of each that was ever in use; retain-judge-1.pem the judge's
+    FOLDER/trusted.yaml    keys: [{name, role, file, from, until}], or [{name, role, identity, issuer, sigstore, ...}]
 
-Whoever signs needs `signing.pem` alone, whoever verifies the rest; neither belongs into the workspace's Git.
+Whoever signs needs one private key alone, whoever verifies the rest; neither belongs into the workspace's Git.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
     from sigstore.models import ClientTrustConfig
 
-SIGNING, TRUSTED = "signing.pem", "trusted.yaml"
+SIGNING, JUDGE, TRUSTED = "signing.pem", "judge.pem", "trusted.yaml"
+KeyRole = Literal["trusted", "judge"]
+PRIVATE: dict[KeyRole, str] = {"trusted": SIGNING, "judge": JUDGE}
+"""Where the private key of each role lies."""
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
@@ -48,11 +52,13 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 class TrustedKey(Block):
     """One whose signatures count, made from `from` to `until` (both included).
 
+    `role` says for what: `trusted` for versions and the acts of persons, `judge` for what evaluate and gate found.
     Either a public key (a PEM `file` beside trusted.yaml), or who sigstore says it was: an `identity` by an `issuer`.
     A private sigstore is known by its client trust configuration, the JSON file `sigstore` beside trusted.yaml.
     """
 
     name: Text
+    role: KeyRole = "trusted"
     file: Text | None = None
     identity: Text | None = None
     issuer: Text | None = None
@@ -93,7 +99,7 @@ class TrustedKeys(Block):
 
 @dataclass(frozen=True)
 class Made:
-    """The names of the key that signs from now on, and of the one that did before."""
+    """The names of the key that signs versions from now on, and of the one that did before."""
 
     new: str
     old: str | None = None
@@ -113,25 +119,27 @@ def read_trusted(file: Path) -> TrustedKeys:
 
 
 def make_keys(folder: Path, name: str) -> Made:
-    """The first key of a folder, valid from now on.
+    """The first keys of a folder, valid from now on: the one that signs versions, and the judge's.
 
     Raises:
         UsageError: there is a key already, the name is none, or the folder cannot be written.
     """
     if (folder / SIGNING).exists():
         raise UsageError(f"{folder} holds a key already: add --rotate for a new one, or name another folder")
-    return _add_key(folder, name)
+    return _add_keys(folder, name)
 
 
 def rotate_keys(folder: Path, name: str) -> Made:
-    """A new key from now on; the one before counts for what it signed so far, and its private half is deleted.
+    """New keys from now on; those before count for what they signed so far, and their private halves are deleted.
+
+    A folder of before the judge had a key of its own gets one.
 
     Raises:
         UsageError: there is no key yet, the name is none, or the folder cannot be written.
     """
     if not (folder / SIGNING).exists():
         raise UsageError(f"{folder} holds no key yet: leave --rotate out to make the first one")
-    return _add_key(folder, name)
+    return _add_keys(folder, name)
 
 
 def load_private(file: Path) -> EllipticCurvePrivateKey:
@@ -179,38 +187,61 @@ def read_sigstore(file: Path | None) -> ClientTrustConfig:
         raise UsageError(f"{file} is not there, or is no client trust configuration of a sigstore (JSON)") from error
 
 
-def _add_key(folder: Path, name: str) -> Made:
-    """The public key first, then whom to trust, and last the private key in place of the one before."""
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
+def _add_keys(folder: Path, name: str) -> Made:
+    """The public keys first, then whom to trust, and last the private keys in place of those before."""
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a key: take small letters, digits and hyphens")
     known = read_trusted(folder / TRUSTED).keys if (folder / TRUSTED).exists() else ()
-    old, own = _signing_now(folder, known), _next_name(name, known)
-    moment, private = datetime.now(UTC).replace(microsecond=0), generate_private_key(SECP256R1())
-    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    moment = datetime.now(UTC).replace(microsecond=0)
+    fresh = [_fresh(folder, "trusted", name, known), _fresh(folder, "judge", f"{name}-judge", known)]
     # One of the same name that does not sign was left by a rotation that was killed: its private half is nowhere.
-    ending = {key.name for key in known if key.name == old or key.name.rpartition("-")[0] == name}
-    entries = [_entry(key, moment if key.name in ending else None) for key in known]
-    entries.append({"name": own, "file": f"{own}.pem", "from": moment.isoformat()})
+    ended = {
+        key.name for key in known for new in fresh if key.name == new.old or key.name.rpartition("-")[0] == new.stem
+    }
+    entries = [_entry(key, moment if key.name in ended else None) for key in known]
+    entries += [
+        {"name": new.name, "role": new.role, "file": f"{new.name}.pem", "from": moment.isoformat()} for new in fresh
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(folder / f"{own}.pem", public, 0o644)
+        for new in fresh:
+            _write(folder / f"{new.name}.pem", new.public, 0o644)
         _write(folder / TRUSTED, yaml.safe_dump({"keys": entries}, sort_keys=False).encode(), 0o644)
-        _write(folder / SIGNING, secret, 0o600)
+        for new in fresh:
+            _write(folder / PRIVATE[new.role], new.private, 0o600)
     except OSError as error:
         raise UsageError(f"{folder} cannot hold keys: {error.strerror}") from error
-    return Made(own, old)
+    return Made(fresh[0].name, fresh[0].old)
 
 
-def _signing_now(folder: Path, known: Iterable[TrustedKey]) -> str | None:
-    """What the key that signs now is called."""
-    if not (folder / SIGNING).exists():
+@dataclass(frozen=True)
+class _Fresh:
+    """A key that was made now: whose it is, what it is called, which one it replaces, and its halves in PEM."""
+
+    role: KeyRole
+    stem: str
+    name: str
+    old: str | None
+    public: bytes
+    private: bytes
+
+
+def _fresh(folder: Path, role: KeyRole, stem: str, known: tuple[TrustedKey, ...]) -> _Fresh:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = generate_private_key(SECP256R1())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return _Fresh(role, stem, _next_name(stem, known), _name_now(folder, PRIVATE[role], known), public, private)
+
+
+def _name_now(folder: Path, file: str, known: Iterable[TrustedKey]) -> str | None:
+    """What the key is called whose private half lies in the folder as `file`."""
+    if not (folder / file).exists():
         return None
-    signing = load_private(folder / SIGNING).public_key()
-    return next((key.name for key in known if key.file and load_public(folder / key.file) == signing), None)
+    own = load_private(folder / file).public_key()
+    return next((key.name for key in known if key.file and load_public(folder / key.file) == own), None)
 
 
 def _next_name(name: str, known: Iterable[TrustedKey]) -> str:
@@ -222,7 +253,7 @@ def _next_name(name: str, known: Iterable[TrustedKey]) -> str:
 def _entry(key: TrustedKey, ended: datetime | None) -> dict[str, str]:
     """A key's lines in trusted.yaml, where it ends at `ended` unless it did before."""
     until = key.until or ended
-    facts = {name: getattr(key, name) for name in ("name", "file", "identity", "issuer", "sigstore")}
+    facts = {name: getattr(key, name) for name in ("name", "role", "file", "identity", "issuer", "sigstore")}
     facts |= {"from": key.since.isoformat(), "until": until.isoformat() if until else None}
     return {name: fact for name, fact in facts.items() if fact is not None}
 

@@ -15,7 +15,7 @@ from cl_steps.errors import UsageError
 from cl_steps.workspace.context import write_json
 
 DEPLOYMENT = ".retain/line.json"
-KEYS = ("RETAIN_SIGNING_KEY", "RETAIN_TRUSTED_KEYS")
+KEYS = ("RETAIN_SIGNING_KEY", "RETAIN_TRUSTED_KEYS", "RETAIN_JUDGE_KEY")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Line:
     """One model that is kept up to date, as this machine reaches it; what is empty is not there.
 
     `work` is a folder or URL. `signing_key` is a file with a private key (PEM), or `sigstore`, or `sigstore:FILE` for
-    a private one, and only the trusted steps and commands have it; `trusted_keys` says whose signatures count.
+    a private one, and only the trusted steps and commands have it. `judge_key` is such a key too: with it evaluate and
+    gate sign what they find, and no other step has it. `trusted_keys` says whose signatures count.
     """
 
     git: str
@@ -32,6 +33,7 @@ class Line:
     landing: str
     signing_key: str = ""
     trusted_keys: str = ""
+    judge_key: str = ""
 
     def save(self, folder: Path) -> None:
         """Keep it as the deployment of the workspace in `folder`."""

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from cl_steps import close, promote
 from cl_steps.commands.answer import refuse
-from cl_steps.lineage.keys import SIGNING, TRUSTED
+from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED
 from cl_steps.lineage.records import now
 from cl_steps.lineage.signing import version_files
 from cl_steps.lineage.verify.findings import Verification
@@ -63,7 +63,9 @@ def _copied(source: Path, folder: Path) -> Line:
     shutil.copytree(source / ".retain", folder / ".retain")
     (folder / "landing").mkdir()
     keys = folder / ".retain/keys"
-    line = replace(local(folder), signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED))
+    line = replace(
+        local(folder), signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE)
+    )
     line.save(folder)
     return line
 

@@ -11,7 +11,16 @@ import pytest
 from cl_steps.commands.keys import keys
 from cl_steps.errors import UsageError
 from cl_steps.lineage import keys as module
-from cl_steps.lineage.keys import SIGNING, TRUSTED, load_private, load_public, make_keys, read_trusted, rotate_keys
+from cl_steps.lineage.keys import (
+    JUDGE,
+    SIGNING,
+    TRUSTED,
+    load_private,
+    load_public,
+    make_keys,
+    read_trusted,
+    rotate_keys,
+)
 
 
 def test_the_first_key_is_for_its_owner_alone_and_the_public_half_is_trusted(tmp_path: Path) -> None:
@@ -21,22 +30,44 @@ def test_the_first_key_is_for_its_owner_alone_and_the_public_half_is_trusted(tmp
     assert "PRIVATE" not in said
     assert stat.S_IMODE((folder / SIGNING).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    [key] = read_trusted(folder / TRUSTED).keys
-    assert (key.name, key.file, key.until) == ("night-1", "night-1.pem", None)
+    assert stat.S_IMODE((folder / JUDGE).stat().st_mode) == 0o600
+    key, judge = read_trusted(folder / TRUSTED).keys
+    assert (key.name, key.role, key.file, key.until) == ("night-1", "trusted", "night-1.pem", None)
+    assert (judge.name, judge.role, judge.file, judge.until) == ("night-judge-1", "judge", "night-judge-1.pem", None)
     assert abs(key.since - datetime.now(UTC)) < timedelta(minutes=1)
     assert load_public(folder / "night-1.pem") == load_private(folder / SIGNING).public_key()
-    assert sorted(path.name for path in folder.iterdir()) == ["night-1.pem", SIGNING, TRUSTED]
+    assert load_public(folder / "night-judge-1.pem") == load_private(folder / JUDGE).public_key()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        JUDGE,
+        "night-1.pem",
+        "night-judge-1.pem",
+        SIGNING,
+        TRUSTED,
+    ]
 
 
 def test_a_rotation_ends_the_key_before_and_deletes_its_private_half(tmp_path: Path) -> None:
     make_keys(tmp_path, "retain")
     old = (tmp_path / SIGNING).read_bytes()
     assert "private key is deleted" in keys(str(tmp_path), "retain", rotate=True)
-    first, second = read_trusted(tmp_path / TRUSTED).keys
+    first, judge, second, other = read_trusted(tmp_path / TRUSTED).keys
+    assert (judge.name, other.name, other.until) == ("retain-judge-1", "retain-judge-2", None)
+    assert judge.until == first.until
     assert (first.name, second.name, second.until) == ("retain-1", "retain-2", None)
     assert first.until == second.since
     assert all(old != path.read_bytes() for path in tmp_path.iterdir())
     assert load_public(tmp_path / "retain-2.pem") == load_private(tmp_path / SIGNING).public_key()
+
+
+def test_a_folder_of_before_the_judge_had_a_key_gets_one_with_the_next_rotation(tmp_path: Path) -> None:
+    make_keys(tmp_path, "retain")
+    entries = module.yaml.safe_load((tmp_path / TRUSTED).read_text(encoding="utf-8"))["keys"]
+    old = [{name: value for name, value in entry.items() if name != "role"} for entry in entries[:1]]
+    (tmp_path / TRUSTED).write_text(module.yaml.safe_dump({"keys": old}), encoding="utf-8")
+    (tmp_path / JUDGE).unlink()
+    rotate_keys(tmp_path, "retain")
+    found = [(key.name, key.role, key.until is None) for key in read_trusted(tmp_path / TRUSTED).keys]
+    assert found == [("retain-1", "trusted", False), ("retain-2", "trusted", True), ("retain-judge-1", "judge", True)]
 
 
 def test_somebody_elses_key_goes_on_counting(tmp_path: Path) -> None:
@@ -45,7 +76,7 @@ def test_somebody_elses_key_goes_on_counting(tmp_path: Path) -> None:
     make_keys(tmp_path, "retain")
     rotate_keys(tmp_path, "other")
     found = {key.name: key.until is None for key in read_trusted(tmp_path / TRUSTED).keys}
-    assert found == {"ci": True, "retain-1": False, "other-1": True}
+    assert found == {"ci": True, "retain-1": False, "retain-judge-1": False, "other-1": True, "other-judge-1": True}
 
 
 def test_a_rotation_that_was_killed_is_made_good_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +94,7 @@ def test_a_rotation_that_was_killed_is_made_good_by_the_next(tmp_path: Path, mon
             rotate_keys(tmp_path, "retain")
     rotate_keys(tmp_path, "retain")
     open_ended = [key.name for key in read_trusted(tmp_path / TRUSTED).keys if key.until is None]
-    assert open_ended == ["retain-3"]
+    assert open_ended == ["retain-3", "retain-judge-3"]
     assert load_public(tmp_path / "retain-3.pem") == load_private(tmp_path / SIGNING).public_key()
 
 

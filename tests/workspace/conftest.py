@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cl_steps.config import RunSpec
-from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys
+from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.pipeline import STAGES, STATE, Step
@@ -75,7 +75,7 @@ def with_keys(line: Line, folder: Path) -> Line:
     """The line with a signing key that counts from now on, under `folder`."""
     keys = folder / ".retain/keys"
     make_keys(keys, "retain")
-    return replace(line, signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED))
+    return replace(line, signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE))
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.lineage.keys import TrustedKey, load_public, read_sigstore, read_trusted
+from cl_steps.lineage.keys import KeyRole, TrustedKey, load_public, read_sigstore, read_trusted
 from cl_steps.lineage.provenance import PROVENANCE, adapter_files, provenance_subjects, sha256
 from cl_steps.lineage.signing import ACT, PAYLOAD_TYPE, RECORD
 from cl_steps.workspace.context import json_text
@@ -56,10 +56,15 @@ class Trust:
     @property
     def begins(self) -> datetime:
         """From when on anybody signed: what was made earlier may be without a signature."""
-        return min(key.since for key in self.keys)
+        return min((key.since for key in self.keys if key.role == "trusted"), default=datetime.max.replace(tzinfo=UTC))
 
-    def statement(self, signature: bytes, made: datetime) -> dict[str, Any]:
-        """The in-toto statement in a signature of either form, if somebody signed it who counted at that moment.
+    @property
+    def names_judge(self) -> bool:
+        """Whether anybody's findings count."""
+        return any(key.role == "judge" for key in self.keys)
+
+    def statement(self, signature: bytes, made: datetime, role: KeyRole = "trusted") -> dict[str, Any]:
+        """The in-toto statement in a signature of either form, if somebody of that role signed it who counted then.
 
         Raises:
             Doubt: it is damaged, or of nobody who counts.
@@ -67,9 +72,9 @@ class Trust:
         """
         document = _parse(signature)
         if "certificate" in _material(document):
-            payload = self._keyless(signature, made)
+            payload = self._keyless(signature, made, role)
         else:
-            payload = self._keyed(document, made)
+            payload = self._keyed(document, made, role)
         try:
             return dict(json.loads(payload))
         except (ValueError, TypeError) as error:
@@ -89,20 +94,20 @@ class Trust:
                 found.append((key, SSlibKey.from_crypto(public), hashlib.sha256(pem).hexdigest()))
         return found
 
-    def _keyed(self, document: Json, made: datetime) -> bytes:
+    def _keyed(self, document: Json, made: datetime, role: KeyRole) -> bytes:
         envelope = _envelope(document)
         named = _material(document).get("publicKey")
         for key, public, hint in self._public:
             if _is_signed_by(envelope, public):
                 if document != _as_written(envelope, public, hint if "dsseEnvelope" in document else None):
                     raise Doubt("bad_signature", "its file was changed")
-                _check_moment(key, made)
+                _check_counts(key, made, role)
                 return bytes(envelope.payload)
             if named == {"hint": hint} or public.keyid in envelope.signatures:
                 raise Doubt("bad_signature", f"it is not {key.name}'s signature of what it says: it was changed")
         raise Doubt("untrusted", "it is signed by nobody whom the trusted keys name, or was changed")
 
-    def _keyless(self, signature: bytes, made: datetime) -> bytes:
+    def _keyless(self, signature: bytes, made: datetime, role: KeyRole) -> bytes:
         away: Unavailable | None = None
         for key in self.keys:
             if key.identity and key.issuer:
@@ -111,7 +116,7 @@ class Trust:
                 except Unavailable as error:
                     away, payload = error, None
                 if payload is not None:
-                    _check_moment(key, made)
+                    _check_counts(key, made, role)
                     return payload
         raise away or Doubt("untrusted", "sigstore vouches for nobody whom the trusted keys name, or it was changed")
 
@@ -182,7 +187,9 @@ def _created(record: Json) -> datetime:
     return datetime.fromisoformat(record["created"])
 
 
-def _check_moment(key: TrustedKey, made: datetime) -> None:
+def _check_counts(key: TrustedKey, made: datetime, role: KeyRole) -> None:
+    if key.role != role:
+        raise Doubt("untrusted", f"{key.name} counts as {key.role} alone, and this is signed as {role}")
     if not key.counted(made):
         raise Doubt("untrusted", f"{key.name} counts {key.period}, and this was made at {made.isoformat()}")
 
