@@ -2,18 +2,27 @@
 
 It also leaves `skipped: why` reports on the run's branch for the stages that never ran, so that a run always has all
 its reports. A run that was promoted is closed already; one that failed may be closed again after a retry.
+
+What evaluate and gate say counts, where keys are trusted, only as a judge signed it. Of a branch that somebody changed
+nothing counts: its run failed, and took in nothing.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from cl_steps.errors import IntegrityError
+from cl_steps.lineage.judging import why_not_believed
 from cl_steps.lineage.records import intake_file, run_event
 from cl_steps.lineage.staleness import why_stale
-from cl_steps.pipeline import STAGES, Outcome, next_step, outcome, stop_reason
-from cl_steps.workspace.branch import RunState, run_state
+from cl_steps.pipeline import STAGES, STEPS, Outcome, next_step, outcome, stop_reason
+from cl_steps.workspace.beginning import beginning
+from cl_steps.workspace.branch import RunState, branch_of, checked_out, run_state
 from cl_steps.workspace.context import StepReport, json_text, write_report
-from cl_steps.workspace.execute import checked_out, push_branch
+from cl_steps.workspace.execute import push_branch
+from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.ledger import FINAL, Ledger, event_path
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline, reading
@@ -22,17 +31,35 @@ from cl_steps.workspace.store import dvc_file, read_dvc_file
 
 def run(line: Line, run_id: str) -> Outcome:
     """Close a run and return how it ended; a run that ended stays as it is. It mends tags that a crash left out."""
-    with reading(line.git) as main, checked_out(line, run_id) as root:
+    with reading(line.git) as main, ExitStack() as stack:
         main.mend_tags()
         ended = main.ledger().outcome(run_id)
         if ended in FINAL:
             return ended  # type: ignore[return-value]
-        state = run_state(root)
-        stale = _stale(main, line, state)
-        result = outcome(state.reports, promoted=False, stale=bool(stale))
-        _complete(root, line, state, result)
-        main.swap(lambda: _change(main, state, result, stale or _why(state, result)))
-        return result
+        try:
+            root = stack.enter_context(checked_out(line, run_id))
+        except IntegrityError as error:
+            return _close_as_changed(main, line, run_id, error)
+        return _close(main, line, root)
+
+
+def _close(main: Mainline, line: Line, root: Path) -> Outcome:
+    state = run_state(root)
+    if unsigned := why_not_believed(line, root, state):
+        state = replace(state, reports={name: state.reports[name] for name in state.reports if not STEPS[name].judges})
+    stale = _stale(main, line, state)
+    result = outcome(state.reports, promoted=False, stale=bool(stale))
+    _complete(root, line, state, result)
+    main.swap(lambda: _change(main, state, result, stale or unsigned or _why(state, result)))
+    return result
+
+
+def _close_as_changed(main: Mainline, line: Line, run_id: str, error: IntegrityError) -> Outcome:
+    """Of its branch only where it is now counts."""
+    tip = remote_refs(line.git, f"refs/heads/{branch_of(run_id)}")
+    state = RunState(beginning(main, run_id).spec, {}, {}, next(iter(tip.values()), ""))
+    main.swap(lambda: _change(main, state, "failed", str(error)))
+    return "failed"
 
 
 def _stale(main: Mainline, line: Line, state: RunState) -> str | None:

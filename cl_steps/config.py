@@ -195,6 +195,12 @@ class Params(Block):
     compute: Compute = Compute()
 
 
+PER_RUN = ("update", "compute")
+"""Blocks of the parameters that a single run may set otherwise: how it learns, and on what."""
+OF_MAIN = ("format", "name", "seed", "landing", "ingest", "drift", "evaluate", "serving", "gate")
+"""The others: they say where the line is, or how a candidate is judged. Only main's params.yaml sets them."""
+
+
 class RunSpec(Block):
     """What is special about one run; on main it holds the defaults of a run by hand (`dvc repro`)."""
 

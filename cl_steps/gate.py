@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.checks.junit import Case, write_junit
+from cl_steps.checks.own import complaints, run_own
 from cl_steps.checks.room import PACKAGE, Suite, isolation, run_suite
 from cl_steps.config import Params
 from cl_steps.errors import RetainError
@@ -22,7 +23,6 @@ from cl_steps.workspace.context import Context, StepReport
 
 SHIPPED = PACKAGE / "checks"
 FIGURES = "tonight/evaluation/figures"
-LONGEST_MESSAGE = 200
 SHIPPED_SECONDS = 600
 
 
@@ -41,16 +41,9 @@ def run(context: Context) -> StepReport:
     decision = decide(figures, context.params)
     shipped = run_suite(SHIPPED, figures, context.params, SHIPPED_SECONDS)
     _check_shipped(shipped, decision)
-    own = _run_own(context.path("checks"), figures, context.params)
+    own = run_own(context.path("checks"), figures, context.params)
     write_junit(context.root / "reports" / "junit.xml", {"retain": shipped.cases, "own": _cases(own)})
     return StepReport(*_verdict(decision, own), _figures(decision, own) | {"approval": context.params.gate.approval})
-
-
-def _run_own(tests: Path, figures: Path, params: Params) -> Suite:
-    """The user's suite; without files there is none, and nothing can fail."""
-    if not any(tests.rglob("test_*.py")):
-        return Suite(())
-    return run_suite(tests, figures, params, params.gate.checks_seconds)
 
 
 def _check_shipped(suite: Suite, decision: Decision) -> None:
@@ -63,26 +56,16 @@ def _check_shipped(suite: Suite, decision: Decision) -> None:
 
 def _verdict(decision: Decision, own: Suite) -> tuple[str, str]:
     """The user's checks can turn any verdict into a rejection, and none into anything else."""
-    complaints = [f"your check {_title(case)} failed: {_first_line(case)}" for case in own.cases if case.failed]
-    if own.problem:
-        complaints.append(f"your checks could not be completed: {own.problem}")
-    if not complaints:
+    against = complaints(own)
+    if not against:
         return decision.verdict, decision.why
     before = [decision.why.removeprefix("rejected: ")] if decision.verdict == "reject" else []
-    return "reject", f"rejected: {'; '.join(before + complaints)}"
+    return "reject", f"rejected: {'; '.join(before + against)}"
 
 
 def _cases(suite: Suite) -> tuple[Case, ...]:
     """A problem with the whole suite counts as one more case."""
     return (*suite.cases, *([Case("checks", "suite", "error", suite.problem)] if suite.problem else []))
-
-
-def _title(case: Case) -> str:
-    return f"{case.place}::{case.name}"[:LONGEST_MESSAGE]
-
-
-def _first_line(case: Case) -> str:
-    return (case.message.strip().splitlines() or ["no message"])[0][:LONGEST_MESSAGE]
 
 
 def _figures(decision: Decision, own: Suite) -> dict[str, Any]:

@@ -55,6 +55,11 @@ class Step:
         return self.role == "trusted"
 
     @property
+    def judges(self) -> bool:
+        """Whether it signs what it found."""
+        return self.role == "judge"
+
+    @property
     def function(self) -> str:
         """Where the code is, as `module:function`."""
         return f"cl_steps.{self.name}:run"
@@ -63,6 +68,11 @@ class Step:
     def report(self) -> str:
         """The path of the report that the step leaves."""
         return f"reports/{self.name}.json"
+
+    @property
+    def statement(self) -> str:
+        """The path of what a judge signed about it."""
+        return f"reports/{self.name}.intoto.json"
 
 
 INGEST = Step(

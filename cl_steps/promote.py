@@ -1,10 +1,21 @@
 """Step `promote` (trusted): the candidate becomes the champion, in one commit on main, or nothing happens.
 
-The verdict is computed again from the stored figures before anything is written; every object of the new state must be
-on the store; the commit is a compare-and-swap. Run it again and it finds its own event on main and is done.
+Whoever writes the run's branch decides nothing here. What promotion reads, and where from:
 
-A rebase is promoted only where main holds the act of a person who asked for exactly this base. An adapter fits its own
-base alone, so that the new version is the anchor of every slice: the total budget begins anew, by a person's act.
+    how the run began, its settings        `begun/<run>`, which no step can write; a commit of main, asked of main
+    params.yaml, checks/, dvc.yaml         that commit of main
+    how the run ended, a person's answer,  main now: an answer counts for the candidate that it was given to, and where
+    what was withdrawn, who is champion    keys are trusted only with a signature
+    verdict, figures, and the digests of   the run's branch, where keys are trusted only as a judge signed them; the
+    what the steps before them stored      verdict is worked out again from the figures
+    seconds, GPUs                          the run's branch, as it says: nothing follows from them
+
+Without trusted keys nobody's signature can be asked, so that the owner's own checks are run again here.
+
+Every object of the new state must be on the store; the commit is a compare-and-swap. Run it again and it finds its own
+event on main and is done. A rebase is promoted only where main holds the act of a person who asked for exactly this
+base. An adapter fits its own base alone, so that the new version is the anchor of every slice: the total budget begins
+anew, by a person's act.
 """
 
 from __future__ import annotations
@@ -15,47 +26,53 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cl_steps.config import Params, load_params
+from cl_steps.checks.own import complaints, run_own
+from cl_steps.config import Params
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.lineage.records import intake_file, run_event, version_record
+from cl_steps.lineage.answers import covering_answer
+from cl_steps.lineage.judging import CANDIDATE, FIGURES, IN_FULL, believed, check_judged, statements
+from cl_steps.lineage.records import Basis, intake_file, run_event, version_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.lineage.staleness import why_stale
 from cl_steps.lineage.verify.rebases import asked_for
 from cl_steps.lineage.verify.record import disagreements, state_digests
 from cl_steps.lineage.verify.signatures import Trust
-from cl_steps.pipeline import next_state
+from cl_steps.pipeline import EVALUATE, GATE, next_state
 from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures
 from cl_steps.workspace import store
-from cl_steps.workspace.branch import RunState, run_state
+from cl_steps.workspace.beginning import Beginning, beginning
+from cl_steps.workspace.branch import RunState, checked_out, run_state
 from cl_steps.workspace.context import json_text
-from cl_steps.workspace.execute import checked_out
 from cl_steps.workspace.ledger import event_path
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline, reading
 from cl_steps.workspace.versions import tag_of
 
-FIGURES, CANDIDATE = "tonight/evaluation/figures", "tonight/candidate/adapter"
 
-
-def run(line: Line, run_id: str, approval: Mapping[str, Any] | None = None) -> str:
+def run(line: Line, run_id: str) -> str:
     """Promote the candidate of a run and return its version.
 
     Raises:
-        UsageError: the gate did not say `promote` and no person approved, or the run was pruned.
+        UsageError: the gate did not say `promote`, a person's yes is wanted and not there, or the run has ended.
         StaleRun: the champion changed since the run began, or something that it learnt was withdrawn.
-        IntegrityError: the stored verdict does not follow from the stored figures, or an object is not on the store.
+        IntegrityError: the run's branch is not what main, a judge or a person says it is, or an object is not on the
+            store.
     """
     with reading(line.git) as main, checked_out(line, run_id) as root:
         state = run_state(root)
         event = main.ledger().runs.get(run_id)
         if event and event["outcome"] == "promoted":
             return str(event["version"])
+        begun, trust = beginning(main, run_id), believed(line)
         _refuse_stale(main, line, state)
-        if state.spec.rebase:
-            asked_for(main, run_id, Trust.read(line.trusted_keys))
-        _check(root, line, state, approval)
-        main.swap(lambda: _change(main, line, state, approval, root / CANDIDATE))
+        if begun.spec.rebase:
+            asked_for(main, run_id, trust)
+        rules = main.at(begun.base).params(begun.spec)
+        covering_answer(main, trust, state, rules)
+        _check_batch(main, begun, state, rules)
+        _check(root, line, state, rules, trust)
+        main.swap(lambda: _change(main, line, state, begun, root))
         return str(main.ledger().runs[run_id]["version"])
 
 
@@ -64,34 +81,49 @@ def _refuse_stale(main: Mainline, line: Line, state: RunState) -> None:
         raise StaleRun(why)
 
 
-def _check(root: Path, line: Line, state: RunState, approval: Mapping[str, Any] | None) -> None:
-    verdict = state.reports.get("gate", {}).get("verdict")
-    if verdict != "promote" and not (approval and verdict == "inconclusive"):
-        raise UsageError(f"run {state.spec.id} cannot be promoted: the gate's verdict is {verdict or 'missing'}")
+def _check_batch(main: Mainline, begun: Beginning, state: RunState, rules: Params) -> None:
+    """What the run says that it learnt, main's ledger had waiting for it: others do not count as learnt."""
+    ledger = main.at(begun.base).ledger()
+    waiting = {*ledger.members(begun.spec, rules.ingest.max_attempts), begun.spec.id}
+    learnt = set(state.reports["ingest"]["figures"]["batch"]["runs"])
+    if learnt - waiting:
+        raise IntegrityError(
+            f"run {begun.spec.id} says that it learnt what run {min(learnt - waiting)} took in, and that did not wait "
+            "for it: trigger a new run"
+        )
+
+
+def _check(root: Path, line: Line, state: RunState, rules: Params, trust: Trust | None) -> None:
+    """The verdict is a judge's, follows from a judge's figures, and all that becomes state is on the store."""
+    if trust:
+        check_judged(trust, root, state, GATE, in_full=())
+        check_judged(trust, root, state, EVALUATE, in_full=())
     outs = store.lock_outs(state.lock)
     with store.opened(root, line.store) as repo:
         store.pull(repo, [FIGURES, CANDIDATE])
-        _check_figures(root, load_params(root, state.spec), str(verdict), state.spec.id)
+        if trust:
+            check_judged(trust, root, state, EVALUATE, in_full=IN_FULL[EVALUATE.name])
+        _check_figures(root, rules, str(state.reports["gate"]["verdict"]), state.spec.id)
         parts = next_state(bool(state.spec.rebase))
         absent = store.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
     if absent:
         raise IntegrityError(f"run {state.spec.id}: {', '.join(absent)} is not whole on the store; run its step again")
+    if trust is None and (against := complaints(run_own(root / "checks", root / FIGURES, rules))):
+        raise IntegrityError(f"run {state.spec.id}: its verdict is not that of main's own checks: {against[0]}")
 
 
-def _check_figures(root: Path, params: Params, verdict: str, run_id: str) -> None:
+def _check_figures(root: Path, rules: Params, verdict: str, run_id: str) -> None:
     """The stored verdict must follow from the stored figures, and these be of this candidate and of every slice."""
     figures = read_figures(root / FIGURES)
     known = json.loads((root / "state/champion.json").read_text(encoding="utf-8"))["slices"]
     adapter = hashlib.sha256((root / CANDIDATE / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
-    if decide(figures, params).verdict != verdict:
+    if decide(figures, rules).verdict != verdict:
         raise IntegrityError(f"run {run_id}: its verdict does not follow from its figures; do not promote it")
     if not adapter.startswith(figures.plan.candidate) or set(known) - set(figures.plan.slices):
         raise IntegrityError(f"run {run_id}: its figures are of another candidate or lack a slice; run evaluate again")
 
 
-def _change(
-    main: Mainline, line: Line, state: RunState, approval: Mapping[str, Any] | None, adapter: Path
-) -> Change | None:
+def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root: Path) -> Change | None:
     ledger = main.ledger()
     if ledger.outcome(state.spec.id) == "promoted":
         return None
@@ -100,7 +132,10 @@ def _change(
     _refuse_stale(main, line, state)
     number = 1 + max(main.numbers())
     champion = main.read_json("state/champion.json")
-    record = version_record(main, state, number, champion, dict(approval) if approval else None, adapter)
+    then = main.at(begun.base)
+    approval = covering_answer(main, Trust.read(line.trusted_keys), state, then.params(begun.spec))
+    basis = Basis(begun, then.values(), approval, statements(root), custody(line), root / CANDIDATE)
+    record = version_record(main, state, number, champion, basis)
     _check_record(main, record)
     asked = ledger.rebases.get(state.spec.id)
     event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked)
@@ -109,11 +144,18 @@ def _change(
         **state_files(state),
         **intake_file(state),
         "state/champion.json": json_text(following).encode(),
-        **version_files(line, record, adapter),
+        **version_files(line, record, basis.adapter),
         event_path("run", state.spec.id): json_text(event).encode(),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))
+
+
+def custody(line: Line) -> str:
+    """In whose hands the keys are, as far as the promoting process can know: it needs no judge's key."""
+    if not line.trusted_keys:
+        return "no keys"
+    return "one person" if line.judge_key else "separate"
 
 
 def _check_record(main: Mainline, record: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from cl_steps import gate
 from cl_steps.checks import room
 from cl_steps.checks.junit import Case, read_cases, write_junit
+from cl_steps.checks.own import run_own
 from cl_steps.config import Gate, Params, RunSpec
 from cl_steps.errors import RetainError, UsageError
 from cl_steps.stats.figures import Figures, write_figures
@@ -35,7 +36,7 @@ def verdict_on(root: Path, figures: Figures, check: str, seconds: int = 100) -> 
     _write(root, figures, check)
     params = Params(gate=Gate(checks_seconds=seconds))
     decision = gate.decide(root / gate.FIGURES, params)
-    return gate._verdict(decision, gate._run_own(root / "checks", root / gate.FIGURES, params))
+    return gate._verdict(decision, run_own(root / "checks", root / gate.FIGURES, params))
 
 
 def _write(root: Path, figures: Figures, *checks: str) -> None:

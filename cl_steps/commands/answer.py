@@ -23,8 +23,7 @@ def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
         return f"approved: the next night learns exactly the batch of {run}; now: retain night {dir} --batch {run}"
     from cl_steps.promote import run as promote
 
-    approval = {"by": by or person(), "reason": reason, "answer": "yes", "at": now(), "through": through}
-    return f"approved: {promote(line, run, approval)}"
+    return f"approved: {promote(line, run)}"
 
 
 def refuse(run: str, reason: str, by: str, through: str, dir: str) -> str:

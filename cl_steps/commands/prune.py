@@ -7,7 +7,8 @@ way. The order makes it safe to be killed anywhere and to run beside nights; the
 1. the runs' files and answers are copied to the branch `archive`;
 2. an event on main names the runs and their branches' tips. From here on promotion refuses those tips: main's
    compare-and-swap decides between a late promotion of a run and its pruning, and never both happen;
-3. the branches are deleted, each with a lease on the tip that was archived: a run that was taken up again stays;
+3. the branches are deleted, each with a lease on the tip that was archived (a run that was taken up again stays), and
+   with them those that say how the runs began;
 4. only then is everything fetched anew and what it needs marked; what is not marked and is older than a day may go (a
    step stores its data before it pushes its branch, which no mark can see yet), and drafts that killed uploads left;
 5. the branches and tags are looked at once more, and if one of them changed since 4, all is marked again;
@@ -32,6 +33,7 @@ from cl_steps.errors import Unavailable, UsageError
 from cl_steps.lineage.records import now
 from cl_steps.lineage.signing import event_files
 from cl_steps.workspace.archive import put_away
+from cl_steps.workspace.beginning import begun_ref
 from cl_steps.workspace.bundle import Refs
 from cl_steps.workspace.git import GitError, git, text
 from cl_steps.workspace.ledger import EVENT_SCHEMA, event_path, parse_event
@@ -133,12 +135,23 @@ def _record(line: Line, main: Mainline, refs: Refs, before: datetime, days: floa
 
 
 def _delete_branches(main: Mainline, tips: Mapping[str, str]) -> None:
-    leases = [f"--force-with-lease={RUNS}{run}:{tip}" for run, tip in tips.items()]
+    _delete(main, {f"{RUNS}{run}": tip for run, tip in tips.items()})
+    refs = current_refs(main.url)
+    # One of an earlier try, too, that was killed between the two.
+    begun = {begun_ref(run) for run in main.ledger().pruned if f"{RUNS}{run}" not in refs} & refs.keys()
+    _delete(main, {ref: refs[ref] for ref in begun})
+
+
+def _delete(main: Mainline, wanted: Mapping[str, str]) -> None:
+    """Delete those branches that are still where they were."""
+    if not wanted:
+        return
+    leases = [f"--force-with-lease={ref}:{tip}" for ref, tip in wanted.items()]
     try:
-        git(main.folder, "push", "-q", *leases, main.url, *(f":{RUNS}{run}" for run in tips))
+        git(main.folder, "push", "-q", *leases, main.url, *(f":{ref}" for ref in wanted))
     except GitError as error:
         left = current_refs(main.url)
-        if any(left.get(f"{RUNS}{run}") == tip for run, tip in tips.items()):
+        if any(left.get(ref) == tip for ref, tip in wanted.items()):
             words = "the Git remote did not let go of the runs' branches (this needs the trusted credential)"
             raise Unavailable(f"{words}: {str(error).splitlines()[-1]}") from error
 

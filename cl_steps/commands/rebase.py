@@ -15,7 +15,8 @@ from cl_steps.commands.night import ending, new_id, person, play
 from cl_steps.config import RunSpec, parse_overrides
 from cl_steps.errors import UsageError
 from cl_steps.lineage.rebase import Wish, ask, refuse_same
-from cl_steps.workspace.branch import open_run, refuse_own_rules
+from cl_steps.workspace.beginning import refuse_own_rules
+from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.checkout import refuse_dirty, sync
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import reading

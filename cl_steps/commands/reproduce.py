@@ -25,9 +25,9 @@ from cl_steps.lineage.formats.openlineage import rehearsal
 from cl_steps.lineage.records import devices, environment
 from cl_steps.pipeline import INGEST, NEW_BASE, STAGES, TONIGHT
 from cl_steps.workspace import store
-from cl_steps.workspace.branch import RunState, open_run, read_run, run_state
+from cl_steps.workspace.branch import RunState, checked_out, open_run, read_run, run_state
 from cl_steps.workspace.context import code_digest, write_json
-from cl_steps.workspace.execute import checked_out, push_branch
+from cl_steps.workspace.execute import push_branch
 from cl_steps.workspace.fork import check_out, fork
 from cl_steps.workspace.ledger import Event
 from cl_steps.workspace.line import Line, resolve
@@ -149,7 +149,7 @@ def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Pat
         main, line, str(event["base"]), folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)]
     )
     spec = spec_of(event)
-    open_run(copy, spec)
+    open_run(copy, spec, again=True)
     with checked_out(copy, spec.id) as root:
         lock = {"schema": "2.0", "stages": {**run_state(root).lock, INGEST.name: stage}}
         (root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cl_steps.errors import IntegrityError
 from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.ledger import Event, Ledger
@@ -90,14 +91,18 @@ def _run_row(event: Event) -> Document:
 
 
 def _running_row(line: Line, run: str) -> Document:
-    state = read_run(line, run)
+    try:
+        state = read_run(line, run)
+    except IntegrityError as error:
+        nothing = dict.fromkeys(("trigger", "drift", "gate", "version", "seconds"))
+        return {"run": run, "outcome": "running", **nothing, "rebase": False, "why": str(error)}
     verdicts = {name: state.reports.get(name, {}).get("verdict") for name in ("drift", "gate")}
     row = {"run": run, "trigger": state.spec.trigger, "outcome": "running", "version": None, "seconds": None}
     return {**row, **verdicts, "rebase": bool(state.spec.rebase), "why": ""}
 
 
 def _run_text(row: Document) -> str:
-    started = "rebase" if row["rebase"] else row["trigger"]
+    started = "rebase" if row["rebase"] else row["trigger"] or "-"
     cells = (row["run"], started, row["drift"] or "-", row["gate"] or "-", row["outcome"], row["version"] or "-")
     seconds = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
     return "{:<20} {:<9} {:<9} {:<13} {:<10} {:<5} {:>7}  {}".format(*cells, seconds, row["why"])

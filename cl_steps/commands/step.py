@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import UsageError
 from cl_steps.lineage.formats.openlineage import observed
-from cl_steps.lineage.verify.state import check_state
+from cl_steps.lineage.judging import Judging
 from cl_steps.pipeline import STAGES, STEPS, Step
 from cl_steps.workspace.context import Context
 from cl_steps.workspace.execute import run_in_place, run_stage
@@ -43,7 +42,7 @@ def run_step(line: Line, run: str, name: str) -> str:
     chosen = STEPS[name]
     with observed(line, run, chosen):
         if chosen in STAGES:
-            report = run_stage(line, run, chosen, load(chosen), partial(check_state, line))
+            report = run_stage(line, run, chosen, load(chosen), Judging(line))
             return f"{report['verdict'] or report['status']}. {report['why']}".strip()
         return str(load(chosen)(line, run))
 

@@ -7,15 +7,15 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.errors import IntegrityError
 from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
+from cl_steps.workspace.beginning import Beginning
 from cl_steps.workspace.branch import RunState
 from cl_steps.workspace.context import code_digest
 from cl_steps.workspace.ledger import EVENT_SCHEMA, Event
@@ -25,9 +25,32 @@ from cl_steps.workspace.store import Out, dvc_file, lock_outs, read_dvc_file
 from cl_steps.workspace.times import gpu_seconds
 from cl_steps.workspace.versions import version_file
 
-RECORD_SCHEMA = 2
-"""2: SHA-256 of every file of adapter and base, and the commit on main before the version's own."""
+RECORD_SCHEMA = 3
+"""2: SHA-256 of every file of adapter and base, and the commit on main before the version's own. 3: how the run began,
+what its judges signed, and in whose hands the keys were; its parameters are main's as the run began.
+"""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a promotion rests on, beside the run's branch and main.
+
+    Attributes:
+        begun: how the run began.
+        parameters: main's params.yaml then.
+        approval: a person's yes, where one was wanted.
+        judged: the signed statements of the run's judges, by step.
+        custody: in whose hands the keys are: `no keys`, `one person` or `separate`.
+        adapter: the folder with the candidate's adapter.
+    """
+
+    begun: Beginning
+    parameters: Mapping[str, Any]
+    approval: Mapping[str, Any] | None
+    judged: Mapping[str, str]
+    custody: str
+    adapter: Path
 
 
 def now() -> str:
@@ -74,6 +97,10 @@ def asked_rebase(main: Mainline, state: RunState) -> Event | None:
     asked = main.ledger().rebases.get(state.spec.id)
     if (str(asked["after"]["md5"]) if asked else None) != state.spec.rebase:
         raise IntegrityError(f"run {state.spec.id} brings another base than a person asked for on main: do not use it")
+    if asked and lock_outs(state.lock).get(NEW_BASE, {}).get("md5") != asked["after"]["md5"]:
+        raise IntegrityError(
+            f"the lock of run {state.spec.id} names another base than a person asked for: do not use it"
+        )
     return asked
 
 
@@ -98,6 +125,9 @@ def first_record(
         "created": now(),
         "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
         "approval": None,
+        "begun": None,
+        "judged": {},
+        "custody": None,
         "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": dict(digests)},
         "files": {**files_of(state / "adapter", "adapter"), **files_of(state / "base", "base")},
         "parameters": {"file": dict(parameters), "set": {}},
@@ -108,9 +138,9 @@ def first_record(
 
 
 def version_record(
-    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], approval: Any, adapter: Path
+    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], basis: Basis
 ) -> dict[str, Any]:
-    """Everything that version `number` was made from and judged by; `adapter` is the folder with the candidate's.
+    """Everything that version `number` was made from and judged by.
 
     `main` names the commit that the version's own follows: who signs the record vouches for all of main's history.
     Of a rebase the record names the act of the person who asked for it, and the base is the new one.
@@ -128,7 +158,10 @@ def version_record(
         "run": state.spec.id,
         "created": now(),
         "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
-        "approval": approval,
+        "approval": dict(basis.approval) if basis.approval else None,
+        "begun": {"commit": basis.begun.commit, "main": basis.begun.base},
+        "judged": dict(basis.judged),
+        "custody": basis.custody,
         "digests": {
             "batch": state.reports["ingest"]["figures"]["batch"]["digest"],
             "teacher": _state_out(main, "adapter")["md5"],
@@ -137,11 +170,11 @@ def version_record(
             "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
         },
         "files": {
-            **files_of(adapter, "adapter"),
+            **files_of(basis.adapter, "adapter"),
             **(asked["files"] if asked else _base_files(main, champion["version"])),
         },
         "stages": {name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))},
-        "parameters": {"file": yaml.safe_load(main.read("params.yaml") or b"{}"), "set": state.spec.set},
+        "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
         "code": code_digest(),
         "environment": {**environment(), "devices": devices(state)},
         "reports": state.reports,

@@ -51,7 +51,7 @@ def event_files(line: Line, path: str, event: Mapping[str, Any]) -> dict[str, by
     if signer is None:
         return {path: content}
     facts = {name: str(event[name]) for name in ("kind", "by", "at") if event.get(name)}
-    signature = signer.sign_statement(_statement({path: sha256(content)}, ACT, facts))
+    signature = sign_statement(signer, _by_sha256({path: sha256(content)}), ACT, facts)
     return {path: content, signature_path(path): signature}
 
 
@@ -66,8 +66,9 @@ def version_files(line: Line, record: Mapping[str, Any], adapter: Path) -> dict[
         return {path: content}
     with _model(record["version"], content, adapter) as folder:
         signature = signer.sign_folder(folder)
-    statement = _statement(provenance_subjects(record, content), PROVENANCE, provenance(record))
-    return {path: content, signature_path(path): signature, provenance_path(path): signer.sign_statement(statement)}
+    subjects = _by_sha256(provenance_subjects(record, content))
+    origin = sign_statement(signer, subjects, PROVENANCE, provenance(record))
+    return {path: content, signature_path(path): signature, provenance_path(path): origin}
 
 
 def signature_path(path: str) -> str:
@@ -144,17 +145,23 @@ class Keyless:
         return json_text(json.loads(bundle.to_json())).encode()
 
 
-def _statement(subjects: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]) -> bytes:
-    """An in-toto statement about files, by name and SHA-256."""
+def sign_statement(
+    signer: Signer, subjects: Mapping[str, Mapping[str, str]], predicate_type: str, predicate: Mapping[str, Any]
+) -> bytes:
+    """An in-toto statement in its signed envelope (JSON); `subjects` are digests (algorithm to hex) by name."""
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
     from in_toto_attestation.v1.statement import STATEMENT_TYPE_URI, Statement
 
-    about = [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())]
+    about = [{"name": name, "digest": dict(digest)} for name, digest in sorted(subjects.items())]
     plain = json.loads(json_text(predicate))
     Statement([ResourceDescriptor(**subject).pb for subject in about], predicate_type, plain).validate()
     # Not the library's own JSON: it makes every whole number a fraction.
     statement = {"_type": STATEMENT_TYPE_URI, "subject": about, "predicateType": predicate_type, "predicate": plain}
-    return json.dumps(statement, sort_keys=True, allow_nan=False).encode()
+    return signer.sign_statement(json.dumps(statement, sort_keys=True, allow_nan=False).encode())
+
+
+def _by_sha256(subjects: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {name: {"sha256": digest} for name, digest in subjects.items()}
 
 
 def _signed(config: Any, folder: Path) -> bytes:

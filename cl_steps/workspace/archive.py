@@ -16,7 +16,10 @@ from cl_steps.workspace.git import GitError, blobs, git, remote_refs, text
 from cl_steps.workspace.mainline import TRIES, Change, Mainline
 from cl_steps.workspace.times import FILE as TIMES
 
-FILES = ("params.yaml", "run.yaml", "dvc.lock", "reports/junit.xml", TIMES, *(step.report for step in STAGES))
+FILES = (
+    *("params.yaml", "run.yaml", "dvc.lock", "reports/junit.xml", TIMES, *(step.report for step in STAGES)),
+    *(step.statement for step in STAGES if step.judges),
+)
 """What a run's branch has that main has not."""
 BEGINNING = {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}
 """Of the first, empty commit: whoever makes it makes the same one."""

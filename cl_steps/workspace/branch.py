@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import Unavailable, UsageError
+from cl_steps.workspace.beginning import beginning_files, begun_ref, compare_with_beginning, refuse_own_rules
 from cl_steps.workspace.context import read_reports
-from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
+from cl_steps.workspace.git import LEDGER, RECORDS, GitError, clone, git, remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
-from cl_steps.workspace.rebased import rebase_files
 from cl_steps.workspace.store import read_lock
 from cl_steps.workspace.times import Times, read_times
-
-JUDGES = ("drift", "gate", "ingest.max_attempts", "evaluate.looks")
-"""What of params.yaml says how a run is judged; attempts and looks share out the gate's level."""
 
 
 @dataclass(frozen=True)
@@ -48,44 +45,78 @@ def branch_of(run: str) -> str:
     return f"runs/{run}"
 
 
-def open_run(line: Line, spec: RunSpec) -> RunSpec:
-    """Make the run's branch on the tip of main, or find it as an earlier try left it.
+def open_run(line: Line, spec: RunSpec, *, again: bool = False) -> RunSpec:
+    """Make the run's branch, and the one that says how it began, on the tip of main; or find them as they are.
 
     Without a batch of its own the run takes, first, a held batch that a person approved since, else what is pending.
-    The branch of a rebase holds the new base, as the person's act on main names it.
+    The branch of a rebase holds the new base, as the person's act on main names it. A run that only plays one of before
+    `again`, in a line made for that, keeps whatever parameters it had.
 
     Raises:
         UsageError: parameters, overrides or the batch are not right, or nobody asked for the rebase.
         Unavailable: the Git remote cannot be reached.
     """
-    branch = f"refs/heads/{branch_of(spec.id)}"
-    if branch in remote_refs(line.git, branch):
+    branch, begun = f"refs/heads/{branch_of(spec.id)}", begun_ref(spec.id)
+    found = remote_refs(line.git, branch, begun)
+    if branch in found:
         return read_run(line, spec.id).spec
+    if not again:
+        refuse_own_rules(spec)
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
         main = Mainline.open(line.git, Path(scratch))
-        spec = _completed(main, spec, Path(scratch))
-        old = {f"reports/{name}": None for name in main.folder_files("reports")}
-        files = {**old, "run.yaml": _yaml(spec), **_new_base(main, spec)}
-        change = Change(files, f"run {spec.id}: begin\n\nRun-Id: {spec.id}\n")
-        commit = main.commit(change)
-        try:
-            git(main.folder, "push", "-q", f"--force-with-lease={branch}:", line.git, f"{commit}:{branch}")
-        except GitError as error:
-            if branch not in remote_refs(line.git, branch):
-                raise Unavailable(f"the run's branch cannot be written: {str(error).splitlines()[-1]}") from error
-            return read_run(line, spec.id).spec
-    return spec
+        if begun in found:
+            # The server was killed between the two: only the run's own branch lacks.
+            git(main.folder, "fetch", "-q", "--depth", "1", "--no-tags", "origin", begun)
+            commit = found[begun]
+        else:
+            spec = _completed(main, spec, Path(scratch))
+            commit = main.commit(Change(beginning_files(main, spec), f"run {spec.id}: begin\n\nRun-Id: {spec.id}\n"))
+        _make(main, {branch: commit, **({} if begun in found else {begun: commit})})
+    return read_run(line, spec.id).spec if begun in found else spec
+
+
+def _make(main: Mainline, refs: Mapping[str, str]) -> None:
+    """Make branches that are not there, all or none; whoever was faster made the same run."""
+    leases = [f"--force-with-lease={ref}:" for ref in refs]
+    try:
+        wanted = (f"{commit}:{ref}" for ref, commit in refs.items())
+        git(main.folder, "push", "-q", "--atomic", *leases, main.url, *wanted)
+    except GitError as error:
+        if refs.keys() - remote_refs(main.url, *refs).keys():
+            raise Unavailable(f"the run's branch cannot be written: {str(error).splitlines()[-1]}") from error
 
 
 def read_run(line: Line, run: str) -> RunState:
-    """The run's branch as it is now; raises UsageError for a run that is not there."""
-    branch = branch_of(run)
-    if f"refs/heads/{branch}" not in remote_refs(line.git, f"refs/heads/{branch}"):
-        raise UsageError(f"there is no run {run!r}: `retain runs` lists them")
-    with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
-        root = Path(scratch) / "run"
-        clone(line.git, root, branch)
+    """The run's branch as it is now.
+
+    Raises:
+        UsageError: there is no such run.
+        IntegrityError: its branch changed what only main may say.
+    """
+    with checked_out(line, run) as root:
         return run_state(root)
+
+
+@contextmanager
+def checked_out(line: Line, run: str, ledger: bool = False) -> Iterator[Path]:
+    """A private clone of the run's branch, without records and, unless asked for, the ledger; it is gone afterwards.
+
+    Raises:
+        UsageError: there is no such run.
+        IntegrityError: its branch changed what only main may say.
+        Unavailable: the remote cannot be read.
+    """
+    branch = branch_of(run)
+    with tempfile.TemporaryDirectory(prefix="retain-", ignore_cleanup_errors=True) as scratch:
+        root = Path(scratch) / "workspace"
+        try:
+            clone(line.git, root, branch, leave=RECORDS if ledger else (*RECORDS, *LEDGER))
+        except Unavailable:
+            if f"refs/heads/{branch}" not in remote_refs(line.git, f"refs/heads/{branch}"):
+                raise UsageError(f"there is no run {run!r}: `retain runs` lists them") from None
+            raise
+        compare_with_beginning(root, run)
+        yield root
 
 
 def run_state(root: Path) -> RunState:
@@ -95,21 +126,7 @@ def run_state(root: Path) -> RunState:
     return RunState(load_run(root), read_reports(root), stages, text(root, "rev-parse", "HEAD"), read_times(root))
 
 
-def refuse_own_rules(spec: RunSpec) -> None:
-    """A run may choose how it learns, and not how it is judged; raises UsageError."""
-    for key in spec.set:
-        if any(_within(key, judge) or _within(judge, key) for judge in JUDGES):
-            raise UsageError(
-                f"{key} cannot be set for one run: change it in params.yaml on main, where everybody sees it"
-            )
-
-
-def _within(key: str, block: str) -> bool:
-    return f"{key}.".startswith(f"{block}.")
-
-
 def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:
-    refuse_own_rules(spec)
     ledger = main.ledger()
     if spec.batch:
         ledger.batch_of(spec.batch)
@@ -123,17 +140,3 @@ def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:
     (scratch / "params.yaml").write_bytes(main.read("params.yaml") or b"")
     load_params(scratch, completed)
     return completed
-
-
-def _new_base(main: Mainline, spec: RunSpec) -> dict[str, bytes]:
-    """The files that bring the new base of a rebase; none in another run."""
-    if not spec.rebase:
-        return {}
-    asked = main.ledger().rebases.get(spec.id)
-    if not asked or asked["after"]["md5"] != spec.rebase:
-        raise UsageError(f"main holds no act of a person for the new base of run {spec.id}: use `retain rebase`")
-    return rebase_files(main.read("dvc.yaml") or b"", asked["after"])
-
-
-def _yaml(spec: RunSpec) -> bytes:
-    return yaml.safe_dump(spec.model_dump(), sort_keys=False, allow_unicode=True).encode()

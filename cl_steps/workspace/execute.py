@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
@@ -22,9 +20,9 @@ from cl_steps.config import Params, RunSpec
 from cl_steps.errors import NoUsableData, Unavailable
 from cl_steps.pipeline import STATE, TONIGHT, Step, of_run, stop_reason
 from cl_steps.workspace import store
-from cl_steps.workspace.branch import RunState, branch_of, run_state
+from cl_steps.workspace.branch import RunState, branch_of, checked_out, run_state
 from cl_steps.workspace.context import Context, StepReport, code_digest, read_reports, write_report
-from cl_steps.workspace.git import LEDGER, RECORDS, GitError, clone, git, refusal, remote_refs, text
+from cl_steps.workspace.git import GitError, git, refusal, remote_refs, text
 from cl_steps.workspace.ledger import read_ledger
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.machine import Machine
@@ -37,12 +35,23 @@ StepFunction = Callable[[Context], StepReport]
 GIT_READS = ("events", "checks")
 
 
+class Oversight(Protocol):
+    """Looks at a stage's checkout from outside of the stage: may it run on that, and who says what it found?"""
+
+    def check(self, root: Path, step: Step) -> None:
+        """Raise where the step must not run on what was fetched for it."""
+
+    def is_vouched(self, root: Path, step: Step, state: RunState) -> bool:
+        """Whether what is stored of the step was found by whom the line believes."""
+
+    def vouch(self, root: Path, step: Step) -> None:
+        """Sign, beside its report, what the step found."""
+
+
 def run_stage(
-    line: Line, run: str, step: Step, function: StepFunction, check: Callable[[Path, Step], None] | None = None
+    line: Line, run: str, step: Step, function: StepFunction, oversight: Oversight | None = None
 ) -> dict[str, Any]:
     """Run one stage of a run, unless it is done already, and return its report.
-
-    `check` looks at the checkout once what the step reads is fetched, and raises where it must not run on that.
 
     On a node that only helps another (`workspace.machine`) nothing is stored, and the report says so.
 
@@ -54,18 +63,20 @@ def run_stage(
     with checked_out(line, run, ledger="events" in step.reads) as root:
         state = run_state(root)
         step = of_run(step, bool(state.spec.rebase))
-        if is_current(root, step, state):
+        if is_current(root, step, state) and (oversight is None or oversight.is_vouched(root, step, state)):
             return state.reports[step.name]
         with store.opened(root, line.store) as repo:
             context = Context.of(root, line.work or None)
             _fetch(repo, line, context, step, state.lock)
-            if check:
-                check(root, step)
+            if oversight:
+                oversight.check(root, step)
             found = run_in_place(context, step, function)
             if Machine.of(os.environ).only_helps:
                 return {"verdict": None, "status": "helped", "why": "node 0 stores the result"}
             _drop_links(root / "landing")
             store.commit(repo, step.name)
+            if oversight:
+                oversight.vouch(root, step)
         seconds = time.monotonic() - began
         spent = seconds + found.earlier_seconds
         add_time(root, step.name, spent, device_of(step, context.params.compute), found.processes)
@@ -97,15 +108,6 @@ def write_skipped(root: Path, step: Step, run: str, why: str) -> StepReport:
     report = StepReport(why=why)
     write_report(root, step.name, run, report, status="skipped")
     return report
-
-
-@contextmanager
-def checked_out(line: Line, run: str, ledger: bool = False) -> Iterator[Path]:
-    """A private clone of the run's branch, without records and, unless asked for, the ledger; it is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="retain-", ignore_cleanup_errors=True) as scratch:
-        root = Path(scratch) / "workspace"
-        clone(line.git, root, branch_of(run), leave=RECORDS if ledger else (*RECORDS, *LEDGER))
-        yield root
 
 
 def push_branch(root: Path, line: Line, run: str, message: str, seconds: float = 0.0) -> None:
@@ -149,17 +151,17 @@ def _md5(root: Path, path: str, outs: dict[str, store.Out]) -> str | None:
 def _params_current(root: Path, entry: dict[str, Any]) -> bool:
     for name, values in entry.get("params", {}).items():
         now = yaml.safe_load((root / name).read_text(encoding="utf-8"))
-        if any(_plain(now.get(key)) != _plain(value) for key, value in values.items()):
+        if any(plain(now.get(key)) != plain(value) for key, value in values.items()):
             return False
     return True
 
 
-def _plain(value: Any) -> Any:
-    """A value as it compares: DVC writes 5.0e-5 as `5e-05`, which YAML 1.1 reads as a word."""
+def plain(value: Any) -> Any:
+    """A parameter as it compares: DVC writes 5.0e-5 as `5e-05`, which YAML 1.1 reads as a word."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     try:
         return value if isinstance(value, bool | None) else float(value)
     except (TypeError, ValueError):

@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cl_steps.config import Params, RunSpec, load_params
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
@@ -147,6 +149,10 @@ class Mainline:
         """What main's params.yaml says, with a run's own overrides on top; raises UsageError."""
         (self.folder / "params.yaml").write_bytes(self.read("params.yaml") or b"")
         return load_params(self.folder, run)
+
+    def values(self) -> dict[str, Any]:
+        """Main's params.yaml as it is written, which is right."""
+        return dict(yaml.safe_load(self.read("params.yaml") or b"{}"))
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""

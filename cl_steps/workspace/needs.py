@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cl_steps.pipeline import TONIGHT
+from cl_steps.workspace.beginning import begun_ref
 from cl_steps.workspace.bundle import ARCHIVE, SERVERS, Refs, mirror_workspace
 from cl_steps.workspace.git import blobs, git, remote_refs, text
 from cl_steps.workspace.mainline import Mainline
@@ -77,7 +78,8 @@ def needs(main: Mainline, refs: Refs, without: Collection[str] = ()) -> Needs:
     records = _named(content for name, content in main.folder_files("versions").items() if name.endswith(".json"))
     champion, intakes = (_tracked(main, folder) for folder in ("state", "data"))
     erased = set(ledger.erased) - champion - intakes
-    others = {ref for ref in refs if ref != ARCHIVE and ref.removeprefix(RUNS) not in without}
+    gone = {ARCHIVE, *(f"{RUNS}{run}" for run in without), *(begun_ref(run) for run in without)}
+    others = set(refs) - gone
     return Needs(
         champion=frozenset(champion),
         versions=frozenset((listed | records) - erased),

@@ -15,9 +15,9 @@ from pathlib import Path
 from cl_steps import close
 from cl_steps.lineage.records import now, run_event
 from cl_steps.pipeline import STAGES, STEPS
-from cl_steps.workspace.branch import run_state
+from cl_steps.workspace.branch import checked_out, run_state
 from cl_steps.workspace.context import StepReport, json_text, write_report
-from cl_steps.workspace.execute import checked_out, push_branch
+from cl_steps.workspace.execute import push_branch
 from cl_steps.workspace.ledger import event_path
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import Change, reading

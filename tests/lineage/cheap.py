@@ -18,6 +18,7 @@ import yaml
 from cl_steps.config import RunSpec
 from cl_steps.lineage.records import first_record
 from cl_steps.pipeline import STAGES, Step
+from cl_steps.workspace.beginning import beginning_files, begun_ref
 from cl_steps.workspace.context import REPORT_SCHEMA, code_digest, json_text
 from cl_steps.workspace.git import git
 from cl_steps.workspace.line import Line
@@ -37,16 +38,17 @@ def put_run(line: Line, run: str, verdicts: Verdicts, **spec: Any) -> None:
 def put_runs(main: Mainline, line: Line, runs: list[str], verdicts: Verdicts, **spec: Any) -> None:
     """As `put_run`, for many runs at once."""
     steps = [step for step in STAGES if step.name in verdicts]
-    commits = {}
+    refs = []
     for run in runs:
         facts = {"id": run, "base": main.tip, "state": main.tree("state"), "started": _now(), **spec}
         stages = {step.name: _stage(main, Path(line.store), step, run) for step in steps}
-        files = {"run.yaml": yaml.safe_dump(RunSpec(**facts).model_dump()).encode()}
-        files |= {step.report: _report(step, run, verdicts[step.name]) for step in steps}
+        begun = main.commit(Change(beginning_files(main, RunSpec(**facts)), f"run {run}: begin\n"))
+        files = {step.report: _report(step, run, verdicts[step.name]) for step in steps}
         files |= {"dvc.lock": yaml.safe_dump({"schema": "2.0", "stages": stages}).encode()}
         files |= {"reports/junit.xml": b"<testsuites/>"} if "gate" in verdicts else {}
-        commits[run] = main.commit(Change(files, f"run {run}: all at once\n\nRun-Id: {run}\n"))
-    git(main.folder, "push", "-q", line.git, *(f"{commit}:refs/heads/runs/{run}" for run, commit in commits.items()))
+        commit = main.commit(Change(files, f"run {run}: all at once\n\nRun-Id: {run}\n"), parent=begun)
+        refs += [f"{commit}:refs/heads/runs/{run}", f"{begun}:{begun_ref(run)}"]
+    git(main.folder, "push", "-q", line.git, *refs)
 
 
 def put_folder(store: Path, content: bytes) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import yaml
 from cl_steps import close, promote
 from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
+from cl_steps.lineage.judging import Judging
 from cl_steps.lineage.rebase import Wish, ask
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
@@ -145,7 +146,7 @@ def begin(
     open_run(line, RunSpec(id=run, **spec))
     given = {"drift": "drifted", "gate": "promote", **(verdicts or {})}
     for step in STAGES:
-        run_stage(line, run, step, stage(step.name, given))
+        run_stage(line, run, step, stage(step.name, given), Judging(line))
         if step.name == until:
             break
 

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from cl_steps import close, promote
 from cl_steps.commands.answer import refuse
-from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED
+from cl_steps.lineage.judging import LINK, found_in
+from cl_steps.lineage.provenance import sha256
 from cl_steps.lineage.records import now
-from cl_steps.lineage.signing import version_files
+from cl_steps.lineage.signing import sign_statement, signer_of, version_files
 from cl_steps.lineage.verify.findings import Verification
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.whole import verify
@@ -26,7 +28,7 @@ from cl_steps.workspace.line import Line, local
 from cl_steps.workspace.mainline import Change, reading
 from cl_steps.workspace.store import lock_outs, read_dvc_file
 from cl_steps.workspace.versions import tag_of
-from tests.workspace.conftest import GOOD, make_workspace, play
+from tests.workspace.conftest import GOOD, keyed, make_workspace, play
 
 FILES = {
     "record": ("versions/v0002", "2.json"),
@@ -62,10 +64,7 @@ def line_about_to_learn(folder: Path) -> Line:
 def _copied(source: Path, folder: Path) -> Line:
     shutil.copytree(source / ".retain", folder / ".retain")
     (folder / "landing").mkdir()
-    keys = folder / ".retain/keys"
-    line = replace(
-        local(folder), signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE)
-    )
+    line = keyed(local(folder), folder)
     line.save(folder)
     return line
 
@@ -114,11 +113,25 @@ def add_version(line: Line, **facts: object) -> str:
         record |= {"version": f"v{number}", "parent": before["version"], "main": main.tip, "created": now(), **facts}
         (Path(scratch) / "adapter").mkdir()
         shutil.copy(stored(line, "state/adapter.dvc", "bytes"), Path(scratch) / "adapter/bytes")
+        record["judged"] = judged(line, record)
         champion = {**main.read_json("state/champion.json"), "version": f"v{number}"}
         files = version_files(line, record, Path(scratch) / "adapter")
         files["state/champion.json"] = json_text(champion).encode()
         assert main.push(Change(files, f"promote v{number}\n", tag_of(number)))
         return f"v{number}"
+
+
+def judged(line: Line, record: Mapping[str, Any]) -> dict[str, str]:
+    """What the line's judge signs of the record's stages."""
+    signer = signer_of(replace(line, signing_key=line.judge_key))
+    assert signer
+    reports = {name: sha256(json_text(report).encode()) for name, report in record["reports"].items()}
+    found = {}
+    for step in ("evaluate", "gate"):
+        subjects, materials = found_in(record["stages"], reports, record["begun"]["commit"], step)
+        resources = [{"name": name, "digest": digest} for name, digest in materials.items()]
+        found[step] = sign_statement(signer, subjects, LINK, {"name": step, "materials": resources}).decode()
+    return found
 
 
 def folder_of(line: Line) -> str:

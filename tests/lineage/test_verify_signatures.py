@@ -125,6 +125,7 @@ def test_a_key_that_came_later(line: Line, tmp_path: Path) -> None:
     found = seen(signing)
     assert {(note.kind, note.where) for note in found.findings if not note.fault} == {
         *(("unsigned", f"v{number} {name}") for number in (1, 2, 3) for name in ("signature", "provenance")),
+        *(("unsigned", f"v{number} {step}") for number in (2, 3) for step in ("evaluate", "gate")),
         ("unsigned", named(line, "events/", "answer-r-150.json")),
     }
     assert {fault.kind for fault in found.faults} == {"rewritten"}, "only the test's own rewriting is seen"
@@ -133,7 +134,8 @@ def test_a_key_that_came_later(line: Line, tmp_path: Path) -> None:
 def begin_at(line: Line, moment: str) -> None:
     trusted = Path(line.trusted_keys)
     values = yaml.safe_load(trusted.read_text(encoding="utf-8"))
-    values["keys"][0]["from"] = moment
+    for key in values["keys"]:
+        key["from"] = moment
     trusted.write_text(yaml.safe_dump(values), encoding="utf-8")
 
 

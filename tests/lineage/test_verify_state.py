@@ -14,8 +14,11 @@ from cl_steps.commands.models import fetched
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.keys import TRUSTED, make_keys
+from cl_steps.lineage.verify.state import check_state
+from cl_steps.pipeline import DRIFT, INGEST, UPDATE
 from cl_steps.workspace.branch import branch_of, open_run
 from cl_steps.workspace.context import Context, StepReport, json_text
+from cl_steps.workspace.execute import run_stage
 from cl_steps.workspace.git import clone, git
 from cl_steps.workspace.line import Line
 from tests.lineage.tampering import add_version, commit, line_about_to_learn, on_main, overwrite, rewrite, stored
@@ -56,6 +59,16 @@ def push(line: Line, folder: Path, files: dict[str, bytes]) -> None:
     git(folder, "push", "-q", line.git, f"HEAD:{branch_of(RUN)}")
 
 
+def refused_of(line: Line, folder: Path, files: dict[str, bytes], words: str) -> None:
+    """With these files in the run's checkout, wherever they come from."""
+    clone(line.git, folder, branch_of(RUN))
+    for path, content in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(content)
+    with pytest.raises(IntegrityError, match=words):
+        check_state(line, folder, UPDATE)
+
+
 def refused(line: Line, trained: list[str], words: str) -> None:
     with pytest.raises(IntegrityError, match=words) as raised:
         commands.run_step(line, RUN, "update")
@@ -76,8 +89,10 @@ def test_an_object_of_the_store_was_changed(part: str, line: Line, trained: list
 
 @pytest.mark.parametrize("part", ["adapter", "base"])
 def test_the_run_s_branch_names_another_model(part: str, line: Line, trained: list[str], tmp_path: Path) -> None:
-    push(line, tmp_path / "pusher", {f"state/{part}.dvc": _named_as(on_main(line, "state/replay.dvc"), part)})
-    refused(line, trained, rf"state/{part}\.dvc is not the {part} of v3")
+    files = {f"state/{part}.dvc": _named_as(on_main(line, "state/replay.dvc"), part)}
+    refused_of(line, tmp_path / "checkout", files, rf"state/{part}\.dvc is not the {part} of v3")
+    push(line, tmp_path / "pusher", files)
+    refused(line, trained, rf"changes 'state/{part}\.dvc'")
 
 
 def _named_as(content: bytes, part: str) -> bytes:
@@ -91,12 +106,11 @@ def test_the_run_s_branch_holds_another_record_or_champion(line: Line, trained: 
         "versions/v0003.json": json_text(record).encode(),
         "state/adapter.dvc": _named_as(on_main(line, "state/replay.dvc"), "adapter"),
     }
+    refused_of(line, tmp_path / "one", forged, r"state/adapter\.dvc is not")
+    refused_of(line, tmp_path / "two", {"state/champion.json": b'{"version": "v7"}'}, "record of v7")
+    refused_of(line, tmp_path / "three", {"state/champion.json": b"{"}, "champion.json")
     push(line, tmp_path / "pusher", forged)
-    refused(line, trained, r"state/adapter\.dvc is not")
-    push(line, tmp_path / "again", {"state/champion.json": b'{"version": "v7"}'})
-    refused(line, trained, "record of v7")
-    push(line, tmp_path / "more", {"state/champion.json": b"{"})
-    refused(line, trained, "champion.json")
+    refused(line, trained, r"changes 'state/adapter\.dvc'")
 
 
 def test_md5_is_not_enough(line: Line, trained: list[str]) -> None:
@@ -114,12 +128,16 @@ def test_a_champion_that_nobody_signed_who_counts(line: Line, trained: list[str]
     refused(line, trained, r"v0003\.intoto\.json is not there")
 
 
-def test_an_unsigned_champion_after_signed_ones(line: Line, trained: list[str], tmp_path: Path) -> None:
+def test_an_unsigned_champion_after_signed_ones(line: Line, trained: list[str]) -> None:
     add_version(replace(line, signing_key=""), created="2026-01-01T00:00:00+00:00")
-    push(line, tmp_path / "pusher", {"state/champion.json": b'{"version": "v4"}'})
-    refused(line, trained, r"v0004\.sig is not there, and v4 should be signed")
-    commands.run_step(replace(line, trusted_keys=""), RUN, "update")
-    assert trained == [RUN]
+    open_run(line, RunSpec(id="r-400"))
+    for step in (INGEST, DRIFT):
+        run_stage(line, "r-400", step, fake_stage(step, {"ingest": "ok", "drift": "drifted"}[step.name]))
+    with pytest.raises(IntegrityError, match=r"v0004\.sig is not there, and v4 should be signed"):
+        commands.run_step(line, "r-400", "update")
+    assert trained == []
+    commands.run_step(replace(line, trusted_keys=""), "r-400", "update")
+    assert trained == ["r-400"]
 
 
 def test_a_step_that_loads_no_model_asks_nothing(line: Line, trained: list[str]) -> None:

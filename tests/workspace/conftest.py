@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from cl_steps.config import RunSpec
+from cl_steps.lineage.judging import Judging
 from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
@@ -25,6 +26,7 @@ from cl_steps.workspace.execute import run_stage
 from cl_steps.workspace.git import git
 from cl_steps.workspace.line import Line, local
 
+KEYS = ".retain/keys"
 ROOT = Path(__file__).parents[2]
 SLICES = {"old": {"loss": {"champion": 1.0, "candidate": 1.0, "anchor": 1.0}}}
 
@@ -72,9 +74,14 @@ def _make(folder: Path, *, signed: bool) -> Line:
 
 
 def with_keys(line: Line, folder: Path) -> Line:
-    """The line with a signing key that counts from now on, under `folder`."""
-    keys = folder / ".retain/keys"
-    make_keys(keys, "retain")
+    """The line with keys that count from now on, under `folder`."""
+    make_keys(folder / KEYS, "retain")
+    return keyed(line, folder)
+
+
+def keyed(line: Line, folder: Path) -> Line:
+    """The line with the keys that lie under `folder`."""
+    keys = folder / KEYS
     return replace(line, signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE))
 
 
@@ -102,7 +109,7 @@ def play(line: Line, run: str, verdicts: dict[str, str | None], **spec: object) 
     open_run(line, RunSpec(id=run, **spec))
     for step in STAGES:
         if step.name in verdicts:
-            run_stage(line, run, step, fake_stage(step, verdicts[step.name]))
+            run_stage(line, run, step, fake_stage(step, verdicts[step.name]), Judging(line))
 
 
 GOOD: dict[str, str | None] = {

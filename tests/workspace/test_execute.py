@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import cl_steps.promote
 from cl_steps import close, promote
-from cl_steps.config import RunSpec
+from cl_steps.config import OF_MAIN, PER_RUN, Params, RunSpec
 from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
 from cl_steps.pipeline import INGEST, UPDATE
+from cl_steps.workspace.beginning import refuse_own_rules
 from cl_steps.workspace.branch import open_run, read_run
 from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import text
+from cl_steps.workspace.git import remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import reading
 from cl_steps.workspace.store import lock_outs
@@ -200,13 +203,37 @@ def test_links_and_pipes_in_the_landing_stop_nothing(line: Line) -> None:
     assert sorted(seen) == ["dangling.png", "outside.png", "picture.png", "pipe.png"]
 
 
-@pytest.mark.parametrize(
-    "key", ["gate.level", "drift", "ingest.max_attempts", "evaluate.looks", "ingest", "evaluate", "gate"]
-)
-def test_a_run_may_not_choose_how_it_is_judged(line: Line, key: str) -> None:
+def _leaves(block: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted name of every parameter."""
+    for name, field in block.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _leaves(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+PARAMETERS = sorted(_leaves(Params))
+
+
+@pytest.mark.parametrize("key", PARAMETERS)
+def test_every_parameter_is_mains_or_may_be_chosen_for_a_run(key: str) -> None:
+    block = key.partition(".")[0]
+    assert (block in PER_RUN) != (block in OF_MAIN)
+    spec = RunSpec(id="r-own", set={key: 1})
+    if block in PER_RUN:
+        refuse_own_rules(spec)
+    else:
+        with pytest.raises(UsageError, match="where everybody sees it"):
+            refuse_own_rules(spec)
+
+
+@pytest.mark.parametrize("key", [*OF_MAIN, "updates.steps", "", "gate.nightly.loss", "landing"])
+def test_a_run_may_not_choose_how_it_is_judged_nor_what_it_reads(line: Line, key: str) -> None:
     with pytest.raises(UsageError, match="where everybody sees it"):
         open_run(line, RunSpec(id="r-own", set={key: 1}))
+    assert not remote_refs(line.git, "refs/heads/runs/*", "refs/heads/begun/*")
 
 
-def test_a_run_may_choose_what_judges_nothing(line: Line) -> None:
-    assert open_run(line, RunSpec(id="r-own", set={"ingest.evaluation_share": 0.2, "evaluate.batch_size": 2})).set
+def test_a_run_may_choose_how_it_learns(line: Line) -> None:
+    assert open_run(line, RunSpec(id="r-own", set={"update.steps": 7, "compute.threads": 1})).set

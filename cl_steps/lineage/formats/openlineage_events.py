@@ -34,8 +34,7 @@ from cl_steps.lineage.formats.bom import NAMESPACE
 from cl_steps.lineage.formats.facts import record_digest
 from cl_steps.lineage.verify.record import next_digests
 from cl_steps.pipeline import CLOSE, INGEST, PROMOTE, STAGES, STATE, Step, next_state, of_run
-from cl_steps.workspace.branch import run_state
-from cl_steps.workspace.execute import checked_out
+from cl_steps.workspace.branch import checked_out, run_state
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.store import file_md5, lock_outs, read_dvc_file

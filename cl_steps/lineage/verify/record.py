@@ -8,6 +8,7 @@ from typing import Any
 
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.pipeline import next_state
+from cl_steps.workspace.execute import plain
 from cl_steps.workspace.store import lock_outs, read_dvc_file
 from cl_steps.workspace.versions import version_file
 
@@ -76,6 +77,19 @@ def _with_itself(record: Mapping[str, Any]) -> Iterator[str]:
         for dep in stage.get("deps", ()):
             if dep["path"] in outs and dep["md5"] != outs[dep["path"]]["md5"]:
                 yield f"{step} read another {dep['path']} than the one that was written"
+    yield from _with_parameters(record)
     for part, path in next_state("rebase" in record).items():
         if next_digests(record).get(part) != outs.get(path, {}).get("md5"):
             yield f"state/{part} is not the {path} of its stages"
+
+
+def _with_parameters(record: Mapping[str, Any]) -> Iterator[str]:
+    """Every stage ran with the record's own parameters: by which a candidate was judged, everybody can see on main."""
+    said = record["parameters"]
+    for step, stage in record["stages"].items():
+        used = stage.get("params", {})
+        for key, value in used.get("params.yaml", {}).items():
+            if plain(value) != plain(said["file"].get(key)):
+                yield f"{step} ran with another {key} of params.yaml than the record says"
+        if "run.yaml" in used and plain(used["run.yaml"].get("set", {})) != plain(said["set"]):
+            yield f"{step} ran with other parameters of the run's own than the record says"

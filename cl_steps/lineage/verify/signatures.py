@@ -56,12 +56,20 @@ class Trust:
     @property
     def begins(self) -> datetime:
         """From when on anybody signed: what was made earlier may be without a signature."""
-        return min((key.since for key in self.keys if key.role == "trusted"), default=datetime.max.replace(tzinfo=UTC))
+        return self._since("trusted")
+
+    @property
+    def judges_since(self) -> datetime:
+        """From when on anybody's findings counted; no moment ever where nobody's do."""
+        return self._since("judge")
 
     @property
     def names_judge(self) -> bool:
         """Whether anybody's findings count."""
         return any(key.role == "judge" for key in self.keys)
+
+    def _since(self, role: KeyRole) -> datetime:
+        return min((key.since for key in self.keys if key.role == role), default=datetime.max.replace(tzinfo=UTC))
 
     def statement(self, signature: bytes, made: datetime, role: KeyRole = "trusted") -> dict[str, Any]:
         """The in-toto statement in a signature of either form, if somebody of that role signed it who counted then.
@@ -200,9 +208,9 @@ def _parse(signature: bytes) -> dict[str, Any]:
         document = json.loads(signature)
         if isinstance(document, dict) and json_text(document).encode() == signature:
             return document
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
-    raise Doubt("bad_signature", "its file was changed")
+    raise Doubt("bad_signature", "its file was changed" if signature else "there is no signature")
 
 
 def _material(document: Json) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
     main's history   append-only, states moved by versions and acts alone, tags where they belong   ledger
     signatures       of versions, their provenance and the acts of persons                          signed
+    judges           what evaluate and gate found of a version, a judge signed                      judged
     new bases        none but those that a person asked for                                         rebases
+    beginnings       every run began with a commit that main still has; no links are tracked        beginnings
     the store        every object read again; SHA-256 of adapter and base against the record        objects
 
 Of a version's night the store must hold its pictures and figures, too: all that the record's stages name, which `retain
@@ -16,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cl_steps.lineage.verify.beginnings import check_beginnings, check_links
 from cl_steps.lineage.verify.book import Book, Version
 from cl_steps.lineage.verify.findings import Finding, Verification
+from cl_steps.lineage.verify.judged import check_judges
 from cl_steps.lineage.verify.ledger import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.lineage.verify.objects import Root, Walk, check_files, check_quarantine, walk
 from cl_steps.lineage.verify.rebases import check_rebases
@@ -51,9 +55,9 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
         records = {found.path for found in chain}
         findings += [f for path, found in seen.findings.items() if path in records or path in events for f in found]
         findings += [*check_history(book), *check_numbers(book), *check_versions(book, chain)]
-        findings += check_rebases(book, ledger, chain)
+        findings += [*check_rebases(book, ledger, chain), *check_judges(trust, chain)]
         if version is None:
-            findings += check_tip(book)
+            findings += [*check_tip(book), *check_links(book), *check_beginnings(book)]
     runs = _runs(book, ledger) if version is None else _batch(chosen[0])
     findings += check_intakes(book, ledger, runs)
     with open_reader(line.store) as reader:

@@ -1,0 +1,46 @@
+"""Whether a version rests on what a judge signed: the statements in its record, against the record itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from cl_steps.lineage.judging import IN_FULL, compare_statement, found_in
+from cl_steps.lineage.provenance import sha256
+from cl_steps.lineage.verify.book import Version
+from cl_steps.lineage.verify.findings import Finding
+from cl_steps.lineage.verify.signatures import Doubt, Trust
+from cl_steps.pipeline import STAGES
+from cl_steps.workspace.context import json_text
+
+FIRST = 3
+"""The schema of a record from which on it holds what its judges signed."""
+
+
+def check_judges(trust: Trust | None, versions: list[Version]) -> Iterator[Finding]:
+    """What evaluate and gate found of each version was signed by a judge who counted when it was promoted."""
+    for version in versions:
+        record = version.record
+        if trust and record and record["schema"] >= FIRST and record["parent"] is not None:
+            for step in STAGES:
+                if step.judges and (doubt := _doubt(trust, record, step.name)):
+                    yield _finding(trust, record, f"{version.name} {step.name}", doubt)
+
+
+def _finding(trust: Trust, record: Mapping[str, Any], where: str, doubt: Doubt) -> Finding:
+    if doubt.kind == "untrusted" and datetime.fromisoformat(record["created"]) < trust.judges_since:
+        return Finding("unsigned", where, "it was judged before the first trusted key of a judge", fault=False)
+    return Finding(doubt.kind, where, str(doubt))
+
+
+def _doubt(trust: Trust, record: Mapping[str, Any], step: str) -> Doubt | None:
+    reports = {name: sha256(json_text(report).encode()) for name, report in record["reports"].items()}
+    found = found_in(record["stages"], reports, record["begun"]["commit"], step)
+    try:
+        signature = str(record["judged"].get(step, "")).encode()
+        statement = trust.statement(signature, datetime.fromisoformat(record["created"]), "judge")
+        compare_statement(statement, found, IN_FULL.get(step, ()))
+    except Doubt as doubt:
+        return doubt
+    return None
