@@ -16,6 +16,7 @@ from pathlib import Path
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.judging import why_not_believed
 from cl_steps.lineage.records import intake_file, run_event
+from cl_steps.lineage.schemas import event_fault
 from cl_steps.lineage.staleness import why_stale
 from cl_steps.pipeline import STAGES, STEPS, Outcome, next_step, outcome, stop_reason
 from cl_steps.workspace.beginning import beginning
@@ -38,13 +39,24 @@ def run(line: Line, run_id: str) -> Outcome:
             return ended  # type: ignore[return-value]
         try:
             root = stack.enter_context(checked_out(line, run_id))
+            state = run_state(root)
+            _refuse_odd(state)
         except IntegrityError as error:
             return _close_as_changed(main, line, run_id, error)
-        return _close(main, line, root)
+        return _close(main, line, root, state)
 
 
-def _close(main: Mainline, line: Line, root: Path) -> Outcome:
-    state = run_state(root)
+def _refuse_odd(state: RunState) -> None:
+    """Raise IntegrityError where an event would say of the run what no event says."""
+    try:
+        fault = event_fault(run_event(state, "failed", ""))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fault = "its figures are of another shape"
+    if fault:
+        raise IntegrityError(f"reports/ingest.json of run {state.spec.id} is not as ingest writes it ({fault})")
+
+
+def _close(main: Mainline, line: Line, root: Path, state: RunState) -> Outcome:
     if unsigned := why_not_believed(line, root, state):
         state = replace(state, reports={name: state.reports[name] for name in state.reports if not STEPS[name].judges})
     stale = _stale(main, line, state)

@@ -85,7 +85,7 @@ def _check_batch(main: Mainline, begun: Beginning, state: RunState, rules: Param
     """What the run says that it learnt, main's ledger had waiting for it: others do not count as learnt."""
     ledger = main.at(begun.base).ledger()
     waiting = {*ledger.members(begun.spec, rules.ingest.max_attempts), begun.spec.id}
-    learnt = set(state.reports["ingest"]["figures"]["batch"]["runs"])
+    learnt = {str(run) for run in state.batch["runs"]}
     if learnt - waiting:
         raise IntegrityError(
             f"run {begun.spec.id} says that it learnt what run {min(learnt - waiting)} took in, and that did not wait "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,9 @@ import yaml
 from cl_steps import close, promote
 from cl_steps.commands import answer
 from cl_steps.commands.answer import approve, refuse
+from cl_steps.commands.backup import backup
+from cl_steps.commands.report import write_report
+from cl_steps.commands.status import runs
 from cl_steps.commands.verify import verify
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, RetainError, StaleRun, UsageError
@@ -457,3 +460,65 @@ def test_verify_names_a_link_under_state(line: Line) -> None:
     with pytest.raises(IntegrityError, match=r"state/base\.dvc") as raised:
         verify("champion", True, None, folder_of(line), False)
     assert "symbolic link" in str(raised.value.result)  # type: ignore[attr-defined]
+
+
+ODD = {
+    "no JSON": b"{",
+    "a list": b"[]",
+    "nothing": b"",
+    "deep": b"[" * 100_000,
+    "of another step": b'{"step": "x", "status": "done", "figures": {}}',
+    "figures of another shape": None,
+    "not UTF-8": b"\xff\xfe",
+}
+
+
+ODD_REPORTS = [
+    (name, how)
+    for name in ("ingest", "drift", "gate", "times")
+    for how in ODD
+    if (name, how) != ("times", "a list") and (how != "figures of another shape" or name in ("ingest", "times"))
+]
+
+
+@pytest.mark.parametrize(("name", "how"), ODD_REPORTS)
+def test_a_report_that_is_none_closes_its_run_as_failed(tmp_path: Path, name: str, how: str) -> None:
+    line = ready(tmp_path / "line", signed=False)
+    content = ODD[how]
+    if content is None:
+        document = json.loads(on_branch(line, "r-1", f"reports/{name}.json"))
+        odd = {"batch": [1], "intake": "x", "quarantined": "y"}
+        content = json.dumps({**document, "figures": odd} if name != "times" else {"ingest": [1]}).encode()
+    forge(line, "r-1", {f"reports/{name}.json": content})
+    with suppress(IntegrityError):
+        promote.run(line, "r-1")
+        pytest.fail("it was promoted")
+    assert close.run(line, "r-1") == "failed"
+    assert "all as it should be" in str(verify("champion", True, None, folder_of(line), False))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[", b"[]", b"stages: 1", b"stages: {ingest: 1}", b"stages: {ingest: {outs: [{path: x}]}}",
+     b"stages: {ingest: {outs: [{path: x, md5: ../../etc}]}}", b"\xff"],
+)  # fmt: skip
+def test_a_lock_that_is_none_closes_its_run_as_failed(tmp_path: Path, content: bytes) -> None:
+    line = ready(tmp_path / "line", signed=False)
+    forge(line, "r-1", {"dvc.lock": content})
+    with pytest.raises(IntegrityError, match="do not use it"):
+        promote.run(line, "r-1")
+    assert close.run(line, "r-1") == "failed"
+
+
+def test_one_bad_branch_stops_neither_lists_nor_pages_nor_backups(line: Line, tmp_path: Path) -> None:
+    play(line, "r-2")
+    forge(line, "r-1", {"reports/drift.json": b"[", "dvc.lock": b"stages: [1]", "reports/evaluate.json": b"[" * 9999})
+    forge(line, "r-2", {"params.yaml": b"["})
+    rows = {row["run"]: row["outcome"] for row in runs(folder_of(line), json=True)["runs"]}
+    assert rows == {"r-1": "running", "r-2": "running"}
+    assert "r-1" in str(runs(folder_of(line), json=False))
+    assert write_report(line, tmp_path / "page").is_file()
+    backup(folder_of(line), str(tmp_path / "backups"), 1, None, None, False)
+    assert "all as it should be" in str(verify("champion", True, None, folder_of(line), False))
+    assert close.run(line, "r-1") == close.run(line, "r-2") == "failed"
+    assert write_report(line, tmp_path / "page").is_file()

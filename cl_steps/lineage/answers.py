@@ -54,7 +54,7 @@ def covering_answer(main: Mainline, trust: Trust | None, state: RunState, rules:
         )
     if found["answer"] != "yes":
         raise UsageError(f"run {run} cannot be promoted: {found['by']} refused it; trigger a new run")
-    if found["digest"] != state.reports["ingest"]["figures"]["batch"]["digest"] or event["tip"] != state.tip:
+    if found["digest"] != state.batch["digest"] or event["tip"] != state.tip:
         raise IntegrityError(
             f"the yes to run {run} was given to another candidate than its branch has: trigger a new run"
         )

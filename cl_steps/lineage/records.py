@@ -163,7 +163,7 @@ def version_record(
         "judged": dict(basis.judged),
         "custody": basis.custody,
         "digests": {
-            "batch": state.reports["ingest"]["figures"]["batch"]["digest"],
+            "batch": state.batch["digest"],
             "teacher": _state_out(main, "adapter")["md5"],
             "base": outs[NEW_BASE]["md5"] if asked else _state_out(main, "base")["md5"],
             "extractor": _state_out(main, "extractor")["md5"],

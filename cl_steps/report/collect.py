@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,12 @@ def _params(content: bytes, overrides: str, scratch: Path) -> Params:
 
 
 def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
-    """A run's branch, or, where it is pruned, what the record of its version kept."""
-    if branch or not record:
-        return branch or Branch()
+    """What is shown of a run: of a version what its record says, else its branch, where any step may write."""
+    branch = branch or Branch()
+    if not record:
+        return branch
     reports = {name: table(report) for name, report in table(record.get("reports")).items()}
-    return Branch(reports, table(record.get("stages")))
+    return replace(branch, reports=reports, lock=table(record.get("stages")))
 
 
 def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> list[Pictures]:
@@ -178,5 +179,5 @@ def _outs(lock: Mapping[str, Any]) -> dict[str, store.Out]:
 def _json(content: bytes | None) -> Any:
     try:
         return json.loads(content) if content else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
-from cl_steps.errors import Unavailable, UsageError
+from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.workspace.beginning import beginning_files, begun_ref, compare_with_beginning, refuse_own_rules
 from cl_steps.workspace.context import read_reports
 from cl_steps.workspace.git import LEDGER, RECORDS, GitError, clone, git, remote_refs, text
@@ -20,6 +23,9 @@ from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.store import read_lock
 from cl_steps.workspace.times import Times, read_times
+
+OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
+"""What DVC calls the bytes of an output."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,14 @@ class RunState:
     lock: dict[str, Any]
     tip: str
     times: Times = field(default_factory=dict)
+
+    @property
+    def batch(self) -> dict[str, Any]:
+        """What the run's ingest says of its batch: `runs`, `digest`; raises IntegrityError where it says neither."""
+        found = self.reports.get("ingest", {}).get("figures", {}).get("batch")
+        if isinstance(found, dict) and isinstance(found.get("digest"), str) and isinstance(found.get("runs"), list):
+            return found
+        raise IntegrityError(f"reports/ingest.json of run {self.spec.id} names no batch: trigger a new run")
 
 
 def run_id(day: str, *parts: str) -> str:
@@ -120,10 +134,48 @@ def checked_out(line: Line, run: str, ledger: bool = False) -> Iterator[Path]:
 
 
 def run_state(root: Path) -> RunState:
-    """What the clone of a run's branch at `root` holds."""
+    """What the clone of a run's branch at `root` holds; raises IntegrityError where it is not what steps write."""
     lock = root / "dvc.lock"
-    stages = read_lock(lock.read_bytes() if lock.is_file() else None)
-    return RunState(load_run(root), read_reports(root), stages, text(root, "rev-parse", "HEAD"), read_times(root))
+    spec, tip = load_run(root), text(root, "rev-parse", "HEAD")
+    try:
+        stages = read_lock(lock.read_bytes() if lock.is_file() else None)
+        reports, times = read_reports(root), read_times(root)
+        wrong = wrong_in(reports, stages, times)
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+        wrong = "what lies there"
+    if wrong:
+        raise IntegrityError(
+            f"{wrong} on the branch of run {spec.id} is not as steps write it: do not use it, and trigger a new run"
+        )
+    return RunState(spec, reports, stages, tip, times)
+
+
+def wrong_in(reports: Mapping[str, Any], lock: Mapping[str, Any], times: Mapping[str, Any]) -> str | None:
+    """What of a run's branch is not of the shape that steps write; whoever writes there may write anything."""
+    for name, report in reports.items():
+        if not _is_report(name, report):
+            return f"reports/{name}.json"
+    for name, stage in lock.items():
+        if not _is_entry(stage):
+            return f"the entry of {name!r:.40} in dvc.lock"
+    fine = all(isinstance(spent, dict) and isinstance(spent.get("seconds"), int | float) for spent in times.values())
+    return None if fine else "reports/times.json"
+
+
+def _is_report(step: str, report: Any) -> bool:
+    if not isinstance(report, dict) or report.get("step") != step or report.get("status") not in ("done", "skipped"):
+        return False
+    texts = (report.get("run"), report.get("why"), report.get("code"), report.get("verdict") or "")
+    return all(isinstance(word, str) for word in texts) and isinstance(report.get("figures"), dict)
+
+
+def _is_entry(stage: Any) -> bool:
+    if not isinstance(stage, dict):
+        return False
+    named = [item for key in ("deps", "outs") for item in stage.get(key, [])]
+    return all(isinstance(item, dict) and {"path", "md5"} <= item.keys() for item in named) and all(
+        isinstance(item["path"], str) and OBJECT.fullmatch(str(item["md5"])) for item in named
+    )
 
 
 def _completed(main: Mainline, spec: RunSpec, scratch: Path) -> RunSpec:

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cl_steps.errors import IntegrityError, NoUsableData, Unavailable, UsageError
 from cl_steps.workspace.git import GitError, git, remote_refs, text
 from cl_steps.workspace.store import lock_outs, read_dvc_file, read_lock
 
+FACTS = ("md5", "size", "nfiles")
 Refs = dict[str, str]
 """Ref name to the id of what it points at."""
 ARCHIVE = "refs/heads/archive"
@@ -56,10 +59,13 @@ def stored_objects(clone: Path, refs: Refs) -> list[dict[str, Any]]:
     """What the store must hold for the tips of all refs: md5 (`.dir` at its end: a folder), size in bytes, files."""
     found: dict[str, dict[str, Any]] = {}
     for content, path in _data_files(clone, refs):
-        outs = lock_outs(read_lock(content)).values() if path.endswith("dvc.lock") else [read_dvc_file(content)]
-        for out in outs:
-            if out.get("md5"):
-                found[str(out["md5"])] = {key: out[key] for key in ("md5", "size", "nfiles") if key in out}
+        try:
+            outs = lock_outs(read_lock(content)).values() if path.endswith("dvc.lock") else [read_dvc_file(content)]
+            named = {str(out["md5"]): {key: out[key] for key in FACTS if key in out} for out in outs if out.get("md5")}
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, yaml.YAMLError):
+            # Whoever runs a step may write anything on its run's branch; that must not end the backup of a line.
+            continue
+        found |= named
     return [found[md5] for md5 in sorted(found)]
 
 

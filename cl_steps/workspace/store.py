@@ -47,8 +47,13 @@ CONFIG = """[core]
 
 
 def read_lock(content: bytes | None) -> dict[str, Any]:
-    """The stages of a `dvc.lock`, by name."""
-    return dict((yaml.load(content, LOADER) or {}).get("stages") or {}) if content else {}  # noqa: S506  (a safe loader)
+    """The stages of a `dvc.lock`, by name; raises TypeError or YAMLError where it is none."""
+    if content is None:
+        return {}
+    document = yaml.load(content, LOADER)  # noqa: S506  (a safe loader)
+    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
+        raise TypeError("dvc.lock holds no stages")
+    return dict(document["stages"])
 
 
 def lock_outs(stages: Mapping[str, Any]) -> dict[str, Out]:
