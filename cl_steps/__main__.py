@@ -251,6 +251,7 @@ COMMANDS = (
             arg("--hours", type=float, default=None, metavar="H", help="fail where no run finished for so long"),
             arg("--line", default=None, metavar="NAME", help="look at this line alone"),
             arg("--store", action="store_true", help="ask also the store for all of the champion"),
+            arg("--heads", default=None, metavar="FILE", help="remembers each main, and sees an older one pushed back"),
             JSON,
         ),
     ),

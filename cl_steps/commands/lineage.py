@@ -86,6 +86,7 @@ def nodes(found: Document) -> tuple[Node, ...]:
         Node("seeds", _pairs(found["seeds"])),
         Node("trigger", _trigger(found["trigger"])),
         Node("approval", _approval(found["approval"])),
+        Node("judges", judges_text(found["judges"])),
         _checks(found["checks"]),
         Node("overrides", "" if found["overrides"] else "none", tuple(Node(text) for text in found["overrides"])),
         Node("cost", _cost(found["cost"])),
@@ -219,6 +220,13 @@ def _approval(approval: Mapping[str, Any] | None) -> str:
         return "by the gate alone"
     comment = approval.get("reason") or approval.get("comment") or "no comment"
     return f"{approval.get('answer')} by {approval.get('by')} on {moment(approval.get('at'))}: {comment}"
+
+
+def judges_text(judges: Mapping[str, Any]) -> str:
+    """Who vouches for the figures and the verdict, and in whose hands the keys were."""
+    custody = {"one person": "one person had all keys", "separate": "the judge's key lay apart from the one that signs"}
+    signed = f"{' and '.join(judges['signed'])} signed with the judge's key" if judges["signed"] else "nobody signed"
+    return f"{signed}; {custody.get(judges['custody'], 'the line had no keys')}"
 
 
 def _cost(cost: Mapping[str, Any]) -> str:

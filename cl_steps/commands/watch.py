@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
+from cl_steps.workspace.heads import read_heads, refuse_older, write_heads
 from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.store import missing, opened_store, read_dvc_file
 from cl_steps.workspace.vault import at
@@ -21,24 +22,30 @@ from cl_steps.workspace.vault import at
 Row = dict[str, Any]
 
 
-def watch(lines: str, hours: float | None, line: str | None, store: bool, json: bool) -> dict[str, Any] | str:
+def watch(
+    lines: str, hours: float | None, line: str | None, store: bool, heads: str | None, json: bool
+) -> dict[str, Any] | str:
     """Look at every line (or at `line`): when its last run finished and, with `store`, what the store holds of it.
 
     A line is overdue after its own `overdue_hours`, else after `hours` (None: nothing is overdue). A line without a
-    schedule, or with `overdue_hours: null`, is never overdue. A run that failed is no finished run.
+    schedule, or with `overdue_hours: null`, is never overdue. A run that failed is no finished run. The file `heads`
+    remembers where each main was, so that an older one that somebody pushed is seen.
 
     Raises:
         UsageError: no such file or line.
         Unavailable: a line is overdue, or its Git remote or store cannot be reached.
-        IntegrityError: the store lacks objects of a champion.
+        IntegrityError: the store lacks objects of a champion, or main is not what it was and more.
     """
     rows, errors = [], []
+    seen = read_heads(Path(heads)) if heads else {}
     for entry in _entries(Path(lines), line):
         try:
-            rows.append(_look(entry, hours, store))
+            rows.append(_look(entry, hours, store, seen))
         except RetainError as error:
             rows.append({"line": entry["name"], "problem": str(error)})
             errors.append(error)
+    if heads:
+        write_heads(Path(heads), seen)
     if errors:
         words = "; ".join(f"{row['line']}: {row['problem']}" for row in rows if "problem" in row)
         worst = next((error for error in errors if isinstance(error, IntegrityError)), errors[0])
@@ -60,8 +67,11 @@ def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
     return chosen
 
 
-def _look(entry: Mapping[str, Any], hours: float | None, store: bool) -> Row:
+def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict[str, str]) -> Row:
+    """What to say of a line; where its main is goes into `seen`, if that is not an older one."""
     with reading(entry["workspace"]) as main:
+        refuse_older(main, seen.get(entry["name"]))
+        seen[entry["name"]] = main.tip
         champion, last = main.read_json("state/champion.json").get("version"), main.last_finished()
         since = (datetime.now(UTC) - last).total_seconds() / 3600
         row = {"line": entry["name"], "champion": champion, "hours": round(since, 1), "store": None}

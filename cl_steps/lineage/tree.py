@@ -50,6 +50,7 @@ def lineage(main: Mainline, version: str) -> Document:
         **_making(record),
         "trigger": _trigger(record, events),
         "approval": record.get("approval"),
+        "judges": {"signed": sorted(record.get("judged") or {}), "custody": record.get("custody")},
         "checks": _checks(record),
         "overrides": _overrides(record, events),
         "cost": {

@@ -159,6 +159,10 @@ def _answers(document: Document) -> Facts:
     forced = "yes" if trigger.get("force") else "no"
     started = {"started by": by, "reason": text(trigger.get("reason")), "drift forced": forced}
     said = {f"approval, {text(key)}": text(value) for key, value in approval.items()} or {"approval": "none was asked"}
+    judges = table(document.get("judges"))
+    signed = judges.get("signed")
+    said["signed by the judge"] = ", ".join(map(text, signed)) if isinstance(signed, list) else ""
+    said["keys in the hands of"] = text(judges.get("custody"))
     return tuple((key, value or DASH) for key, value in {**started, **said}.items())
 
 
