@@ -39,7 +39,10 @@ def test_the_first_screen_has_the_picture_and_both_commands() -> None:
     assert all(words in first for words in ("make demo", "make test", "!["))
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "dags" / "README.md"], ids=lambda page: page.parent.name)
+PAGES = [ROOT / "README.md", ROOT / "dags" / "README.md", ROOT / ".github" / "SECURITY.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
