@@ -2,7 +2,8 @@
 
 It meets the `restricted` pod security standard: no root, no privilege, no capability, a read-only root, no token of
 Kubernetes' API. No secret is in it: credentials are files of a mounted Secret, and a step's Secret can write the
-branches of runs and nothing else. Whose signatures count, every pod is told; who signs, only those that do.
+branches of runs and nothing else. Whose signatures count, every pod is told; a key that signs has only who signs with
+it: the judge's evaluate and gate, the other what changes main in a person's or the gate's name.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_steps.lineage import keys
+from cl_steps.pipeline import Role
 from dags.failures import CONTAINER
 from dags.profiles import Profile, Resources, Secrets, Toleration
 
 USER = 65532
 SCRATCH, CREDENTIALS = "/scratch", "/etc/retain/credentials"
-SIGNING, TRUSTED = "/etc/retain/signing", "/etc/retain/trusted"
+SIGNING, JUDGE, TRUSTED = "/etc/retain/signing", "/etc/retain/judge", "/etc/retain/trusted"
 FILES = {
     "GIT_CONFIG_GLOBAL": "gitconfig",
     "AWS_SHARED_CREDENTIALS_FILE": "aws-credentials",
@@ -33,13 +35,16 @@ STAY = {
 
 @dataclass(frozen=True)
 class Job:
-    """What a pod is to do: `arguments` of `retain`, for which step of which run, in which role."""
+    """What a pod is to do: `arguments` of `retain`, for which step of which run, in which role.
+
+    What `signs` has the key of versions and acts too; a judge always has its own.
+    """
 
     name: str
     arguments: tuple[str, ...]
     run: str
     gpu: bool = False
-    trusted: bool = False
+    role: Role = "step"
     signs: bool = False
 
 
@@ -53,7 +58,7 @@ def manifest(
         "retain.dev/line": line,
         "retain.dev/run": job.run,
         "retain.dev/step": job.name,
-        "retain.dev/role": "trusted" if job.trusted else "step",
+        "retain.dev/role": job.role,
         **({"kueue.x-k8s.io/queue-name": profile.queue} if job.gpu and profile.queue else {}),
     }
     metadata = {"name": f"{line}-{job.name}", "namespace": profile.namespace, "labels": labels}
@@ -108,6 +113,8 @@ def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str,
         found |= {name: f"{CREDENTIALS}/{file}" for name, file in FILES.items()}
     if secrets and secrets.signing and job.signs:
         found["RETAIN_SIGNING_KEY"] = f"{SIGNING}/{keys.SIGNING}"
+    if secrets and secrets.judge and job.role == "judge":
+        found["RETAIN_JUDGE_KEY"] = f"{JUDGE}/{keys.JUDGE}"
     if secrets and secrets.trusted_keys:
         found["RETAIN_TRUSTED_KEYS"] = f"{TRUSTED}/{keys.TRUSTED}"
     if job.gpu:
@@ -145,9 +152,11 @@ def _places(profile: Profile, secrets: Secrets | None, job: Job) -> list[tuple[d
         memory = {"medium": "Memory", "sizeLimit": profile.gpu_step.shm}
         found.append(({"name": "shm", "emptyDir": memory}, "/dev/shm"))  # noqa: S108  (where shared memory is mounted)
     if secrets:
-        found.append((_secret("credentials", secrets.trusted if job.trusted else secrets.step), CREDENTIALS))
+        found.append((_secret("credentials", secrets.trusted if job.role == "trusted" else secrets.step), CREDENTIALS))
     if secrets and secrets.signing and job.signs:
         found.append((_secret("signing", secrets.signing), SIGNING))
+    if secrets and secrets.judge and job.role == "judge":
+        found.append((_secret("judge", secrets.judge), JUDGE))
     if secrets and secrets.trusted_keys:
         public = {"name": secrets.trusted_keys, "defaultMode": 0o440}
         found.append(({"name": "trusted", "configMap": public}, TRUSTED))

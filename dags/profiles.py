@@ -86,14 +86,22 @@ LOCAL = Profile(runner="local")
 class Secrets(Block):
     """Names of the line's Kubernetes Secrets; their keys are `gitconfig`, `aws-credentials` and `aws-config`.
 
-    `step` may write `runs/*` of the workspace and nothing else, `trusted` main too; `signing` holds `signing.pem`.
+    `step` may write `runs/*` of the workspace and nothing else, `trusted` main too; `signing` holds `signing.pem`, and
+    `judge` holds `judge.pem`, with which evaluate and gate sign what they find.
     `trusted_keys` is no Secret but a ConfigMap, with `trusted.yaml` and the public keys that it names.
     """
 
     step: ObjectName
     trusted: ObjectName
     signing: ObjectName | Literal[""] = ""
+    judge: ObjectName | Literal[""] = ""
     trusted_keys: ObjectName | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _signed_findings_count(self) -> Secrets:
+        if self.trusted_keys and not self.judge:
+            raise ValueError("where keys are trusted, evaluate and gate must sign: name the Secret `judge` too")
+        return self
 
 
 class Ask(Block):

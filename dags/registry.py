@@ -123,6 +123,11 @@ class Entry(Block):
         """How a process that may sign finds the key."""
         return {"RETAIN_SIGNING_KEY": str(Path(self.keys) / keys.SIGNING)} if self.keys else {}
 
+    @property
+    def judging(self) -> Mapping[str, str]:
+        """How a process that judges finds its key."""
+        return {"RETAIN_JUDGE_KEY": str(Path(self.keys) / keys.JUDGE)} if self.keys else {}
+
     def line(self) -> Line:
         """The line's places, now; this process may reach them from here on.
 

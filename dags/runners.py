@@ -26,7 +26,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cl_steps.errors import IntegrityError, RetainError
-from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, UPDATE, Step
+from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, UPDATE, Role, Step
 from dags.failures import todo_of
 from dags.pods import Job, manifest, selector
 from dags.registry import Entry
@@ -83,7 +83,9 @@ class LocalProcess:
         """A `ProcessOperator` for `retain step`."""
         pool = {"pool": self._entry.profile.pool} if step.device == "gpu" else {}
         arguments = _step_arguments(self._entry, step, run)
-        return self.command(step.name, arguments, run, trusted=step is PROMOTE, **pool, **options)
+        return self._process(
+            step.name, arguments, self._keys(step.role if step is not CLOSE else "step"), **pool, **options
+        )
 
     def command(
         self,
@@ -95,12 +97,21 @@ class LocalProcess:
         trusted: bool = False,
         **options: Any,
     ) -> BaseOperator:
-        """A `ProcessOperator` for any command; on one machine all have the same rights, but for the signing key."""
+        """A `ProcessOperator` for any command; on one machine all have the same rights, but for the keys."""
         del run, gpu
+        return self._process(task_id, arguments, self._keys("trusted" if trusted else "step"), **options)
+
+    def _keys(self, role: Role) -> Mapping[str, str]:
+        return {"step": {}, "judge": self._entry.judging, "trusted": self._entry.signing}[role]
+
+    def _process(self, task_id: str, arguments: Sequence[str], keys: Mapping[str, str], **options: Any) -> BaseOperator:
         entry = self._entry
-        settings = {**entry.settings, **(entry.signing if trusted else {})}
         return ProcessOperator(
-            task_id=task_id, arguments=arguments, settings=settings, names=entry.environment, **options
+            task_id=task_id,
+            arguments=arguments,
+            settings={**entry.settings, **keys},
+            names=entry.environment,
+            **options,
         )
 
 
@@ -114,7 +125,7 @@ class Pods:
         """A `StepPod` for `retain step`; close ends first what is left of the run's pods."""
         gpu = step.device == "gpu"
         arguments = tuple(_step_arguments(self._entry, step, run))
-        job = Job(step.name, arguments, run, gpu=gpu, trusted=step.trusted, signs=step is PROMOTE)
+        job = Job(step.name, arguments, run, gpu=gpu, role=step.role, signs=step is PROMOTE)
         left = selector(self._entry.name, run, [stage.name for stage in (*STAGES, PROMOTE)]) if step is CLOSE else ""
         nodes = self._entry.profile.nodes if step is UPDATE else 1
         return self._pod(job, nodes, reaps=left, **({"pool": self._entry.profile.pool} if gpu else {}), **options)
@@ -130,7 +141,8 @@ class Pods:
         **options: Any,
     ) -> BaseOperator:
         """A `StepPod` for any command."""
-        return self._pod(Job(task_id, tuple(arguments), run, gpu=gpu, trusted=trusted, signs=trusted), **options)
+        role: Role = "trusted" if trusted else "step"
+        return self._pod(Job(task_id, tuple(arguments), run, gpu=gpu, role=role, signs=trusted), **options)
 
     def _pod(self, job: Job, nodes: int = 1, **options: Any) -> BaseOperator:
         entry = self._entry

@@ -33,7 +33,13 @@ LARGE = Entry(
     store="s3://bucket/large",
     work="s3://bucket/work/large",
     landing="s3://bucket/landing/large",
-    secrets=Secrets(step="large-step", trusted="large-trusted", signing="large-signing", trusted_keys="large-keys"),
+    secrets=Secrets(
+        step="large-step",
+        trusted="large-trusted",
+        signing="large-signing",
+        judge="large-judge",
+        trusted_keys="large-keys",
+    ),
     profile=Profile(
         image="example/steps@sha256:0",
         pull_secrets=("registry",),
@@ -155,7 +161,15 @@ def test_who_may_write_main_and_who_may_sign() -> None:
     trusted = {name for name, secrets in found.items() if secrets["credentials"] == "large-trusted"}
     assert trusted == {"promote", "close", "answer", "prune"}
     assert {name for name, secrets in found.items() if "signing" in secrets} == {"promote", "answer", "prune"}
+    assert {name for name, secrets in found.items() if "judge" in secrets} == {"evaluate", "gate"}
     assert all(found[name]["credentials"] == "large-step" for name in found if name not in trusted)
+    roles = {name: pod_of(LARGE, name)["metadata"]["labels"]["retain.dev/role"] for name in STEPS}
+    assert roles == {name: step.role for name, step in STEPS.items()}
+
+
+def test_who_trusts_keys_needs_a_judge_among_the_secrets() -> None:
+    with pytest.raises(ValueError, match="`judge` too"):
+        Secrets(step="s", trusted="t", trusted_keys="keys")
 
 
 @pytest.mark.parametrize("name", [*STEPS, *COMMANDS])
@@ -171,6 +185,9 @@ def test_every_pod_knows_whom_to_trust_and_who_signs_finds_its_key(name: str) ->
     assert ("signing" in mounts) is ("RETAIN_SIGNING_KEY" in told)
     if "signing" in mounts:
         assert told["RETAIN_SIGNING_KEY"] == f"{mounts['signing']['mountPath']}/{keys.SIGNING}"
+    assert ("judge" in mounts) is ("RETAIN_JUDGE_KEY" in told)
+    if "judge" in mounts:
+        assert told["RETAIN_JUDGE_KEY"] == f"{mounts['judge']['mountPath']}/{keys.JUDGE}"
 
 
 def test_close_ends_what_is_left_of_its_run_and_of_no_other() -> None:

@@ -68,6 +68,7 @@ def test_processes_are_told_whom_to_trust_and_those_that_may_sign_the_key(tmp_pa
     assert all(Path(file).is_file() for file in (entry.settings["RETAIN_TRUSTED_KEYS"], *entry.signing.values()))
     steps = {step.name: runner_of(entry).task(step, "r") for step in STEPS.values()}
     assert {name for name, task in steps.items() if "RETAIN_SIGNING_KEY" in task.settings} == {"promote"}
+    assert {name for name, task in steps.items() if "RETAIN_JUDGE_KEY" in task.settings} == {"evaluate", "gate"}
 
 
 @pytest.mark.parametrize(
