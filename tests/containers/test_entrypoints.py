@@ -87,7 +87,7 @@ def test_old_logs_go_and_new_ones_stay(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_the_scripts_are_clean() -> None:
-    names = ("build", "entrypoint", "airflow-entrypoint", "clean-logs", "with-settings")
+    names = ("build", "entrypoint", "airflow-entrypoint", "clean-logs", "with-settings", "git/pre-receive")
     scripts = [CONTAINERS / name for name in names]
     done = subprocess.run(["shellcheck", *scripts], text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout
