@@ -13,6 +13,7 @@ person is asked when all is on record: whatever becomes of the question, nothing
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import cache, partial
@@ -24,14 +25,17 @@ from airflow.providers.standard.operators.python import BranchPythonOperator, Py
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable, get_parsing_context
 from airflow.sdk.definitions.param import ParamsDict
 
+from cl_steps.errors import UsageError
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
 from dags import light
 from dags.asking import FORM, Ask, answer_arguments
+from dags.last_good import keep, line_as_it_was
 from dags.page_places import page_place
-from dags.registry import Entry, lines_file, read_lines
+from dags.registry import Entry, Fault, Reading, lines_file, read
 from dags.runners import Runner, runner_of
 from dags.telling import notifiers
 
+LOG = logging.getLogger("retain.lines")
 LONGEST_WAIT = timedelta(minutes=15)
 RUN = "{{ retain_run(dag_run) }}"
 """The run's id, in every task's template: nothing is handed from task to task."""
@@ -40,12 +44,45 @@ RUN = "{{ retain_run(dag_run) }}"
 def build_all() -> dict[str, DAG]:
     """Every line's DAG, by its id; in a task's process, which reads this file too, that of its line alone.
 
+    A line that cannot be read, or whose DAG cannot be built, has none and stops no other: `broken_lines.py` shows it.
+
     Raises:
-        UsageError: `lines.yaml` is not right, which Airflow shows.
+        UsageError: `lines.yaml` is none at all, which Airflow shows.
     """
     wanted = get_parsing_context().dag_id
-    entries = (entry for entry in read_lines(lines_file()) if wanted in (None, entry.dag_id))
-    return {entry.dag_id: build(entry) for entry in entries}
+    if wanted:
+        dag = _of_task(wanted.removeprefix("retain_"))
+        return {wanted: dag} if dag else {}
+    reading = read(lines_file())
+    if not reading.faults:
+        keep(lines_file())
+    built = {entry.dag_id: _built(entry) for entry in reading.entries}
+    return {name: dag for name, dag in built.items() if dag}
+
+
+def _of_task(line: str) -> DAG | None:
+    """The DAG of a task that is under way; by the last good reading where its line cannot be read any more."""
+    try:
+        reading = read(lines_file())
+    except UsageError as error:
+        reading = Reading(faults=(Fault("", str(error)),))
+    if not reading.faults:
+        keep(lines_file())
+    entry = next((entry for entry in reading.entries if entry.name == line), None)
+    dag = _built(entry) if entry else None
+    why = [str(fault) for fault in reading.faults if fault.line in ("", line)]
+    if dag is None and (entry or why) and (before := line_as_it_was(line)):
+        LOG.warning("this task goes on with the line as it was last read well: %s", "; ".join(why))
+        return _built(before)
+    return dag
+
+
+def _built(entry: Entry) -> DAG | None:
+    try:
+        return build(entry)
+    except Exception:
+        LOG.exception("line %s has no DAG", entry.name)
+        return None
 
 
 def build(entry: Entry) -> DAG:
@@ -115,6 +152,8 @@ def _dag(entry: Entry) -> DAG:
         start_date=datetime.combine(entry.start, datetime.min.time(), ZoneInfo(entry.timezone)),
         catchup=False,
         max_active_runs=1,
+        # Where building it fails half-way, Airflow must not find the half.
+        auto_register=False,
         tags=["retain"],
         doc_md=_help(),
         user_defined_macros={"retain_run": partial(light.identity, timezone=entry.timezone)},

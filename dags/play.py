@@ -19,7 +19,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
-from dags.registry import Entry, read_lines
+from dags.registry import Entry, line_called
 
 
 class Watcher(Protocol):
@@ -55,7 +55,7 @@ class Player:
             initdb()
         get_listener_manager().add_listener(_listener(watcher))
         logging.getLogger("retain.step").addHandler(_Handler(watcher.said))
-        return cls(next(entry for entry in read_lines(lines) if entry.name == line))
+        return cls(line_called(line, lines))
 
     def identity(self, kind: str, moment: datetime) -> str:
         """The id of the run that `play` makes: the same branch each time."""
