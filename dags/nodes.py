@@ -22,7 +22,9 @@ SEVERAL = {"retain.dev/nodes": "several"}
 """The label by which the Service and the network policy find these pods."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 KEEP_SECONDS = 24 * 3600
-TELLING = ("memory", "deadline", "image", "integrity", "step", "start", "disrupted", "killed")
+TELLING = (
+    "memory", "storage", "deadline", "image", "integrity", "step", "registry", "start", "disrupted", "killed",
+)  # fmt: skip
 """Kinds of findings, what explains the others first: where one pod ends, the rest are ended or die of it."""
 
 
