@@ -35,9 +35,9 @@ FINAL_CODES = tuple(error.exit_code for error in (UsageError, NoUsableData, Inte
 BAD_IMAGE = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
 NOT_PULLED = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
 NOT_THERE = re.compile(
-    r"not ?found|not exist|no such image|(?:manifest|name|repository|blob)[ _]unknown|denied|unauthori[sz]ed|forbidden|authentication required|"
-    r"authorization failed|insufficient_scope|invalid reference|no match for platform|no matching manifest|"
-    r"unsupported media|\b40[134]\b",
+    r"not ?found|not exist|no such image|(?:manifest|name|repository|blob)[ _]unknown|denied|unauthori[sz]ed|forbidden|"
+    r"authentication required|authorization failed|insufficient_scope|invalid reference|no match for platform|"
+    r"no matching manifest|unsupported media|\b40[134]\b",
     re.IGNORECASE,
 )
 """What a registry says of an image that is not there, may not be had, or is not for this machine."""

@@ -31,8 +31,8 @@ NO_ROOM = {
 }
 EVICTED = {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}
 SCRATCH_FULL = {
-    "status": {"phase": "Failed", "reason": "Evicted", "message": 'Container step exceeded its local ephemeral storage limit "20Gi". '}
-}  # fmt: skip
+    "status": {**EVICTED["status"], "message": 'Container step exceeded its local ephemeral storage limit "1". '}
+}
 SHRUNK = ended(143)
 SHRUNK["status"] |= {"phase": "Failed", "reason": "OutOfmemory", "message": "Pod was rejected: Node didn't have enough"}
 PREEMPTED = ended(143)

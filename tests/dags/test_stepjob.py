@@ -275,6 +275,7 @@ def test_the_trigger_fires_at_the_end_and_now_and_then(
             return model(found[answer], "V1Job")
 
     monkeypatch.setattr(stepjob, "AsyncKubernetesHook", Hook)
+    monkeypatch.setattr(stepjob, "SETTLE_SECONDS", 0)
     kind, facts = JobTrigger(name=NAME, namespace="n", connection="cluster", poll=0, log_seconds=seconds).serialize()
     assert kind == "dags.stepjob.JobTrigger"
 
