@@ -37,6 +37,8 @@ from dags.telling import notifiers
 
 LOG = logging.getLogger("retain.lines")
 LONGEST_WAIT = timedelta(minutes=15)
+ASKED_AGAIN = 3
+"""So often, whatever the line says of retries: Airflow may lose an answer (apache/airflow#71580)."""
 RUN = "{{ retain_run(dag_run) }}"
 """The run's id, in every task's template: nothing is handed from task to task."""
 
@@ -122,7 +124,10 @@ def _stage(entry: Entry, runner: Runner, step: Step, previous: BaseOperator, clo
 def _afterwards(entry: Entry, runner: Runner, report: BaseOperator) -> None:
     """What a run's outcome asks for: a person's answer, and that a new version is made known."""
     decision = _decision("report", partial(light.decide_after_report, entry), "ask a person, publish, or nothing")
-    ask = Ask(task_id="ask", entry=entry, run=RUN, params=FORM, doc_md="waits for a person's yes or no")
+    ask = Ask(
+        task_id="ask", entry=entry, run=RUN, params=FORM, retries=max(entry.retries, ASKED_AGAIN),
+        doc_md="waits for a person's yes or no",
+    )  # fmt: skip
     answer = runner.command(
         "answer", answer_arguments(entry, RUN), RUN, trusted=True, doc_md="the answer on main, and what follows from it"
     )

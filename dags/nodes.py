@@ -80,6 +80,8 @@ def find_of_job(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Fi
         spec = {"activeDeadlineSeconds": job["spec"]["activeDeadlineSeconds"]}
         return find({"spec": spec, "status": {"reason": "DeadlineExceeded"}})
     findings = [find(pod) for pod in pods if pod.get("status", {}).get("phase") not in ("Running", "Succeeded")]
+    if not findings and job and not has_ended(job):
+        return Finding("start", "again", "none of its pods began in time: the queue has no room for it")
     return min(findings, key=lambda finding: TELLING.index(finding.kind), default=find(None))
 
 

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ import yaml
 
 PLACE = re.compile(r"/(?:api/v1|apis/batch/v1)/namespaces/[^/]+/(?P<kind>\w+)(?:/(?P<name>[^/]+))?(?:/(?P<part>\w+))?")
 KINDS = {"pods": ("v1", "Pod"), "jobs": ("batch/v1", "Job"), "events": ("v1", "Event")}
-CREATED = "2026-01-01T00:00:00Z"
 
 
 class ApiServer:
@@ -75,7 +75,7 @@ class ApiServer:
         if name in self.objects[kind]:
             return _status(409, "AlreadyExists")
         made = body | {"apiVersion": version, "kind": singular}
-        made["metadata"] |= {"creationTimestamp": CREATED, "uid": f"uid-{name}"}
+        made["metadata"] |= {"creationTimestamp": datetime.now(UTC).isoformat(), "uid": f"uid-{name}"}
         made.setdefault("status", {"phase": "Pending"} if kind == "pods" else {})
         self.objects[kind][name] = made
         return 201, made
