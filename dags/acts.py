@@ -158,6 +158,9 @@ def _act(name: str, description: str, form: dict[str, Param]) -> DAG:
         schedule=None,
         start_date=BEGINNING,
         catchup=False,
+        # Acts on different lines do not wait for each other; on the same line main takes one after the other.
+        max_active_runs=16,
+        dagrun_timeout=timedelta(days=1),
         tags=["retain"],
         doc_md=(Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8"),
         params=form,

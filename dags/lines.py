@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from dags.page_places import page_place
 from dags.registry import Entry, Fault, Reading, lines_file, read
 from dags.runners import Runner, runner_of
 from dags.telling import notifiers
+from dags.turns import MOST_RUNS, Open, longest_run
 
 LOG = logging.getLogger("retain.lines")
 LONGEST_WAIT = timedelta(minutes=15)
@@ -91,7 +92,9 @@ def build(entry: Entry) -> DAG:
     """The DAG of one line."""
     runner = runner_of(entry)
     with _dag(entry) as dag:
-        opened = _light(entry, "open", light.open_it, "make the run's branch, or find it")
+        opened = Open(
+            task_id="open", entry=entry, run=RUN, doc_md="wait for the run's turn; make its branch, or find it"
+        )
         close = runner.task(CLOSE, RUN, doc_md=CLOSE.summary)
         previous = opened
         for step in STAGES:
@@ -154,9 +157,10 @@ def _dag(entry: Entry) -> DAG:
         entry.dag_id,
         description=f"Keeps the line {entry.name} up to date: {entry.workspace}",
         schedule=_schedule(entry),
-        start_date=datetime.combine(entry.start, datetime.min.time(), ZoneInfo(entry.timezone)),
+        start_date=_start(entry),
         catchup=False,
-        max_active_runs=1,
+        max_active_runs=MOST_RUNS,
+        dagrun_timeout=longest_run(entry),
         # Where building it fails half-way, Airflow must not find the half.
         auto_register=False,
         tags=["retain"],
@@ -179,8 +183,17 @@ def _schedule(entry: Entry) -> Any:
     landing = [light.landing_asset(entry.name)]
     if entry.cron is None:
         return landing
-    nights = CronTriggerTimetable(entry.cron, timezone=entry.timezone)
+    nights = CronTriggerTimetable(entry.cron, timezone=entry.timezone, run_immediately=timedelta(0))
     return AssetOrTimeSchedule(timetable=nights, assets=landing)
+
+
+def _start(entry: Entry) -> datetime | None:
+    """The day of the first night, while it is to come.
+
+    A day that is past would let Airflow begin, when somebody unpauses the DAG, the night that was due last.
+    """
+    start = datetime.combine(entry.start, datetime.min.time(), ZoneInfo(entry.timezone))
+    return start if start > datetime.now(UTC) else None
 
 
 @cache

@@ -86,6 +86,7 @@ with DAG(
     start_date=BEGINNING,
     catchup=False,
     max_active_runs=1,
+    dagrun_timeout=timedelta(hours=2),
     tags=["retain"],
     doc_md=__doc__,
     default_args={"retries": 1, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(minutes=50)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ def test_each_good_line_has_its_dag_and_each_bad_one_is_named_in_an_error_of_ano
     assert any("line bad: " in line and "Europe/Berlin" in line for line in said)
     assert any("line dumb: " in line and "nowhere.Pigeon" in line for line in said)
     assert any("(entry 4)" in line for line in said)
+
+
+def test_every_dag_has_a_limit_of_runs_at_once_and_a_deadline(bag: BundleDagBag) -> None:
+    limits = {name: dag.max_active_runs for name, dag in bag.dags.items()}
+    assert {name for name, most in limits.items() if most == 1} == {"retain_watch", "retain_audit", "retain_prune"}
+    assert all(dag.dagrun_timeout and not dag.catchup for dag in bag.dags.values())
+    assert bag.dags["retain_audit"].dagrun_timeout < timedelta(days=7)
 
 
 def test_airflow_keeps_the_good_lines_on_schedule_and_shows_the_error(player: Player, bag: BundleDagBag) -> None:
