@@ -26,7 +26,7 @@ from cl_steps.workspace.mainline import reading
 from dags import light
 from dags.on_line import Call, OnLine
 from dags.page_places import page_place
-from dags.registry import Entry, lines_file, read_lines
+from dags.registry import Entry, line_called, lines_file, read_lines
 from dags.runners import settled
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
@@ -95,10 +95,7 @@ def _asked(context: Context) -> tuple[Entry, Mapping[str, Any], str]:
 
 
 def _entry(form: Mapping[str, Any]) -> Entry:
-    found = next((entry for entry in read_lines(lines_file()) if entry.name == form["line"]), None)
-    if found is None:
-        raise UsageError(f"lines.yaml has no line {form['line']!r} any more: trigger it again with one that is there")
-    return found
+    return line_called(form["line"], lines_file())
 
 
 def _signed(entry: Entry, form: Mapping[str, Any], person: str) -> tuple[str, ...]:
@@ -161,6 +158,9 @@ def _act(name: str, description: str, form: dict[str, Param]) -> DAG:
         schedule=None,
         start_date=BEGINNING,
         catchup=False,
+        # Acts on different lines do not wait for each other; on the same line main takes one after the other.
+        max_active_runs=16,
+        dagrun_timeout=timedelta(days=1),
         tags=["retain"],
         doc_md=(Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8"),
         params=form,

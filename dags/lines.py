@@ -13,8 +13,9 @@ person is asked when all is on record: whatever becomes of the question, nothing
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,21 @@ from airflow.providers.standard.operators.python import BranchPythonOperator, Py
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable, get_parsing_context
 from airflow.sdk.definitions.param import ParamsDict
 
+from cl_steps.errors import UsageError
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
 from dags import light
 from dags.asking import FORM, Ask, answer_arguments
+from dags.last_good import keep, line_as_it_was
 from dags.page_places import page_place
-from dags.registry import Entry, lines_file, read_lines
+from dags.registry import Entry, Fault, Reading, lines_file, read
 from dags.runners import Runner, runner_of
 from dags.telling import notifiers
+from dags.turns import MOST_RUNS, Open, longest_run
 
+LOG = logging.getLogger("retain.lines")
 LONGEST_WAIT = timedelta(minutes=15)
+ASKED_AGAIN = 3
+"""So often, whatever the line says of retries: Airflow may lose an answer (apache/airflow#71580)."""
 RUN = "{{ retain_run(dag_run) }}"
 """The run's id, in every task's template: nothing is handed from task to task."""
 
@@ -40,19 +47,54 @@ RUN = "{{ retain_run(dag_run) }}"
 def build_all() -> dict[str, DAG]:
     """Every line's DAG, by its id; in a task's process, which reads this file too, that of its line alone.
 
+    A line that cannot be read, or whose DAG cannot be built, has none and stops no other: `broken_lines.py` shows it.
+
     Raises:
-        UsageError: `lines.yaml` is not right, which Airflow shows.
+        UsageError: `lines.yaml` is none at all, which Airflow shows.
     """
     wanted = get_parsing_context().dag_id
-    entries = (entry for entry in read_lines(lines_file()) if wanted in (None, entry.dag_id))
-    return {entry.dag_id: build(entry) for entry in entries}
+    if wanted:
+        dag = _of_task(wanted.removeprefix("retain_"))
+        return {wanted: dag} if dag else {}
+    reading = read(lines_file())
+    if not reading.faults:
+        keep(lines_file())
+    built = {entry.dag_id: _built(entry) for entry in reading.entries}
+    return {name: dag for name, dag in built.items() if dag}
+
+
+def _of_task(line: str) -> DAG | None:
+    """The DAG of a task that is under way; by the last good reading where its line cannot be read any more."""
+    try:
+        reading = read(lines_file())
+    except UsageError as error:
+        reading = Reading(faults=(Fault("", str(error)),))
+    if not reading.faults:
+        keep(lines_file())
+    entry = next((entry for entry in reading.entries if entry.name == line), None)
+    dag = _built(entry) if entry else None
+    why = [str(fault) for fault in reading.faults if fault.line in ("", line)]
+    if dag is None and (entry or why) and (before := line_as_it_was(line)):
+        LOG.warning("this task goes on with the line as it was last read well: %s", "; ".join(why))
+        return _built(before)
+    return dag
+
+
+def _built(entry: Entry) -> DAG | None:
+    try:
+        return build(entry)
+    except Exception:
+        LOG.exception("line %s has no DAG", entry.name)
+        return None
 
 
 def build(entry: Entry) -> DAG:
     """The DAG of one line."""
     runner = runner_of(entry)
     with _dag(entry) as dag:
-        opened = _light(entry, "open", light.open_it, "make the run's branch, or find it")
+        opened = Open(
+            task_id="open", entry=entry, run=RUN, doc_md="wait for the run's turn; make its branch, or find it"
+        )
         close = runner.task(CLOSE, RUN, doc_md=CLOSE.summary)
         previous = opened
         for step in STAGES:
@@ -85,7 +127,10 @@ def _stage(entry: Entry, runner: Runner, step: Step, previous: BaseOperator, clo
 def _afterwards(entry: Entry, runner: Runner, report: BaseOperator) -> None:
     """What a run's outcome asks for: a person's answer, and that a new version is made known."""
     decision = _decision("report", partial(light.decide_after_report, entry), "ask a person, publish, or nothing")
-    ask = Ask(task_id="ask", entry=entry, run=RUN, params=FORM, doc_md="waits for a person's yes or no")
+    ask = Ask(
+        task_id="ask", entry=entry, run=RUN, params=FORM, retries=max(entry.retries, ASKED_AGAIN),
+        doc_md="waits for a person's yes or no",
+    )  # fmt: skip
     answer = runner.command(
         "answer", answer_arguments(entry, RUN), RUN, trusted=True, doc_md="the answer on main, and what follows from it"
     )
@@ -112,9 +157,12 @@ def _dag(entry: Entry) -> DAG:
         entry.dag_id,
         description=f"Keeps the line {entry.name} up to date: {entry.workspace}",
         schedule=_schedule(entry),
-        start_date=datetime.combine(entry.start, datetime.min.time(), ZoneInfo(entry.timezone)),
+        start_date=_start(entry),
         catchup=False,
-        max_active_runs=1,
+        max_active_runs=MOST_RUNS,
+        dagrun_timeout=longest_run(entry),
+        # Where building it fails half-way, Airflow must not find the half.
+        auto_register=False,
         tags=["retain"],
         doc_md=_help(),
         user_defined_macros={"retain_run": partial(light.identity, timezone=entry.timezone)},
@@ -135,8 +183,17 @@ def _schedule(entry: Entry) -> Any:
     landing = [light.landing_asset(entry.name)]
     if entry.cron is None:
         return landing
-    nights = CronTriggerTimetable(entry.cron, timezone=entry.timezone)
+    nights = CronTriggerTimetable(entry.cron, timezone=entry.timezone, run_immediately=timedelta(0))
     return AssetOrTimeSchedule(timetable=nights, assets=landing)
+
+
+def _start(entry: Entry) -> datetime | None:
+    """The day of the first night, while it is to come.
+
+    A day that is past would let Airflow begin, when somebody unpauses the DAG, the night that was due last.
+    """
+    start = datetime.combine(entry.start, datetime.min.time(), ZoneInfo(entry.timezone))
+    return start if start > datetime.now(UTC) else None
 
 
 @cache

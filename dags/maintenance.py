@@ -32,6 +32,8 @@ def weekly(cron: str, description: str, command: Callable[[Entry], Call]) -> DAG
         start_date=BEGINNING,
         catchup=False,
         max_active_runs=1,
+        # Over before the next one is due.
+        dagrun_timeout=timedelta(days=6),
         tags=["retain"],
         doc_md=(Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8"),
         default_args={

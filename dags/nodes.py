@@ -22,7 +22,9 @@ SEVERAL = {"retain.dev/nodes": "several"}
 """The label by which the Service and the network policy find these pods."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 KEEP_SECONDS = 24 * 3600
-TELLING = ("memory", "deadline", "image", "integrity", "step", "start", "disrupted", "killed")
+TELLING = (
+    "memory", "storage", "deadline", "image", "integrity", "step", "registry", "start", "disrupted", "killed",
+)  # fmt: skip
 """Kinds of findings, what explains the others first: where one pod ends, the rest are ended or die of it."""
 
 
@@ -78,6 +80,8 @@ def find_of_job(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Fi
         spec = {"activeDeadlineSeconds": job["spec"]["activeDeadlineSeconds"]}
         return find({"spec": spec, "status": {"reason": "DeadlineExceeded"}})
     findings = [find(pod) for pod in pods if pod.get("status", {}).get("phase") not in ("Running", "Succeeded")]
+    if not findings and job and not has_ended(job):
+        return Finding("start", "again", "none of its pods began in time: the queue has no room for it")
     return min(findings, key=lambda finding: TELLING.index(finding.kind), default=find(None))
 
 

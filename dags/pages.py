@@ -21,11 +21,11 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
-from cl_steps.errors import RetainError
+from cl_steps.errors import RetainError, UsageError
 from cl_steps.workspace.pages import PAGE, known
 from dags.page_places import read_page, where_written
 from dags.page_sheet import framed, sentences
-from dags.registry import Entry, lines_file, read_lines
+from dags.registry import Entry, Reading, lines_file, read
 
 LOG = logging.getLogger("retain.pages")
 LOCKED = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'; style-src 'unsafe-inline'"
@@ -81,18 +81,22 @@ def report_in_frame(dag_id: str, name: str) -> Response:
 
 
 def line_of(dag_id: str) -> Entry:
-    """The line of a DAG; raises HTTPException (404) where it is none."""
+    """The line of a DAG; raises HTTPException (404) where it is none, UsageError where it cannot be read."""
     path = lines_file()
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    found = _lines(path, stamp).get(dag_id)
-    if not found:
-        raise HTTPException(404, f"`{dag_id}` is none of the lines in the `{path.name}` that this web server reads")
-    return found
+    reading = _reading(path, stamp)
+    found = next((entry for entry in reading.entries if entry.dag_id == dag_id), None)
+    if found:
+        return found
+    fault = reading.fault_of(dag_id.removeprefix("retain_"))
+    if fault:
+        raise UsageError(str(fault))
+    raise HTTPException(404, f"`{dag_id}` is none of the lines in the `{path.name}` that this web server reads")
 
 
 @lru_cache(maxsize=1)
-def _lines(path: Path, _stamp: int) -> dict[str, Entry]:
-    return {entry.dag_id: entry for entry in read_lines(path)}
+def _reading(path: Path, _stamp: int) -> Reading:
+    return read(path)
 
 
 def answer(content: bytes, policy: str, status: int = 200) -> Response:

@@ -19,7 +19,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
-from dags.registry import Entry, read_lines
+from dags.registry import Entry, line_called
 
 
 class Watcher(Protocol):
@@ -55,7 +55,7 @@ class Player:
             initdb()
         get_listener_manager().add_listener(_listener(watcher))
         logging.getLogger("retain.step").addHandler(_Handler(watcher.said))
-        return cls(next(entry for entry in read_lines(lines) if entry.name == line))
+        return cls(line_called(line, lines))
 
     def identity(self, kind: str, moment: datetime) -> str:
         """The id of the run that `play` makes: the same branch each time."""
@@ -107,13 +107,15 @@ def _created_as(run_type: str) -> Iterator[None]:
     import airflow.models.dagrun as models
     from airflow.sdk import DagRunState
     from airflow.utils.types import DagRunTriggeredByType, DagRunType
-    from sqlalchemy import select
+    from sqlalchemy import or_, select
 
     kind = DagRunType(run_type)
     by = DagRunTriggeredByType.TIMETABLE if run_type == "scheduled" else DagRunTriggeredByType.CLI
 
     def create(*, dag: Any, logical_date: Any, run_after: Any, session: Any, **rest: Any) -> Any:
-        same = (models.DagRun.dag_id == dag.dag_id, models.DagRun.logical_date == logical_date)
+        # The same run, and what was at work when an earlier player was killed: nobody goes on with it.
+        left = models.DagRun.state.in_((DagRunState.RUNNING, DagRunState.QUEUED))
+        same = (models.DagRun.dag_id == dag.dag_id, or_(models.DagRun.logical_date == logical_date, left))
         for earlier in session.scalars(select(models.DagRun).where(*same)):
             session.delete(earlier)
         session.commit()

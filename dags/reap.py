@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from cl_steps.errors import RetainError
 
 JOB = "batch.kubernetes.io/job-name"
 SELECTOR = "app.kubernetes.io/part-of=retain,app.kubernetes.io/component=step"
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FINISHED = ("Succeeded", "Failed")
+NOT_FOUND = 404
+PATIENCE_SECONDS = 300.0
+"""Less than the CronJob's own deadline: it says why before it is ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not namespace:
         print("python -m dags.reap: outside a pod it needs --namespace", file=sys.stderr)
         return 2
-    core, batch = _clients()
-    reap(core, batch if chosen.jobs else None, namespace, timedelta(hours=chosen.older_hours), dry_run=chosen.dry_run)
+    try:
+        core, batch = _clients()
+        older = timedelta(hours=chosen.older_hours)
+        reap(core, batch if chosen.jobs else None, namespace, older, dry_run=chosen.dry_run)
+    except RetainError as error:
+        print(f"python -m dags.reap: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 
@@ -53,9 +63,9 @@ def reap(core: Any, batch: Any, namespace: str, older: timedelta, *, dry_run: bo
             print(f"{'would delete' if dry_run else 'deleting'} {kind} {name}")
     if not dry_run:
         for name in over:
-            batch.delete_namespaced_job(name, namespace, propagation_policy="Background")
+            _delete(batch.delete_namespaced_job, name, namespace, propagation_policy="Background")
         for name in names:
-            core.delete_namespaced_pod(name, namespace)
+            _delete(core.delete_namespaced_pod, name, namespace)
     print(f"{len(names)} of {len(pods)} pods and {len(over)} of {len(jobs)} jobs had nobody who waits for them")
     return [*over, *names]
 
@@ -86,6 +96,17 @@ def orphans(pods: Iterable[Mapping[str, Any]], before: datetime) -> Iterable[str
             yield pod["metadata"]["name"]
 
 
+def _delete(ask: Callable[..., Any], name: str, namespace: str, **options: Any) -> None:
+    """Delete one thing; no mistake where somebody else did."""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        ask(name, namespace, **options)
+    except ApiException as error:
+        if error.status != NOT_FOUND:
+            raise
+
+
 def _job_of(pods: Iterable[Mapping[str, Any]], name: str) -> str | None:
     labels = next(pod["metadata"].get("labels", {}) for pod in pods if pod["metadata"]["name"] == name)
     return labels.get(JOB)
@@ -100,13 +121,16 @@ def _plain(found: Any) -> list[dict[str, Any]]:
 
 def _clients() -> tuple[Any, Any]:
     from kubernetes import config
-    from kubernetes.client import BatchV1Api, CoreV1Api
+    from kubernetes.client import ApiClient, BatchV1Api, CoreV1Api
+
+    from dags.patience import patient
 
     try:
         config.load_incluster_config()
     except config.ConfigException:
         config.load_kube_config()
-    return CoreV1Api(), BatchV1Api()
+    client = patient(ApiClient(), PATIENCE_SECONDS)
+    return CoreV1Api(client), BatchV1Api(client)
 
 
 if __name__ == "__main__":

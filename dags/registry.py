@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +19,15 @@ from cl_steps.lineage import keys
 from cl_steps.workspace.line import Line, resolve
 from dags.pods import FILES
 from dags.profiles import LOCAL, Ask, Notify, Profile, Secrets
-from dags.schedule import CRON, PRESETS, spread
+from dags.schedule import check, spread
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The same as SafeLoader, ten times faster where libyaml is there."""
+LOADER = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+"""The same as SafeLoader, ten times faster where libyaml is there. Days stay text: one that no calendar has is the
+mistake of its entry, and not of the file."""
+LOADER.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in LOADER.yaml_implicit_resolvers.items()
+}
 TAKEN = ("watch", "audit", "prune", "rollback", "withdraw")
 """DAGs of all lines together, `retain_<name>` too."""
 ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -50,15 +56,15 @@ class Entry(Block):
     work: str = ""
     landing: str = ""
     environment: tuple[Annotated[str, StringConstraints(pattern=ENVIRONMENT_NAME)], ...] = ()
-    retries: Annotated[int, Field(ge=0)] = 5
-    retry_seconds: Annotated[float, Field(ge=0)] = 30.0
-    step_hours: Annotated[float, Field(gt=0)] = 24.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    retry_seconds: Annotated[float, Field(ge=0, le=86400)] = 30.0
+    step_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
     page: bool = True
-    gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    keep_days: Annotated[float, Field(gt=0)] = 30.0
+    gpu_hours: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] = 30.0
     ask: Ask = Ask()
     notify: tuple[Notify, ...] = ()
-    overdue_hours: Annotated[float, Field(gt=0)] | None = 26.0
+    overdue_hours: Annotated[float, Field(gt=0, le=8760)] | None = 26.0
 
     @field_validator("name")
     @classmethod
@@ -70,8 +76,8 @@ class Entry(Block):
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, value: str | None) -> str | None:
-        if value is not None and value not in PRESETS and not CRON.fullmatch(value):
-            raise ValueError(f"a schedule is {', '.join(PRESETS)}, five cron fields, or null (by hand only)")
+        if value is not None:
+            check(value)
         return value
 
     @field_validator("jitter_minutes")
@@ -151,28 +157,110 @@ def lines_file() -> Path:
     return Path(given) if given else Path(__file__).resolve().parents[1] / "lines.yaml"
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A part of `lines.yaml` that cannot be read: the line that it is about, where that is known, and a sentence."""
+
+    line: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.sentence}" if self.line else self.sentence
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a `lines.yaml` says: its lines, each read alone, and what is wrong in it."""
+
+    entries: tuple[Entry, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    def fault_of(self, line: str) -> Fault | None:
+        """Why a line that the file may hold is not among the entries."""
+        return next((fault for fault in self.faults if fault.line == line), None)
+
+
 def read_lines(path: Path) -> tuple[Entry, ...]:
-    """The lines of a `lines.yaml`; none where there is no such file and nobody named one.
+    """The lines of a `lines.yaml` that can be read; raises UsageError as `read` does."""
+    return read(path).entries
+
+
+def line_called(name: str, path: Path) -> Entry:
+    """A line by its name; raises UsageError, which says why it is not there."""
+    reading = read(path)
+    found = next((entry for entry in reading.entries if entry.name == name), None)
+    if found:
+        return found
+    fault = reading.fault_of(name)
+    raise UsageError(str(fault) if fault else f"lines.yaml has no line {name!r} any more: name one that is there")
+
+
+def read(path: Path) -> Reading:
+    """A `lines.yaml`, each of its entries alone; nothing where there is no such file and nobody named one.
 
     Raises:
-        UsageError: no such file as `RETAIN_LINES` names, no YAML, an unknown key, a wrong value, a name used twice, a
-            profile that is not there.
+        UsageError: no such file as `RETAIN_LINES` names, no YAML, no list of lines.
     """
     if not path.is_file():
         if os.environ.get("RETAIN_LINES"):
             raise UsageError(f"RETAIN_LINES names {path}, which is not there: write it, or unset RETAIN_LINES")
-        return ()
-    document = _document(path)
-    profiles = {"local": LOCAL} | {
-        name: validate_block(Profile, _mapping(values, f"lines.yaml (profile {name})"), f"lines.yaml (profile {name})")
-        for name, values in document.get("profiles", {}).items()
-    }
-    entries = tuple(_entry(values, number, profiles) for number, values in enumerate(document["lines"], start=1))
-    names = [entry.name for entry in entries]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UsageError(f"lines.yaml has two lines named {twice!r}: a line's name is its DAG's: give each its own")
-    return entries
+        return Reading()
+    try:
+        document = _document(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): mend it and Airflow reads it again by itself") from error
+    return _read(document)
+
+
+def _read(document: Mapping[str, Any]) -> Reading:
+    profiles, wrong = _profiles(document.get("profiles", {}))
+    faults = [Fault("", sentence) for sentence in (*_unknown(document), *wrong.values())]
+    entries: list[Entry] = []
+    taken: dict[str, int] = {}
+    for number, values in enumerate(document["lines"], start=1):
+        where, name = f"lines.yaml (entry {number})", _name_in(values)
+        try:
+            _claim(name, number, taken)
+            entries.append(_entry(values, where, profiles, wrong))
+        except UsageError as error:
+            faults.append(Fault(name, str(error)))
+        except Exception as error:
+            # Whatever it is, it is this entry's alone.
+            faults.append(Fault(name, f"{where} cannot be read ({type(error).__name__}: {error}): write it anew"))
+    return Reading(tuple(entries), tuple(faults))
+
+
+def _claim(name: str, number: int, taken: dict[str, int]) -> None:
+    """Take a name for an entry, whether or not it can be read: a line's name is its DAG's, the first one has it."""
+    if name and taken.setdefault(name, number) != number:
+        raise UsageError(f"lines.yaml (entry {number}) has the name of entry {taken[name]}: give each line its own")
+
+
+def _unknown(document: Mapping[str, Any]) -> list[str]:
+    there = (key for key in document if key not in ("lines", "profiles"))
+    return [f"lines.yaml may hold `lines` and `profiles`, and nothing else: remove {key!r}" for key in there]
+
+
+def _name_in(values: Any) -> str:
+    """What an entry calls its line, or nothing."""
+    name = values.get("name") if isinstance(values, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _profiles(values: Any) -> tuple[dict[Any, Profile], dict[Any, str]]:
+    """The profiles that can be read, and a sentence about each that cannot."""
+    found: dict[Any, Profile] = {"local": LOCAL}
+    if not isinstance(values, dict):
+        return found, {None: "lines.yaml holds `profiles` that are no names with their settings: write them so"}
+    wrong: dict[Any, str] = {}
+    for name, settings in values.items():
+        where = f"lines.yaml (profile {name})"
+        try:
+            found[name] = validate_block(Profile, _mapping(settings, where), where)
+        except UsageError as error:
+            wrong[name] = str(error)
+            found.pop(name, None)
+    return found, wrong
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -182,17 +270,19 @@ def _document(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid YAML: mend it and Airflow reads it again by itself") from error
     if not isinstance(document, dict) or not isinstance(document.get("lines"), list):
         raise UsageError(f"{path} must hold the key `lines`, with a list of entries that have a name and a workspace")
-    if set(document) - {"lines", "profiles"} or not isinstance(document.get("profiles", {}), dict):
-        raise UsageError(f"{path} may hold `lines` and `profiles` (names with their settings), and nothing else")
     return document
 
 
-def _entry(values: Any, number: int, profiles: Mapping[str, Profile]) -> Entry:
-    where = f"lines.yaml (entry {number})"
+def _entry(values: Any, where: str, profiles: Mapping[Any, Profile], wrong: Mapping[Any, str]) -> Entry:
     found = _mapping(values, where)
     name = found.get("profile", "local")
+    if not isinstance(name, str):
+        raise UsageError(f"{where} has a wrong value for 'profile': write the name of one of `profiles`")
+    if name in wrong:
+        raise UsageError(f"{where} wants the profile {name!r}, which cannot be read: {wrong[name]}")
     if name not in profiles:
-        raise UsageError(f"{where} wants the profile {name!r}, and there are {', '.join(profiles)}: name one of them")
+        there = ", ".join(map(str, profiles))
+        raise UsageError(f"{where} wants the profile {name!r}, and there are {there}: name one of them")
     return validate_block(Entry, {**found, "profile": profiles[name]}, where)
 
 

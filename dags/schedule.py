@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 PRESETS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
 CRON = re.compile(r"[0-9A-Za-z*/,#-]+( [0-9A-Za-z*/,#-]+){4}")
+BY_CHANCE = re.compile(r"(^| )[RrHh](/|$| )")
+"""croniter's fields that a random number or a hash fills in: another one each time that Airflow reads them."""
 MINUTES_OF_DAY = 24 * 60
+
+
+def check(schedule: str) -> None:
+    """Raise ValueError for a schedule that Airflow cannot read, or that never comes (`0 2 31 2 *`).
+
+    Airflow itself only logs such a schedule, shows no error, and never begins a run.
+    """
+    from croniter import CroniterError, croniter
+
+    if schedule in PRESETS:
+        return
+    if not CRON.fullmatch(schedule) or BY_CHANCE.search(schedule):
+        raise ValueError(f"a schedule is {', '.join(PRESETS)}, five cron fields, or null (by hand only)")
+    try:
+        croniter(schedule, datetime.now(UTC)).get_next(datetime)
+    except CroniterError as error:
+        raise ValueError(
+            f"there is no such time ({error}): five cron fields are minute 0-59, hour 0-23, day 1-31, month and weekday"
+        ) from error
 
 
 def spread(schedule: str, minutes: int, name: str) -> str:

@@ -23,7 +23,7 @@ from urllib.request import urlopen
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from dags.play import configure
 from dags.processes import STOPS, Processes
-from dags.registry import read_lines
+from dags.registry import read, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +82,8 @@ def serve(folder: Path, port: int) -> None:
     passwords = prepare(home, lines, port, os.environ.get(DATABASE, ""))
     print("starting Airflow", flush=True)
     make_database(lines)
+    for fault in read(lines).faults:
+        print(f"make airflow: {fault}", file=sys.stderr, flush=True)
     with Processes(home / "logs" / "serve") as processes:
         for part, options in PARTS.items():
             processes.start(part, [sys.executable, "-m", "airflow", part, *options])

@@ -7,6 +7,7 @@ words of all nodes come into the task's log.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -18,13 +19,16 @@ from airflow.sdk import Context
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes.client import ApiClient, V1Pod
 from kubernetes.client.exceptions import ApiException
+from kubernetes_asyncio.client import BatchV1Api
+from urllib3.exceptions import HTTPError
 
-from dags.failures import CONTAINER, refused
+from dags.failures import CONTAINER, find, refused
 from dags.nodes import find_of_job, has_ended, indexed, waits_too_long
 from dags.profiles import Profile
-from dags.steppod import NOT_FOUND, StepPod
+from dags.steppod import NOT_FOUND, SETTLE_SECONDS, StepPod, reached
 
 INDEX = "batch.kubernetes.io/job-completion-index"
+LOG = logging.getLogger("retain.kubernetes")
 
 
 class JobTrigger(BaseTrigger):  # type: ignore[misc]
@@ -48,18 +52,27 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         """Look at the Job until there is something to do."""
         facts, end = self.facts, time.monotonic() + self.facts["log_seconds"]
         hook = AsyncKubernetesHook(conn_id=facts["connection"])
+        await asyncio.sleep(SETTLE_SECONDS)
         while time.monotonic() < end and not await _is_over(hook, facts["name"], facts["namespace"]):
             await asyncio.sleep(facts["poll"])
         yield TriggerEvent({"name": facts["name"]})
 
+    async def on_kill(self) -> None:
+        """A person ended the task, or cleared it: its Job ends, too (apache/airflow#62398)."""
+        name, namespace = self.facts["name"], self.facts["namespace"]
+        async with AsyncKubernetesHook(conn_id=self.facts["connection"]).get_conn() as connection:
+            await BatchV1Api(connection).delete_namespaced_job(name, namespace, propagation_policy="Background")
+
 
 async def _is_over(hook: AsyncKubernetesHook, name: str, namespace: str) -> bool:
+    """Whether there is something to do for sure; where that cannot be known now, the task itself looks, and waits."""
     try:
         job = await hook.get_job_status(name, namespace)
     except Exception as error:
         if getattr(error, "status", None) == NOT_FOUND:
             return True
-        raise
+        LOG.warning("the job %s cannot be looked at now: %s", name, error)
+        return False
     return has_ended(_plain(job)) is not None
 
 
@@ -73,15 +86,19 @@ class StepJob(StepPod):
 
     def execute(self, context: Context) -> None:
         """Start the Job, or find the one that is at work already, and hand it to the triggerer."""
-        try:
-            name = self._at_work() or self._begin(context)
-        except ApiException as error:
-            self._settle(context, refused(error.status, str(error.body or error.reason)))
-        self._wait(name, {})
+        with reached():
+            try:
+                name = self._at_work() or self._begin(context)
+            except ApiException as error:
+                self._settle(context, refused(error.status, str(error.body or error.reason)))
+            self._wait(name, {})
 
     def trigger_reentry(self, context: Context, event: dict[str, Any], said: dict[str, str] | None = None) -> None:
         """Print what the nodes said since; where the Job is over, or never begins, do what that asks for."""
-        name, said = event["name"], said or {}
+        with reached():
+            self._look(context, event["name"], said or {})
+
+    def _look(self, context: Context, name: str, said: dict[str, str]) -> None:
         job, pods = self._job(name), self._pods(name)
         self._say(pods, said)
         end = has_ended(job) if job else "gone"
@@ -143,10 +160,10 @@ class StepJob(StepPod):
         return sorted(pods, key=lambda pod: (_node_of(pod), pod.metadata.creation_timestamp))
 
     def _is_stuck(self, job: Mapping[str, Any], pods: list[V1Pod]) -> bool:
-        """Whether a pod will never begin, or has not for too long."""
+        """Whether a pod will never begin, or has not for too long; a registry that is away is asked on and on."""
         if waits_too_long(job, _plain(pods), datetime.now(UTC), self.patience_seconds):
             return True
-        return any(detect_pod_terminate_early_issues(pod) for pod in pods)
+        return any(detect_pod_terminate_early_issues(pod) and find(_plain(pod)).todo == "fail" for pod in pods)
 
     def _say(self, pods: list[V1Pod], said: dict[str, str]) -> None:
         """Log each node's new lines; `said` remembers the moment of each pod's last one."""
@@ -163,7 +180,7 @@ class StepJob(StepPod):
             wanted["since_seconds"] = _seconds_since(after)
         try:
             text = self.client.read_namespaced_pod_log(pod, self.namespace, **wanted).data.decode("utf-8", "replace")
-        except ApiException:
+        except (ApiException, HTTPError):
             return []
         pairs = (line.partition(" ")[::2] for line in text.splitlines() if line)
         return [(moment, words) for moment, words in pairs if moment > after]

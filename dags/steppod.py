@@ -1,32 +1,68 @@
 """A step as a Kubernetes pod: Airflow's own pod operator, deferred, with our answer to each way in which a pod ends.
 
 While the pod works nothing of Airflow does: the triggerer looks after it, and a scheduler, worker or triggerer that
-is ended or started again finds the same pod by what Airflow's task state and the pod's labels say.
+is ended or started again finds the same pod by what Airflow's task state and the pod's labels say. Kubernetes' API may
+be away for minutes meanwhile (`patience.py`): the pod works on, and so does its try.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NoReturn
 
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes.client import ApiClient, V1EnvVar, V1Pod
 from kubernetes.client.exceptions import ApiException
 
+from cl_steps.errors import Unavailable
 from dags.failures import CONTAINER, Finding, find, refused
+from dags.patience import patient
 from dags.profiles import Profile
 from dags.runners import IntegrityFault
 
 MAX_DISRUPTIONS, MAX_PARTS, NOT_FOUND = 50, 64, 404
 PARTS, DISRUPTIONS = "retain_micro_batches", "retain_disruptions"
+SETTLE_SECONDS = 10.0
+"""A trigger fires no sooner. Airflow fails a task that comes back before its scheduler has seen it wait, which takes a
+second or three (apache/airflow#71580)."""
+
+
+class PatientHook(KubernetesHook):  # type: ignore[misc]
+    """Airflow's own, whose every request is asked again where Kubernetes' API is away."""
+
+    def get_conn(self) -> ApiClient:
+        """The client of the connection."""
+        return patient(super().get_conn())
+
+
+class StepTrigger(KubernetesPodTrigger):  # type: ignore[misc]
+    """Airflow's own, that lets its task settle first."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """As Airflow keeps it."""
+        return f"{__name__}.{type(self).__qualname__}", super().serialize()[1]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the pod until there is something to do."""
+        await asyncio.sleep(SETTLE_SECONDS)
+        async for event in super().run():
+            yield event
 
 
 class StepPod(KubernetesPodOperator):  # type: ignore[misc]
     """Runs the pod of `manifest`; `reaps` selects pods that must be gone before it starts (those that close ends)."""
 
     template_fields = (*KubernetesPodOperator.template_fields, "reaps")
+    MAX_REDEFER_ATTEMPTS = 50
+    """So often may the triggerer lose sight of a pod at work (it waits a minute for an API that is away)."""
 
     def __init__(self, *, manifest: Mapping[str, Any], profile: Profile, reaps: str = "", **options: Any) -> None:
         super().__init__(
@@ -53,21 +89,37 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
         self.has_jobs = profile.nodes > 1
         self._last: dict[str, Any] | None = None
 
+    @cached_property
+    def hook(self) -> PatientHook:
+        """How the cluster is reached."""
+        return PatientHook(conn_id=self.kubernetes_conn_id, in_cluster=self.in_cluster, config_file=self.config_file,
+                           cluster_context=self.cluster_context)  # fmt: skip
+
     def execute(self, context: Context) -> None:
         """Start the pod, or find the one that runs already, and hand it to the triggerer."""
-        if self.reaps:
-            self._reap(self.reaps)
-        try:
-            super().execute(context)
-        except ApiException as error:
-            self._settle(context, refused(error.status, str(error.body or error.reason)))
+        with reached():
+            if self.reaps:
+                self._reap(self.reaps)
+            try:
+                super().execute(context)
+            except ApiException as error:
+                self._settle(context, refused(error.status, str(error.body or error.reason)))
+
+    def defer(self, *, trigger: BaseTrigger, **options: Any) -> NoReturn:
+        """As Airflow does, with our trigger for a pod."""
+        own = StepTrigger(**trigger.serialize()[1]) if type(trigger) is KubernetesPodTrigger else trigger
+        super().defer(trigger=own, **options)
+        raise AssertionError
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
         """The pod ended, or never started: do what that asks for."""
-        try:
-            super().trigger_reentry(context, event)
-        except AirflowException:
-            self._settle(context, find(self._last))
+        with reached():
+            try:
+                super().trigger_reentry(context, event)
+            except AirflowException:
+                finding = find(self._last)
+                if finding.todo != "done":
+                    self._settle(context, finding)
 
     def cleanup(self, pod: V1Pod, remote_pod: V1Pod, *rest: Any, **options: Any) -> None:
         """As the library does; the pod's last state is kept, since the pod itself is deleted here."""
@@ -142,3 +194,12 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
         store = context.get("task_state_store")
         if store is not None:
             store.set(key, value)
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """Say for Airflow that Kubernetes' API was away for too long."""
+    try:
+        yield
+    except Unavailable as error:
+        raise AirflowException(f"{error}; what is at work goes on, and the next try finds it") from error

@@ -72,7 +72,8 @@ def _made(wish: Notify) -> BaseNotifier:
     try:
         kind = getattr(import_module(module), name)
         made = kind(**wish.arguments)
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:
+        # Whatever somebody's class does with what somebody wrote: it is this line's mistake.
         raise UsageError(f"lines.yaml: the notifier {wish.notifier} cannot be made: {error}") from error
     if not isinstance(made, BaseNotifier):
         raise UsageError(f"lines.yaml: {wish.notifier} is no notifier of Airflow: name a class that is one")

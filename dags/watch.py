@@ -1,11 +1,13 @@
 """`retain_watch`: every hour, has each line had a run that finished? The one alert that matters.
 
-It reads the lines when it runs: a mistake in `lines.yaml` takes no alarm away.
+It reads the lines when it runs: a mistake in `lines.yaml` takes no alarm away, and is one itself, since a line that
+cannot be read has no nights.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +17,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cl_steps.errors import RetainError
 from cl_steps.workspace.mainline import reading
-from dags.registry import Entry, lines_file, read_lines
+from dags.faults import faults
+from dags.registry import Entry, Fault, lines_file, read
+from dags.runners import settled
 from dags.telling import hours_overdue, tell
 
 LOG = logging.getLogger("retain.watch")
@@ -27,11 +31,15 @@ def watch(**context: Any) -> None:
     """Look at every line, tell whom it concerns, and end red where one has had no finished run for too long.
 
     Raises:
-        AirflowFailException: lines are overdue.
-        AirflowException: a line cannot be read now.
+        AirflowFailException: lines are overdue, or `lines.yaml` has entries that are no lines.
+        AirflowException: a line's main cannot be read now.
     """
     late, unread = {}, []
-    for entry in read_lines(lines_file()):
+    with settled():
+        lines = read(lines_file())
+    wrong = faults(lines)
+    wrong += _not_built(entry for entry in lines.entries if entry.name not in {fault.line for fault in wrong})
+    for entry in lines.entries:
         try:
             hours = _look(entry, context)
         except RetainError as error:
@@ -39,10 +47,24 @@ def watch(**context: Any) -> None:
             continue
         if hours is not None:
             late[entry.name] = f"{entry.name} for {hours:.0f} hours"
-    if late:
-        raise AirflowFailException(f"no run finished: {', '.join(late.values())}; look at their DAGs' last runs")
+    if late or wrong:
+        said = [f"no run finished: {', '.join(late.values())}; look at their DAGs' last runs"] if late else []
+        raise AirflowFailException("; ".join([*said, *map(str, wrong)]))
     if unread:
         raise AirflowException(f"{len(unread)} lines cannot be read: {'; '.join(unread)}")
+
+
+def _not_built(entries: Iterable[Entry]) -> list[Fault]:
+    """Of lines that can be read, those whose DAG cannot be made all the same."""
+    from dags.lines import build
+
+    found = []
+    for entry in list(entries):
+        try:
+            build(entry)
+        except Exception as error:
+            found.append(Fault(entry.name, f"its DAG cannot be built ({type(error).__name__}: {error})"))
+    return found
 
 
 def _look(entry: Entry, context: dict[str, Any]) -> float | None:
@@ -64,6 +86,7 @@ with DAG(
     start_date=BEGINNING,
     catchup=False,
     max_active_runs=1,
+    dagrun_timeout=timedelta(hours=2),
     tags=["retain"],
     doc_md=__doc__,
     default_args={"retries": 1, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(minutes=50)},

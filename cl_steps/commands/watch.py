@@ -55,20 +55,26 @@ def watch(
 
 def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))["lines"]
-        entries: list[Mapping[str, Any]] = [
-            {"name": entry["name"], "workspace": entry["workspace"], **entry} for entry in found
-        ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        found = list(yaml.safe_load(file.read_text(encoding="utf-8"))["lines"])
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is no lines.yaml: name the file that Airflow reads by RETAIN_LINES") from error
+    entries = [_named(entry, number) for number, entry in enumerate(found, start=1)]
     chosen = [entry for entry in entries if only in (None, entry["name"])]
     if only and not chosen:
         raise UsageError(f"{file} has no line {only!r}: it has {', '.join(entry['name'] for entry in entries)}")
     return chosen
 
 
+def _named(entry: Any, number: int) -> Mapping[str, Any]:
+    """An entry with a name; one that is no line hides no other."""
+    values = entry if isinstance(entry, dict) else {}
+    return {**values, "name": str(values.get("name") or f"entry {number}")}
+
+
 def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict[str, str]) -> Row:
     """What to say of a line; where its main is goes into `seen`, if that is not an older one."""
+    if not isinstance(entry.get("workspace"), str):
+        raise UsageError("it has no workspace: mend its entry of lines.yaml")
     with reading(entry["workspace"]) as main:
         refuse_older(main, seen.get(entry["name"]))
         seen[entry["name"]] = main.tip
@@ -87,6 +93,8 @@ def _allowed(entry: Mapping[str, Any], hours: float | None) -> float | None:
     if hours is None or entry.get("schedule", "@daily") is None:
         return None
     allowed = entry.get("overdue_hours", hours)
+    if allowed is not None and not isinstance(allowed, int | float):
+        raise UsageError("its overdue_hours is no number: mend its entry of lines.yaml")
     return float(allowed) if allowed is not None else None
 
 

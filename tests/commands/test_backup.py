@@ -331,6 +331,25 @@ def away(*_: object, **__: object) -> None:
     raise ConnectionError("the bucket is away")
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (7, "entry 1: it has no workspace"),
+        ({"name": "bad"}, "bad: it has no workspace"),
+        ({"name": "bad", "workspace": "LINE", "overdue_hours": "x"}, "bad: its overdue_hours is no number"),
+    ],
+)
+def test_an_entry_that_is_no_line_hides_no_other(folder: Path, cli: Cli, bad: Any, words: str) -> None:
+    file = lines_file(folder)
+    [good] = yaml.safe_load(file.read_text())["lines"]
+    bad = {**bad, "workspace": good["workspace"]} if isinstance(bad, dict) and "workspace" in bad else bad
+    file.write_text(yaml.safe_dump({"lines": [bad, {**good, "overdue_hours": 2}]}))
+    _, _, err = cli("watch", file, "--hours", 26)
+    assert words in err
+    assert "my-line: no run finished for 3 hours" in err
+    assert cli("watch", file, "--hours", 26, "--line", "my-line")[0] == 6
+
+
 def test_watch_asks_for_lines_that_are_there(folder: Path, cli: Cli) -> None:
     assert cli("watch", lines_file(folder), "--line", "other")[0] == 2
 

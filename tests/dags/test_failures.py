@@ -30,6 +30,9 @@ NO_ROOM = {
     }
 }
 EVICTED = {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}
+SCRATCH_FULL = {
+    "status": {**EVICTED["status"], "message": 'Container step exceeded its local ephemeral storage limit "1". '}
+}
 SHRUNK = ended(143)
 SHRUNK["status"] |= {"phase": "Failed", "reason": "OutOfmemory", "message": "Pod was rejected: Node didn't have enough"}
 PREEMPTED = ended(143)
@@ -47,10 +50,13 @@ DEADLINE = {"spec": {"activeDeadlineSeconds": 7200}, "status": {"phase": "Failed
         (SHRUNK, "disrupted", "resume", "rejected"),
         (PREEMPTED, "disrupted", "resume", "higher priority"),
         (DEADLINE, "deadline", "fail", "2 hours"),
+        (SCRATCH_FULL, "storage", "fail", "raise scratch"),
         (waiting("ImagePullBackOff", "no such image"), "image", "fail", "no such image"),
+        (waiting("ImagePullBackOff", 'Back-off pulling image "registry.example/a"'), "registry", "again", "Back-off"),
         (waiting("InvalidImageName"), "image", "fail", "InvalidImageName"),
         (waiting("CreateContainerConfigError", "secret x not found"), "start", "fail", "secret x"),
         (NO_ROOM, "start", "again", "nvidia.com/gpu"),
+        (waiting("CreateContainerError", "context deadline exceeded"), "start", "again", "deadline exceeded"),
         (waiting("ContainerCreating"), "start", "again", "ContainerCreating"),
         ({"status": {"phase": "Pending"}}, "start", "again", "not ready"),
         (ended(2, message="step\nretain step: params.yaml has an unknown key"), "step", "fail", "unknown key"),
@@ -69,6 +75,91 @@ def test_each_end_has_its_answer(pod: dict[str, Any] | None, kind: str, todo: st
     finding = find(pod)
     assert (finding.kind, finding.todo) == (kind, todo)
     assert words in finding.sentence
+
+
+IMAGE = 'failed to pull and unpack image "registry.example/timeout-denied/steps:1": '
+HEAD = IMAGE + 'failed to do request: Head "https://registry.example/v2/not-found/manifests/1": '
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "dial tcp 192.0.2.5:443: connect: connection refused",
+        "lookup registry.example: no such host",
+        "429 Too Many Requests",
+        "unexpected status 503 Service Unavailable",
+        HEAD + "dial tcp: lookup registry.example on 10.96.0.10:53: server misbehaving",
+        HEAD + "dial tcp 192.0.2.5:443: i/o timeout",
+        HEAD + "net/http: TLS handshake timeout",
+        HEAD + "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
+        HEAD + "read: connection reset by peer",
+        HEAD + "EOF",
+        IMAGE + "unexpected status from HEAD request to https://registry.example/v2/: 500 Internal Server Error",
+        IMAGE + "failed to authorize: failed to fetch oauth token: unexpected status from GET request: 502 Bad Gateway",
+        "toomanyrequests: You have reached your pull rate limit.",
+        "rpc error: code = DeadlineExceeded desc = context deadline exceeded",
+        "rpc error: code = Unknown desc = failed to extract layer: write: no space left on device: unknown",
+        "",
+    ],
+)
+def test_a_registry_that_is_away_is_asked_again(reason: str, message: str) -> None:
+    finding = find(waiting(reason, message))
+    assert (finding.kind, finding.todo) == ("registry", "again")
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "manifest unknown: not found",
+        IMAGE + "registry.example/timeout-denied/steps:1: not found",
+        "rpc error: code = NotFound desc = " + IMAGE + "not found",
+        IMAGE + "pull access denied, repository does not exist or may require authorization",
+        IMAGE + "unexpected status from HEAD request to https://registry.example/v2/: 403 Forbidden",
+        IMAGE + "failed to fetch anonymous token: unexpected status from GET request: 401 Unauthorized",
+        "no matching manifest for linux/arm64/v8 in the manifest list entries",
+        "no match for platform in manifest: not found",
+    ],
+)
+def test_an_image_that_is_not_there_or_not_ours_is_not(reason: str, message: str) -> None:
+    finding = find(waiting(reason, message))
+    assert (finding.kind, finding.todo) == ("image", "fail")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 20Gi. ", "raise scratch in"),
+        ('Usage of EmptyDir volume "scratch" exceeds the limit "20Gi". ', "raise scratch in"),
+        ('Usage of EmptyDir volume "shm" exceeds the limit "2Gi". ', "raise shm of its gpu_step"),
+    ],
+)
+def test_who_broke_its_own_limit_is_told_which_and_not_resumed(message: str, words: str) -> None:
+    finding = find({"status": {"phase": "Failed", "reason": "Evicted", "message": message}})
+    assert (finding.kind, finding.todo) == ("storage", "fail")
+    assert words in finding.sentence
+
+
+def test_a_node_that_is_full_is_a_disruption_whoever_filled_it() -> None:
+    said = "The node was low on resource: ephemeral-storage. Container step was using 5Gi, request is 20Gi"
+    assert find({"status": {"phase": "Failed", "reason": "Evicted", "message": said}}).todo == "resume"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        (255, "Error", "exec /usr/bin/tini: exec format error"),
+        (1, "Error", "standard_init_linux.go:228: exec user process caused: exec format error"),
+        (128, "StartError", 'OCI runtime create failed: exec: "retain": executable file not found in $PATH: unknown'),
+        (127, "ContainerCannotRun", "no such file or directory"),
+        (127, "Error", "entrypoint: line 3: retain: not found"),
+    ],
+)
+def test_a_command_that_this_machine_cannot_run_is_not_tried_again(code: int, reason: str, message: str) -> None:
+    finding = find(ended(code, reason, message))
+    assert (finding.kind, finding.todo) == ("start", "fail")
+    assert message in finding.sentence
 
 
 def test_a_drained_pod_whose_step_said_what_is_wrong_goes_on_from_its_checkpoint_all_the_same() -> None:

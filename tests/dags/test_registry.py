@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from cl_steps.errors import UsageError
 from cl_steps.lineage.keys import make_keys
 from cl_steps.pipeline import STEPS
+from dags import registry
 from dags.profiles import LOCAL
-from dags.registry import Entry, read_lines
+from dags.registry import Entry, line_called, read, read_lines
 from dags.runners import runner_of
 
 
@@ -73,38 +75,98 @@ def test_processes_are_told_whom_to_trust_and_those_that_may_sign_the_key(tmp_pa
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [
-        ("[", "not valid YAML"),
-        ("- name: a", "the key `lines`"),
-        ("lines: {name: a}", "the key `lines`"),
-        ("lines: [a]", r"\(entry 1\) must hold keys"),
-        ("lines: [{name: a, workspace: /w}, {name: b}]", r"\(entry 2\).*'workspace'"),
-        ("lines: [{name: a, workspace: /w, shedule: null}]", "unknown key 'shedule'"),
-        ("lines: [{name: A b, workspace: /w}]", "'name'"),
-        ("lines: [{name: audit, workspace: /w}]", "a DAG of all lines is called retain_audit"),
-        ("lines: []\nprofiles: {p: {runner: local, nodes: 2}}", "several nodes need the runner `pod`"),
-        ("lines: [{name: a, workspace: /w, schedule: daily}]", "five cron fields"),
-        ("lines: [{name: a, workspace: /w, timezone: Mars/Base}]", "Europe/Berlin"),
-        ("lines: [{name: a, workspace: /w, retries: -1}]", "'retries'"),
-        ("lines: [{name: a, workspace: /w, environment: ['A=b']}]", "'environment.0'"),
-        ("lines: [{name: a, workspace: /w}, {name: a, workspace: /v}]", "two lines named 'a'"),
-        ("lines: []\nmore: 1", "and nothing else"),
-        ("lines: []\nprofiles: [a]", "and nothing else"),
-        ("lines: []\nprofiles: {p: 1}", r"\(profile p\) must hold keys"),
-        ("lines: []\nprofiles: {p: {}}", "needs an image"),
-        ("lines: []\nprofiles: {p: {image: i, gpu: 1}}", "unknown key 'gpu'"),
-        ("lines: []\nprofiles: {p: {image: i, scratch: 20 GB}}", "'scratch'"),
-        ("lines: [{name: a, workspace: /w, profile: p}]", "wants the profile 'p', and there are local"),
-        ("profiles: {p: {image: i}}\nlines: [{name: a, workspace: /w, profile: p}]", "needs a Git URL"),
-        ("lines: [{name: a, workspace: /w, schedule: '*/5 * * * *', jitter_minutes: 3}]", "a fixed minute"),
-        ("lines: [{name: a, workspace: /w, schedule: '50 23 * * *', jitter_minutes: 30}]", "into the next day"),
-        ("lines: [{name: a, workspace: /w, notify: [{notifier: Mail}]}]", "'notify.0.notifier'"),
-    ],
+    [("[", "not valid YAML"), ("- name: a", "the key `lines`"), ("lines: {name: a}", "the key `lines`")],
 )
-def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+def test_what_is_no_list_of_lines_is_refused_whole(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        read_lines(written(tmp_path, text))
+        read(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"lines: [\xff]", b"lines: [{name: a, start: !!timestamp 2026-02-30}]"])
+def test_bytes_that_are_no_text_and_days_that_are_none_are_sentences(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lines.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match="mend it"):
+        read(tmp_path / "lines.yaml")
+
+
+GOOD = "{name: good, workspace: /srv/line}"
+WRONG = [
+    ("lines: [GOOD, a]", "", r"\(entry 2\) must hold keys"),
+    ("lines: [GOOD, null, [1], 2]", "", r"\(entry 2\) must hold keys"),
+    ("lines: [{name: b}, GOOD]", "b", r"\(entry 1\).*'workspace'"),
+    ("lines: [GOOD, {name: b, workspace: /w, shedule: null}]", "b", "unknown key 'shedule'"),
+    ("lines: [GOOD, {name: A b, workspace: /w}]", "A b", "'name'"),
+    ("lines: [GOOD, {name: 7, workspace: /w}]", "", "'name'"),
+    ("lines: [GOOD, {name: [b], workspace: /w}]", "", "'name'"),
+    ("lines: [GOOD, {name: audit, workspace: /w}]", "audit", "a DAG of all lines is called retain_audit"),
+    ("lines: [GOOD, {name: b, workspace: /w, schedule: daily}]", "b", "five cron fields"),
+    ("lines: [GOOD, {name: b, workspace: /w, schedule: '99 2 * * *'}]", "b", "no such time"),
+    ("lines: [GOOD, {name: b, workspace: /w, timezone: Europe/Berln}]", "b", "Europe/Berlin"),
+    ("lines: [GOOD, {name: b, workspace: /w, timezone: 1}]", "b", "'timezone'"),
+    ("lines: [GOOD, {name: b, workspace: /w, start: 2026-02-30}]", "b", "'start'"),
+    ("lines: [GOOD, {name: b, workspace: /w, retries: -1}]", "b", "'retries'"),
+    ("lines: [GOOD, {name: b, workspace: /w, retry_seconds: .inf}]", "b", "'retry_seconds'"),
+    ("lines: [GOOD, {name: b, workspace: /w, ask: {hours: .nan}}]", "b", "'ask.hours'"),
+    ("lines: [GOOD, {name: b, workspace: /w, environment: ['A=b']}]", "b", "'environment.0'"),
+    ("lines: [GOOD, {name: good, workspace: /v}]", "good", r"entry 2\) has the name of entry 1"),
+    ("lines: [{name: b}, {name: b, workspace: /v}, GOOD]", "b", r"\(entry 1\).*'workspace'"),
+    ("lines: [GOOD]\nmore: 1", "", "remove 'more'"),
+    ("lines: [GOOD]\nprofiles: [a]", "", "no names with their settings"),
+    ("lines: [GOOD]\nprofiles: {p: 1}", "", r"\(profile p\) must hold keys"),
+    ("lines: [GOOD]\nprofiles: {p: {}}", "", "needs an image"),
+    ("lines: [GOOD]\nprofiles: {p: {image: i, gpu: 1}}", "", "unknown key 'gpu'"),
+    ("lines: [GOOD]\nprofiles: {p: {image: i, scratch: 20 GB}}", "", "'scratch'"),
+    ("lines: [GOOD]\nprofiles: {p: {runner: local, nodes: 2}}", "", "several nodes need the runner `pod`"),
+    ("lines: [GOOD, {name: b, workspace: /w, profile: p}]", "b", "wants the profile 'p', and there are local"),
+    ("lines: [GOOD, {name: b, workspace: /w, profile: [p]}]", "b", "name of one of `profiles`"),
+    ("lines: [GOOD, {name: b, workspace: /w, profile: p}]\nprofiles: {p: {}}", "b", "which cannot be read: .*an image"),
+    ("lines: [GOOD, {name: b, workspace: /w, profile: p}]\nprofiles: {p: {image: i}}", "b", "needs a Git URL"),
+    (
+        "lines: [GOOD, {name: b, workspace: /w, schedule: '*/5 * * * *', jitter_minutes: 3}]",
+        "b",
+        "a fixed minute",
+    ),
+    (
+        "lines: [GOOD, {name: b, workspace: /w, schedule: '50 23 * * *', jitter_minutes: 30}]",
+        "b",
+        "into the next day",
+    ),
+    ("lines: [GOOD, {name: b, workspace: /w, notify: [{notifier: Mail}]}]", "b", "'notify.0.notifier'"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "words"), WRONG, ids=[text[:60] for text, _, _ in WRONG])
+def test_what_is_wrong_stops_itself_alone_and_is_said_in_one_sentence(
+    tmp_path: Path, text: str, line: str, words: str
+) -> None:
+    path = written(tmp_path, text.replace("GOOD", GOOD))
+    reading = read(path)
+    assert [entry.name for entry in reading.entries] == ["good"]
+    fault = next(fault for fault in reading.faults if fault.line == line)
+    assert re.search(words, fault.sentence)
+    assert "\n" not in str(fault)
+    assert not line or str(fault).startswith(f"line {line}: ")
+    assert line_called("good", path).workspace == "/srv/line"
+
+
+def test_a_line_that_cannot_be_read_says_why_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = written(tmp_path, f"lines: [{GOOD}, {{name: b, workspace: /w, shedule: 1}}]")
+    with pytest.raises(UsageError, match=r"line b: .*unknown key 'shedule'"):
+        line_called("b", path)
+    with pytest.raises(UsageError, match="no line 'c' any more"):
+        line_called("c", path)
+
+
+def test_a_mistake_of_ours_in_one_entry_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(schedule: str) -> None:
+        raise ZeroDivisionError(schedule)
+
+    monkeypatch.setattr(registry, "check", check)
+    entry = "{name: good, workspace: /srv/line, schedule: null}"
+    reading = read(written(tmp_path, f"lines: [{entry}, {{name: b, workspace: /w, schedule: '0 2 * * *'}}]"))
+    assert [found.name for found in reading.entries] == ["good"]
+    assert "ZeroDivisionError" in str(reading.faults[0])
 
 
 def test_no_file_is_no_lines_unless_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from dags import stepjob
 from dags.nodes import find_of_job, has_ended, indexed, waits_too_long
 from dags.runners import IntegrityFault, runner_of
 from dags.stepjob import JobTrigger
-from tests.dags.test_failures import EVICTED, NO_ROOM, ended, waiting
+from tests.dags.test_failures import EVICTED, NO_ROOM, SCRATCH_FULL, ended, waiting
 from tests.dags.test_pods import RUN, WIDE
 from tests.dags.test_steppod import Store
 
@@ -198,14 +198,24 @@ def test_memory_on_one_node_makes_smaller_parts_on_all(store: Store) -> None:
         (Cluster(node(0, ended(1)), jobs=[job("Failed", reason="DeadlineExceeded")]), AirflowFailException, "8 hours"),
         (Cluster(node(0, running()), node(1, NO_ROOM, hours=2), jobs=[job(hours=2)]), AirflowException, "no node had"),
         (Cluster(node(0, waiting("ImagePullBackOff", "no such image")), jobs=[job()]), AirflowFailException, "image"),
+        (Cluster(node(0, SCRATCH_FULL), node(1, ended(143)), jobs=[job("Failed")]), AirflowFailException, "scratch"),
+        (Cluster(node(0, waiting("ErrImagePull", "connection refused"), hours=2), jobs=[job(hours=2)]),
+         AirflowException, "refused"),
+        (Cluster(jobs=[job(hours=2)]), AirflowException, "queue"),
     ],
-    ids=["parameters", "integrity", "remote", "deadline", "room", "image"],
+    ids=["parameters", "integrity", "remote", "deadline", "room", "image", "storage", "registry", "queue"],
 )  # fmt: skip
 def test_each_end_of_a_job_has_its_answer(cluster: Cluster, kind: type, words: str, store: Store) -> None:
     found = after(cluster, store)
     assert type(found) is kind
     assert words in str(found)
     assert cluster.deleted == [NAME]
+
+
+def test_a_registry_that_is_away_is_asked_by_the_kubelet_on_and_on(store: Store) -> None:
+    cluster = Cluster(node(0, waiting("ImagePullBackOff", "dial tcp: connection refused")), jobs=[job()])
+    assert isinstance(after(cluster, store), TaskDeferred)
+    assert cluster.deleted == []
 
 
 def test_a_job_that_is_gone_begins_anew_at_once(store: Store) -> None:
@@ -275,6 +285,7 @@ def test_the_trigger_fires_at_the_end_and_now_and_then(
             return model(found[answer], "V1Job")
 
     monkeypatch.setattr(stepjob, "AsyncKubernetesHook", Hook)
+    monkeypatch.setattr(stepjob, "SETTLE_SECONDS", 0)
     kind, facts = JobTrigger(name=NAME, namespace="n", connection="cluster", poll=0, log_seconds=seconds).serialize()
     assert kind == "dags.stepjob.JobTrigger"
 
