@@ -8,6 +8,7 @@ it: the judge's evaluate and gate, the other what changes main in a person's or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from dags.profiles import Profile, Resources, Secrets, Toleration
 USER = 65532
 SCRATCH, CREDENTIALS = "/scratch", "/etc/retain/credentials"
 SIGNING, JUDGE, TRUSTED = "/etc/retain/signing", "/etc/retain/judge", "/etc/retain/trusted"
+AUTHORITIES = "/etc/retain/authorities"
+BELIEVES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO")
+"""Which variables name the file with the authorities: for Python, requests, curl, S3 and Git."""
 FILES = {
     "GIT_CONFIG_GLOBAL": "gitconfig",
     "AWS_SHARED_CREDENTIALS_FILE": "aws-credentials",
@@ -53,6 +57,7 @@ def manifest(
 ) -> dict[str, Any]:
     """The pod that runs `job` for a line, as Kubernetes takes it; `settings` are the line's places."""
     labels = {
+        **profile.labels,
         "app.kubernetes.io/part-of": "retain",
         "app.kubernetes.io/component": "step",
         "retain.dev/line": line,
@@ -62,8 +67,8 @@ def manifest(
         **({"kueue.x-k8s.io/queue-name": profile.queue} if job.gpu and profile.queue else {}),
     }
     metadata = {"name": f"{line}-{job.name}", "namespace": profile.namespace, "labels": labels}
-    if job.gpu:
-        metadata["annotations"] = dict(STAY)
+    if annotations := {**profile.annotations, **(STAY if job.gpu else {})}:
+        metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _spec(profile, secrets, settings, job)}
 
 
@@ -87,16 +92,19 @@ def _spec(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str]
     }
     if profile.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in profile.pull_secrets]
-    return spec | (_placement(profile) if job.gpu else {})
+    return spec | _placement(profile, job)
 
 
-def _placement(profile: Profile) -> dict[str, Any]:
-    """On which nodes a GPU step runs, and before whom."""
-    wishes = {
-        "nodeSelector": dict(profile.node_selector),
-        "tolerations": [_toleration(toleration) for toleration in profile.tolerations],
-        "runtimeClassName": profile.runtime_class,
-        "priorityClassName": profile.priority_class,
+def _placement(profile: Profile, job: Job) -> dict[str, Any]:
+    """On which nodes a step runs, and a GPU step before whom."""
+    own = profile.gpu_step if job.gpu else profile.cpu_step
+    wishes: dict[str, Any] = {
+        "nodeSelector": {**profile.node_selector, **own.node_selector},
+        "tolerations": [_toleration(toleration) for toleration in (*profile.tolerations, *own.tolerations)],
+        # Blocks hold tuples, Kubernetes' client wants lists.
+        "affinity": json.loads(json.dumps(profile.affinity)),
+        "runtimeClassName": profile.runtime_class if job.gpu else "",
+        "priorityClassName": profile.priority_class if job.gpu else "",
     }
     return {key: value for key, value in wishes.items() if value}
 
@@ -108,7 +116,9 @@ def _toleration(toleration: Toleration) -> dict[str, Any]:
 
 
 def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str], job: Job) -> dict[str, Any]:
-    found = dict(settings) | {"RETAIN_IMAGE": profile.image}
+    found = {**profile.environment, **settings, "RETAIN_IMAGE": profile.image}
+    if profile.authorities:
+        found |= dict.fromkeys(BELIEVES, f"{AUTHORITIES}/{profile.authorities.key}")
     if secrets:
         found |= {name: f"{CREDENTIALS}/{file}" for name, file in FILES.items()}
     if secrets and secrets.signing and job.signs:
@@ -160,6 +170,9 @@ def _places(profile: Profile, secrets: Secrets | None, job: Job) -> list[tuple[d
     if secrets and secrets.trusted_keys:
         public = {"name": secrets.trusted_keys, "defaultMode": 0o440}
         found.append(({"name": "trusted", "configMap": public}, TRUSTED))
+    if profile.authorities:
+        believed = {"name": profile.authorities.config_map, "defaultMode": 0o440}
+        found.append(({"name": "authorities", "configMap": believed}, AUTHORITIES))
     return found
 
 

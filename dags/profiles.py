@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from cl_steps.config import Block
 
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kKMGTP]i?)?$")]
-"""An amount as Kubernetes writes it: `500m`, `2`, `16Gi`."""
+
+def _amount(value: Any) -> Any:
+    """YAML's numbers as Kubernetes takes them, too; true and false are none."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+AMOUNT = r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
+Quantity = Annotated[str, BeforeValidator(_amount), StringConstraints(pattern=AMOUNT)]
+"""An amount as Kubernetes takes it: `500m`, `2`, `.5`, `16Gi`, `1e3`."""
+LABEL = r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+LabelName = Annotated[str, StringConstraints(pattern=LABEL, max_length=253)]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$", max_length=63)]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+OURS = ("RETAIN_", "GIT_CONFIG", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+"""How the names of variables begin that a pod gets from us."""
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 Seconds = Annotated[int, Field(ge=1, le=604_800)]
 
 
-class Resources(Block):
-    """What one step's container gets: requests and limits are the same, so that nothing is taken from it."""
-
-    cpu: Quantity = "2"
-    memory: Quantity = "4Gi"
-    gpus: Annotated[int, Field(ge=0)] = 0
-    gpu_resource: str = "nvidia.com/gpu"
-    shm: Quantity = "64Mi"
-
-
 class Toleration(Block):
-    """A taint that GPU steps may stand, in Kubernetes' own words."""
+    """A taint that steps may stand, in Kubernetes' own words."""
 
     key: str = ""
     operator: Literal["Exists", "Equal"] = "Equal"
@@ -34,12 +37,36 @@ class Toleration(Block):
     seconds: int | None = None
 
 
+class Resources(Block):
+    """What one step's container gets: requests and limits are the same, so that nothing is taken from it.
+
+    `node_selector` and `tolerations` are those of such steps alone, beside the profile's own.
+    """
+
+    cpu: Quantity = "2"
+    memory: Quantity = "4Gi"
+    gpus: Annotated[int, Field(ge=0)] = 0
+    gpu_resource: str = "nvidia.com/gpu"
+    shm: Quantity = "64Mi"
+    node_selector: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+
+
+class Authorities(Block):
+    """Whom a step's TLS believes: a key of a ConfigMap, one PEM file with all authorities, the public ones too."""
+
+    config_map: ObjectName
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")] = "ca.crt"
+
+
 class Profile(Block):
     """Where steps run: `local` (a process beside the worker) or `pod`, and then everything that the pod needs.
 
-    Node selector, tolerations, queue, priority class and pool are those of GPU steps. Times are in seconds where they
-    do not say otherwise: `schedule_seconds` waits for room, `start_seconds` for the image, `deadline_hours` ends a pod
-    by Kubernetes itself, whether Airflow is up or not. With `nodes` above 1 that many pods compute `update` together.
+    Labels, annotations, node selector, tolerations, affinity, environment and authorities are those of every step;
+    runtime class, priority class, queue and pool those of GPU steps. `environment` is no place for secrets. Times are
+    in seconds where they do not say otherwise: `schedule_seconds` waits for room, `start_seconds` for the image,
+    `deadline_hours` ends a pod by Kubernetes itself, whether Airflow is up or not. With `nodes` above 1 that many pods
+    compute `update` together.
     """
 
     runner: Literal["local", "pod"] = "pod"
@@ -53,8 +80,13 @@ class Profile(Block):
     gpu_step: Resources = Resources(cpu="4", memory="16Gi", gpus=1, shm="2Gi")
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
     scratch: Quantity = "20Gi"
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    annotations: dict[LabelName, str] = Field(default_factory=dict)
+    node_selector: dict[LabelName, LabelValue] = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
+    affinity: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[VariableName, str] = Field(default_factory=dict)
+    authorities: Authorities | None = None
     runtime_class: str = ""
     priority_class: str = ""
     queue: str = ""
@@ -71,6 +103,14 @@ class Profile(Block):
         if self.runner == "pod" and not self.image:
             raise ValueError("a profile whose runner is `pod` needs an image: the one that containers/build made")
         return self
+
+    @field_validator("labels", "annotations", "environment")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name.startswith(("retain.dev/", "app.kubernetes.io/", *OURS)):
+                raise ValueError(f"{name} is one that every pod gets from us: choose another name")
+        return value
 
     @model_validator(mode="after")
     def _nodes_are_pods(self) -> Profile:

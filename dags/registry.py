@@ -100,6 +100,11 @@ class Entry(Block):
     def _pods_reach_their_line(self) -> Entry:
         if self.profile.runner == "pod" and ("://" not in self.workspace or not self.store):
             raise ValueError("a line whose steps are pods needs a Git URL as its workspace, and a store")
+        if self.profile.runner == "pod" and self.environment:
+            raise ValueError(
+                "`environment` names variables of Airflow's worker, and a pod sees none of them: give them values in "
+                "the profile's `environment`"
+            )
         return self
 
     @property

@@ -26,9 +26,67 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* Names of pull secrets, each as a word or as `name: word`: Airflow's chart takes both. */}}
 {{- define "retain.pullSecrets" -}}
 {{- range . }}
-- name: {{ . }}
+- name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* What every pod of ours gets beside its own: labels and annotations of its metadata. */}}
+{{- define "retain.podLabels" -}}
+{{- with .Values.pods.labels }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{/* On which nodes every pod of ours may run. */}}
+{{- define "retain.placement" -}}
+{{- with .Values.pods.node_selector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pods.tolerations }}
+tolerations:
+  {{- range . }}
+  - {{ include "retain.toleration" . | nindent 4 | trim }}
+  {{- end }}
+{{- end }}
+{{- with .Values.pods.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "retain.toleration" -}}
+{{- $found := dict }}
+{{- range $key, $value := . }}
+  {{- $_ := set $found (eq $key "seconds" | ternary "tolerationSeconds" $key) $value }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
+{{/* Variables of every pod of ours: proxies and the like, and whom its TLS believes. */}}
+{{- define "retain.env" -}}
+{{- range $name, $value := .Values.pods.environment }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- with .Values.pods.authorities }}
+{{- $file := printf "/etc/retain/authorities/%s" (.key | default "ca.crt") }}
+{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "CURL_CA_BUNDLE" "AWS_CA_BUNDLE" "GIT_SSL_CAINFO" }}
+- {name: {{ . }}, value: {{ $file }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "retain.authoritiesMount" -}}
+{{- if .Values.pods.authorities }}
+- {name: authorities, mountPath: /etc/retain/authorities, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "retain.authoritiesVolume" -}}
+{{- with .Values.pods.authorities }}
+- name: authorities
+  configMap: {name: {{ .config_map }}, defaultMode: 288}
 {{- end }}
 {{- end }}
 
@@ -38,10 +96,10 @@ capabilities:
 {{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ $image.tag }}{{ end }}
 {{- end }}
 
-{{/* A schedule whose H is a minute that the name alone decides. */}}
+{{/* A schedule whose minute, where it is H, the name alone decides. */}}
 {{- define "retain.schedule" -}}
 {{- $minute := mod (adler32sum .name | int64) 60 -}}
-{{- .schedule | replace "H" (toString $minute) }}
+{{- regexReplaceAll "^H " .schedule (printf "%d " $minute) }}
 {{- end }}
 
 {{/* One end of a network policy: a CIDR, or pods of a namespace. */}}

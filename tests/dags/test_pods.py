@@ -11,11 +11,13 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 
 from cl_steps.lineage import keys
 from cl_steps.pipeline import STEPS
 from cl_steps.workspace.machine import Machine
-from dags.profiles import Profile, Resources, Secrets, Toleration
+from dags.pods import BELIEVES
+from dags.profiles import Authorities, Profile, Resources, Secrets, Toleration
 from dags.registry import Entry
 from dags.runners import runner_of
 
@@ -43,9 +45,21 @@ LARGE = Entry(
     profile=Profile(
         image="example/steps@sha256:0",
         pull_secrets=("registry",),
-        gpu_step=Resources(cpu="16", memory="128Gi", gpus=4, shm="16Gi"),
-        node_selector={"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
-        tolerations=(Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),),
+        gpu_step=Resources(
+            cpu="16",
+            memory="128Gi",
+            gpus=4,
+            shm="16Gi",
+            node_selector={"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+            tolerations=(Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),),
+        ),
+        labels={"team": "pictures"},
+        annotations={"example.com/paid-by": "pictures"},
+        node_selector={"kubernetes.io/arch": "amd64"},
+        tolerations=(Toleration(key="dedicated", value="retain", seconds=60),),
+        affinity={"nodeAffinity": {}},
+        environment={"HTTPS_PROXY": "http://proxy.example:3128"},
+        authorities=Authorities(config_map="authorities"),
         priority_class="retain-training",
         queue="nightly",
         deadline_hours=8,
@@ -167,6 +181,39 @@ def test_who_may_write_main_and_who_may_sign() -> None:
     assert roles == {name: step.role for name, step in STEPS.items()}
 
 
+@pytest.mark.parametrize("name", [*STEPS, *COMMANDS])
+def test_every_pod_runs_where_the_profile_says_and_finds_its_way_out(name: str) -> None:
+    pod = pod_of(LARGE, name)
+    spec, gpu = pod["spec"], name in ("update", "evaluate", "audit")
+    assert pod["metadata"]["labels"]["team"] == "pictures"
+    assert pod["metadata"]["annotations"]["example.com/paid-by"] == "pictures"
+    assert spec["nodeSelector"]["kubernetes.io/arch"] == "amd64"
+    assert ("nvidia.com/gpu.product" in spec["nodeSelector"]) is gpu
+    assert [toleration["key"] for toleration in spec["tolerations"]] == ["dedicated", *["nvidia.com/gpu"] * gpu]
+    assert "nodeAffinity" in spec["affinity"]
+    told = {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]}
+    assert told["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert {told[variable] for variable in BELIEVES} == {"/etc/retain/authorities/ca.crt"}
+
+
+@pytest.mark.parametrize("name", ["RETAIN_JUDGE_KEY", "GIT_CONFIG_COUNT", "AWS_CONFIG_FILE", "a b", "1X"])
+def test_a_profiles_environment_leaves_ours_alone(name: str) -> None:
+    with pytest.raises(ValueError, match=r"environment|from us"):
+        Profile(image="x", environment={name: "x"})
+
+
+@pytest.mark.parametrize("amount", ["4", 4, 0.5, ".5", "1Ei", "1e3", "1E-3", "500m", "2.", "+1", "100n", "5k"])
+def test_every_amount_that_kubernetes_takes_is_one(amount: object) -> None:
+    found = Resources.model_validate({"cpu": amount}).cpu
+    assert parse_quantity(found.lstrip("+")) == parse_quantity(str(amount).lstrip("+"))
+
+
+@pytest.mark.parametrize("amount", ["", "-1", "1 Gi", "Gi", "1KI", "1ki", "1g", ".", "1e", True, None, "nan"])
+def test_what_is_no_amount_is_refused(amount: object) -> None:
+    with pytest.raises(ValueError, match="cpu"):
+        Resources.model_validate({"cpu": amount})
+
+
 def test_who_trusts_keys_needs_a_judge_among_the_secrets() -> None:
     with pytest.raises(ValueError, match="`judge` too"):
         Secrets(step="s", trusted="t", trusted_keys="keys")
@@ -178,8 +225,8 @@ def test_every_pod_knows_whom_to_trust_and_who_signs_finds_its_key(name: str) ->
     [container] = spec["containers"]
     told = {variable["name"]: variable["value"] for variable in container["env"]}
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
-    [public] = [volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume]
-    assert public == "large-keys"
+    maps = {volume["name"]: volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
+    assert maps == {"trusted": "large-keys", "authorities": "authorities"}
     assert told["RETAIN_TRUSTED_KEYS"] == f"{mounts['trusted']['mountPath']}/{keys.TRUSTED}"
     assert all(mount["readOnly"] for mount in mounts.values() if mount["name"] not in ("scratch", "shm"))
     assert ("signing" in mounts) is ("RETAIN_SIGNING_KEY" in told)

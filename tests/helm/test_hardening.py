@@ -90,3 +90,25 @@ def test_the_namespace_enforces_restricted() -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert labels["pod-security.kubernetes.io/enforce-version"] == "v1.36"
     assert named(manifests(case("minimal")), "Namespace") == {}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_cronjob_forbids_overlap_and_has_a_deadline(name: str) -> None:
+    found = named(manifests(case(name)), "CronJob")
+    assert len(found) >= 2
+    for where, job in found.items():
+        assert job["spec"]["concurrencyPolicy"] == "Forbid", where
+        assert 0 < job["spec"]["startingDeadlineSeconds"] <= 3600, where
+        assert 0 < job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] <= 7200, where
+        assert job["spec"]["jobTemplate"]["spec"]["backoffLimit"] <= 2, where
+
+
+def test_a_container_that_asks_for_nothing_gets_little() -> None:
+    (limits,) = named(manifests(case("minimal")), "LimitRange").values()
+    assert limits["spec"]["limits"] == [
+        {
+            "type": "Container",
+            "default": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "10Gi"},
+            "defaultRequest": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "256Mi"},
+        }
+    ]

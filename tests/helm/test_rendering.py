@@ -15,7 +15,7 @@ from gotpl.errors import TemplateError
 from cl_steps.__main__ import COMMANDS, _parser
 from cl_steps.workspace.machine import PORT
 from dags.nodes import SERVICE, indexed
-from dags.pods import Job, manifest
+from dags.pods import BELIEVES, Job, manifest
 from dags.registry import Entry, read_lines
 from tests.helm.chart import CASES, CHART, RELEASE, case, defaults, manifests, merged, named, pods, read, render
 
@@ -328,3 +328,66 @@ def test_the_readme_names_every_secret_and_value() -> None:
     assert [name for name in yaml.safe_load((CHART / "values.yaml").read_text()) if f"`{name}" not in page] == []
     for secret in ("retain-airflow-git", "retain-airflow-database", "retain-airflow-fernet", "retain-airflow-jwt"):
         assert f"`{secret}`" in page
+
+
+def everywhere(values: dict[str, Any], folder: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Metadata and spec of every pod that comes of the release: what the chart starts, and what Airflow does."""
+    objects = manifests(values)
+    specs = dict(pods(objects))
+    metadata = {found["metadata"]["name"]: found["metadata"] for found in objects if found["kind"] == "Pod"}
+    for name, job in named(objects, "CronJob").items():
+        metadata[name] = job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]
+    found = {name: (metadata[name], spec) for name, spec in specs.items()}
+    for entry in lines_of(values, folder):
+        for gpu in (False, True):
+            pod = manifest(entry.profile, entry.name, entry.secrets, entry.places, Job("x", ("x",), "r", gpu=gpu))
+            found[f"{entry.name} {gpu}"] = (pod["metadata"], pod["spec"])
+    return found
+
+
+def test_what_is_said_of_pods_is_said_of_every_pod(tmp_path: Path) -> None:
+    said = case("full")["pods"]
+    found = everywhere(case("full"), tmp_path)
+    assert len(found) > 8
+    for where, (metadata, spec) in found.items():
+        assert said["labels"].items() <= metadata["labels"].items(), where
+        assert said["annotations"].items() <= metadata["annotations"].items(), where
+        assert said["node_selector"].items() <= spec["nodeSelector"].items(), where
+        assert spec["tolerations"][0] == {
+            "key": "dedicated", "value": "retain", "effect": "NoExecute", "tolerationSeconds": 60,
+            **({"operator": "Equal"} if "operator" in spec["tolerations"][0] else {}),
+        }, where  # fmt: skip
+        assert spec["affinity"] == said["affinity"], where
+        [container] = spec["containers"]
+        told = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert said["environment"].items() <= told.items(), where
+        assert {told[name] for name in BELIEVES} == {"/etc/retain/authorities/all.pem"}, where
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        assert mounts["authorities"]["readOnly"] is True, where
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        assert volumes["authorities"]["configMap"]["name"] == "authorities", where
+
+
+def test_a_profile_says_otherwise_for_its_steps(tmp_path: Path) -> None:
+    values = case("full")
+    values["profiles"]["gpu"] |= {"node_selector": {"kubernetes.io/arch": "arm64"}, "environment": {"A": "b"}}
+    (entry, *_) = lines_of(values, tmp_path)
+    assert entry.profile.node_selector == {"kubernetes.io/arch": "arm64"}
+    assert entry.profile.environment["A"] == "b"
+
+
+def test_pull_secrets_in_both_of_their_forms() -> None:
+    values = merged(case("minimal"), {"airflow": {"imagePullSecrets": [{"name": "one"}, "two"]}})
+    found = dict(pods(manifests(values)))
+    assert found["retain-reaper"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
+
+
+@pytest.mark.parametrize("schedule", ["H 3 * * THU", "H 3 * MAR-MAR THU,1", "30 3 * * THU", "@hourly"])
+def test_only_the_minute_is_the_lines_own(schedule: str) -> None:
+    backup = {"enabled": True, "to": "s3://b/x", "secret": "s", "schedule": schedule}
+    found = named(manifests(merged(case("minimal"), {"backup": backup})), "CronJob")["backup-my-line"]["spec"][
+        "schedule"
+    ]
+    first, *rest = found.split(" ")
+    assert rest == schedule.split(" ")[1:]
+    assert first == schedule.split(" ", maxsplit=1)[0] or (first.isdecimal() and int(first) < 60)

@@ -9,18 +9,20 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dags.profiles import Ask, Notify, Profile, Resources, Secrets, Toleration
+from dags.profiles import Ask, Authorities, Notify, Profile, Resources, Secrets, Toleration
 from dags.registry import TAKEN, Entry
 from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
 
 FREE = {
     "hard", "nodeLabels", "node_selector", "pods", "quota", "stepAnnotations", "arguments", "airflow", "global",
+    "labels", "annotations", "affinity", "environment",
 }  # fmt: skip
-"""Mappings whose keys are Kubernetes' or somebody else's; `quota` of a flavor, not of the namespace."""
+"""Mappings whose keys are Kubernetes' or somebody else's; `quota` of a flavor, `pods` of a place in the network."""
 TYPED = {
     "profile": Profile,
     "stepResources": Resources,
     "toleration": Toleration,
+    "authorities": Authorities,
     "line": Entry,
     "lineSecrets": Secrets,
     "ask": Ask,
@@ -40,7 +42,7 @@ def mappings(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
     if isinstance(values, dict):
         yield path
     for key, value in items:
-        if key not in FREE or (key == "quota" and path == ()):
+        if key not in FREE or (key in ("pods", "quota") and path == ()):
             yield from mappings(value, (*path, key))
 
 
@@ -75,7 +77,8 @@ def test_the_defaults_name_every_key_of_the_schema() -> None:
 
 @pytest.mark.parametrize("name", TYPED)
 def test_profiles_and_lines_have_the_keys_that_airflow_reads(name: str) -> None:
-    known = set(TYPED[name].model_fields)
+    # Names of variables that local processes may see: the chart's steps are pods, and take theirs from the profile.
+    known = set(TYPED[name].model_fields) - ({"environment"} if name == "line" else set())
     assert set(SCHEMA["definitions"][name]["properties"]) == known
 
 
@@ -97,6 +100,12 @@ WRONG = {
     "another Kueue": {"kueue": {"apiVersion": "kueue.x-k8s.io/v1alpha1"}},
     "a moving image of Airflow": {"airflow": {"images": {"airflow": {"tag": "latest"}}}},
     "another Pod Security version": {"namespace": {"version": "newest"}},
+    "a secret in the environment": {"pods": {"environment": {"PROXY_PASSWORD": "x"}}},
+    "a variable of ours": {"pods": {"environment": {"RETAIN_JUDGE_KEY": "x"}}},
+    "a label of ours": {"pods": {"labels": {"retain.dev/role": "trusted"}}},
+    "authorities without a name": {"pods": {"authorities": {"key": "ca.crt"}}},
+    "a negative amount": {"quota": {"hard": {"pods": -1}}},
+    "an amount of nothing": {"quota": {"hard": {"pods": "Gi"}}},
 }
 
 
@@ -122,6 +131,7 @@ WRONG_LINES = {
     "a weekday for a month": {"schedule": "0 2 * MON *"},
     "a day that is none": {"schedule": "0 2 0 * *"},
     "no trusted secret": {"secrets": {"step": "a"}},
+    "variables of a worker for a pod": {"environment": ["HTTPS_PROXY"]},
     "a secret of a notifier": {"notify": [{"notifier": "a.B", "arguments": {"slack_token": "x"}}]},
     "a negative jitter": {"jitter_minutes": -1},
     "the name of a DAG of all lines": {"name": "audit"},
@@ -141,3 +151,20 @@ def test_patterns_are_ones_that_go_knows() -> None:
     """Helm compiles the schema with Go's regular expressions, which look neither ahead nor back."""
     text = (CHART / "values.schema.json").read_text(encoding="utf-8")
     assert "(?" not in text
+
+
+AMOUNTS = (4, 0.5, "4", ".5", "1Ei", "1e10", 1e10, "100m", "10M", "+1")
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_every_amount_that_kubernetes_takes_is_taken(amount: object) -> None:
+    check({"quota": {"hard": {"pods": amount}}, "profiles": {"cpu": {"cpu_step": {"cpu": amount}}}})
+
+
+def test_limits_may_leave_the_processor_open() -> None:
+    limits = {"cpu": None, "memory": "1Gi", "ephemeral-storage": "1Gi"}
+    check({"watch": {"resources": {"limits": limits}}})
+
+
+def test_global_is_a_parent_charts() -> None:
+    check({"global": {"clusterName": "x", "imageRegistry": "registry.example"}})
