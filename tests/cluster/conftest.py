@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def airflow(place: Site) -> Iterator[Airflow]:
     """Airflow on this machine, its steps on the cluster."""
-    found = Airflow(place.folder / "airflow", PORT, place.environment("step"))
+    found = Airflow(place.folder / "airflow", PORT, place.environment("opener"))
     found.start()
     for name in (*LINES, "rollback"):
         found.wait_for_dag(name)

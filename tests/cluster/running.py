@@ -17,7 +17,7 @@ from pathlib import Path
 from dags.pods import FILES
 from tests.cluster.servers import credentials
 
-PASSWORDS = {"step": "a-step", "trusted": "a-trusted"}
+PASSWORDS = {"step": "a-step", "opener": "an-opener", "trusted": "a-trusted"}
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ RUN --mount=type=bind,from=repository,target=/repository --mount=type=bind,from=
     --mount=type=secret,id=settings,target=/run/secrets/settings --mount=type=secret,id=ca,target=/run/secrets/ca \
     export HOME=/tmp/made TMPDIR=/tmp XDG_CACHE_HOME=/tmp/made UV_LINK_MODE=copy \
     && with="sh /repository/containers/with-settings" \
-    && /usr/local/bin/python3 -m venv /tmp/made/uv \
+    && python3 -m venv /tmp/made/uv \
     && ${with} /tmp/made/uv/bin/pip install --quiet --no-cache-dir uv==${UV_VERSION} \
     && ${with} /tmp/made/uv/bin/uv pip install --quiet --compile-bytecode --python /opt/venv \
         -c /repository/constraints.txt 'moto[server]' \
     && rm -rf /tmp/made
 COPY servers.py /opt/servers/servers.py
+COPY --from=repository containers/git/pre-receive /opt/servers/pre-receive
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/tini", "--", "/opt/venv/bin/python", "/opt/servers/servers.py"]
 CMD ["--root", "/scratch/git", "--lines", "line"]

@@ -2,9 +2,10 @@
 
     python servers.py --root FOLDER --lines a,b --bucket retain --git-port 8418 --s3-port 9000
 
-Git speaks smart HTTP to two users, `step` and `trusted`, and a hook holds them to what each may write. S3 is moto's,
-its objects in memory; it takes any access key for anything, so it proves nothing about rights on buckets. Passwords
-come from STEP_PASSWORD and TRUSTED_PASSWORD, or from `--passwords FILE` with a line `user:password` each.
+Git speaks smart HTTP to three users, `step`, `opener` and `trusted`, and the hook that we ship for Git servers holds
+them to what each may write. S3 is moto's, its objects in memory; it takes any access key for anything, so it proves
+nothing about rights on buckets. Passwords come from STEP_PASSWORD, OPENER_PASSWORD and TRUSTED_PASSWORD, or from
+`--passwords FILE` with a line `user:password` each.
 
     GET  /healthz                                    200 where Git is served, and which of both are up
     POST /control/down?seconds=60&what=git|s3|both   as `trusted`: close sockets, cut connections, come back later
@@ -39,22 +40,10 @@ from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 BLOCK = 1 << 16
-USERS = ("step", "trusted")
-# Git calls it for every ref of a push; where it says no, an atomic push is refused whole.
-HOOK = """#!/bin/sh
-ref=$1 old=$2 new=$3
-no() { echo "$REMOTE_USER may not $1" >&2; exit 1; }
-absent() { case $1 in *[!0]*) return 1 ;; esac; }
-forward() { absent "$old" || git merge-base --is-ancestor "$old" "$new"; }
-case $REMOTE_USER:$ref in
-    trusted:refs/heads/main | step:refs/heads/runs/?*)
-        ! absent "$new" || no "delete $ref"
-        forward || no "rewrite $ref" ;;
-    trusted:refs/tags/*) absent "$old" || no "move or delete $ref" ;;
-    trusted:*) ;;
-    *) no "write $ref" ;;
-esac
-"""
+USERS = ("step", "opener", "trusted")
+BESIDE = Path(__file__).with_name("pre-receive")
+HOOK = BESIDE if BESIDE.is_file() else Path(__file__).parents[2] / "containers/git/pre-receive"
+"""In the image it lies beside this file."""
 SETTINGS = {
     "http.receivepack": "true",
     "uploadpack.allowAnySHA1InWant": "true",
@@ -309,9 +298,11 @@ def make_repository(folder: Path) -> None:
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", folder], check=True)
     for name, value in SETTINGS.items():
         subprocess.run(["git", "-C", folder, "config", name, value], check=True)
+    for user in USERS:
+        subprocess.run(["git", "-C", folder, "config", f"retain.{user}", user], check=True)
     (folder / "hooks").mkdir(exist_ok=True)
-    (folder / "hooks" / "update").write_text(HOOK, encoding="utf-8")
-    (folder / "hooks" / "update").chmod(0o755)
+    (folder / "hooks" / "pre-receive").write_text(HOOK.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "hooks" / "pre-receive").chmod(0o755)
 
 
 def read_passwords(file: str | None) -> dict[str, str]:

@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 
 import yaml
 
+from cl_steps.lineage.keys import JUDGE, SIGNING
 from dags.pods import FILES
 from tests.cluster.running import PASSWORDS, basic
 from tests.cluster.servers import credentials
@@ -197,11 +198,11 @@ def install(place: Site, profiles: dict[str, Any], lines: list[dict[str, Any]]) 
 
 
 def give_keys(folder: Path, line: str) -> None:
-    """The keys of a line: the private one as a Secret, those that count as a ConfigMap."""
+    """The keys of a line: the private ones as a Secret each, those that count as a ConfigMap."""
     names = {path.name: path.read_text(encoding="utf-8") for path in (folder / ".retain" / "keys").iterdir()}
-    private = {"signing.pem": names.pop("signing.pem")}
     for kind, name, content in (
-        ("Secret", f"{line}-signing", {"stringData": private}),
+        ("Secret", f"{line}-signing", {"stringData": {SIGNING: names.pop(SIGNING)}}),
+        ("Secret", f"{line}-judge", {"stringData": {JUDGE: names.pop(JUDGE)}}),
         ("ConfigMap", f"{line}-keys", {"data": names}),
     ):
         apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, **content})

@@ -16,7 +16,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.pipeline import STAGES
+from cl_steps.workspace.context import json_text
+from cl_steps.workspace.git import git, text
+from cl_steps.workspace.mainline import Change, Mainline, reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, kubectl
 from tests.cluster.trial import LINES, evict, land, last, nothing_is_left, wait_for_question
@@ -198,8 +201,41 @@ def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_o
         assert [record["version"] for record in records] == versions
         assert all(record["environment"]["image"] == STEPS_IMAGE for record in records[1:3])
         forged = main.commit(Change({"versions/v0009.json": b"{}"}, "forged"))
-        for ref in ("refs/heads/main", "refs/tags/model@v0.0.9"):
-            push = ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", f"{forged}:{ref}"]
-            refused = subprocess.run(push, env=place.environment("step"), capture_output=True, text=True, check=False)
-            assert refused.returncode != 0
-            assert f"step may not write {ref}" in refused.stderr
+        for user in ("step", "opener"):
+            for ref in ("refs/heads/main", "refs/tags/model@v0.0.9"):
+                assert f"retain: the role {user}" in pushed(place, main, user, f"{forged}:{ref}")
+
+
+def test_an_evaluation_that_somebody_forged_promotes_nothing(place: Site) -> None:
+    """With a step's credentials the verdict of a rejected or held run becomes `promote`; then the trusted step runs."""
+    before = [version["version"] for version in place.read("versions", "demo")["versions"]]
+    with reading(f"{place.git}/demo.git") as main:
+        ended = main.ledger().runs.values()
+        run = next(str(event["run"]) for event in ended if event["outcome"] in ("held", "rejected", "stale"))
+        ref = f"refs/heads/runs/{run}"
+        git(main.folder, "fetch", "-q", "origin", f"+{ref}:{ref}")
+        for step in STAGES:
+            report = {"schema": 1, "step": step.name, "run": run, "status": "done", "code": "0" * 64, "figures": {}}
+            verdict = {"gate": "promote", "drift": "drifted", "ingest": "ok"}.get(step.name)
+            content = json_text({**report, "verdict": verdict, "why": "as I say"}).encode()
+            forged = main.commit(Change({step.report: content}, "forged"), parent=text(main.folder, "rev-parse", ref))
+            git(main.folder, "update-ref", ref, forged)
+        assert pushed(place, main, "step", f"{ref}:{ref}") == "", "a step may write reports"
+        other = main.commit(Change({"params.yaml": b"{}"}, "forged"), parent=text(main.folder, "rev-parse", ref))
+        assert "may not change params.yaml" in pushed(place, main, "step", f"{other}:{ref}")
+    done = subprocess.run(
+        [sys.executable, "-m", "cl_steps", "step", "promote", f"--workspace={place.folder / 'demo'}", f"--run={run}"],
+        env=place.environment("trusted"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (2, 4, 5), done.stderr
+    assert [version["version"] for version in place.read("versions", "demo")["versions"]] == before
+
+
+def pushed(place: Site, main: Mainline, user: str, refs: str) -> str:
+    """What the Git server says of a push with a user's credentials; nothing where it took it."""
+    push = ["git", "-C", str(main.folder), "push", f"{place.git}/demo.git", refs]
+    done = subprocess.run(push, env=place.environment(user), capture_output=True, text=True, check=False)
+    return done.stderr if done.returncode else ""

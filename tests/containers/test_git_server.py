@@ -132,7 +132,7 @@ def test_one_forbidden_ref_stops_the_whole_push(line: Line, pushed: Path) -> Non
     before = remote_refs(line.git)
     honest = commit(pushed, "origin/runs/r-1", {"reports/x.json": "x"})
     said = push(pushed, "step", f"{honest}:refs/heads/runs/r-1", f"{honest}:refs/heads/main")
-    assert "a step does not write refs/heads/main" in said
+    assert "the role step does not write refs/heads/main" in said
     assert remote_refs(line.git) == before
 
 
@@ -207,8 +207,10 @@ def test_the_servers_own_list_says_who_is_who(line: Line, pushed: Path, variable
     assert "nobody says which role bob has" in push(pushed, "", main, **{variable: "bob"})
     assert "nobody says" in push(pushed, "", main, **{variable: "an"}), "a part of a name is no name"
     assert "nobody says" in push(pushed, "", main, **{variable: "a.n"}), "nor is a pattern"
-    assert "a step does not write" in push(pushed, "", main, **{variable: "a-step"})
-    assert "a step does not write" in push(pushed, "", main, **{variable: "both"}), "the least of two roles counts"
+    assert "the role step does not write" in push(pushed, "", main, **{variable: "a-step"})
+    assert "the role step does not write" in push(pushed, "", main, **{variable: "both"}), (
+        "the least of two roles counts"
+    )
     assert "there is no role root" in push(pushed, "root", main)
     assert push(pushed, "", main, **{variable: "ann"}) == ""
 
