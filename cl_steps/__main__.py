@@ -256,6 +256,13 @@ COMMANDS = (
         ),
     ),
     Command(
+        "rights", "whether a credential may do what its role must not", "cl_steps.commands.rights:rights",
+        (
+            DIR,
+            arg("--role", required=True, choices=["step", "opener"], help="whose credential this process has"),
+        ),
+    ),
+    Command(
         "publish", "a line of this machine moves to shared remotes", "cl_steps.commands.publish:publish",
         (
             DIR,

@@ -12,7 +12,9 @@ import pytest
 
 from cl_steps import close, promote
 from cl_steps.commands.prune import prune
+from cl_steps.commands.rights import rights
 from cl_steps.config import RunSpec
+from cl_steps.errors import IntegrityError
 from cl_steps.lineage.judging import Judging
 from cl_steps.pipeline import STAGES
 from cl_steps.workspace.branch import open_run
@@ -228,3 +230,33 @@ def test_a_forged_branch_does_not_even_reach_the_server(line: Line, as_role: As)
     as_role("step")
     with pytest.raises(Exception, match="may not change params"):
         forge(line, "r-1", {"params.yaml": b"{}"})
+
+
+def test_rights_are_tried_and_said(line: Line, as_role: As) -> None:
+    before, folder = remote_refs(line.git), str(Path(line.git).parents[1])
+    for role in ("step", "opener"):
+        as_role(role)
+        assert "writes nothing that it must not" in rights(folder, role)
+    assert remote_refs(line.git) == before
+    as_role("opener")
+    with pytest.raises(IntegrityError, match="takes refs/heads/begun/probe-of-rights"):
+        rights(folder, "step")
+
+
+def test_a_server_that_protects_nothing_is_seen_and_left_as_it_was(line: Line) -> None:
+    (Path(line.git) / "hooks/pre-receive").unlink()
+    before, folder = remote_refs(line.git), str(Path(line.git).parents[1])
+    with pytest.raises(IntegrityError, match=r"main, refs/tags/.*begun/.*runs/.*moved back"):
+        rights(folder, "step")
+    left = remote_refs(line.git)
+    assert {ref: commit for ref, commit in left.items() if ref not in ("HEAD", "refs/heads/main")} == {
+        ref: commit for ref, commit in before.items() if ref not in ("HEAD", "refs/heads/main")
+    }
+    assert text(Path(line.git), "log", "-1", "--format=%P", "main") == before["refs/heads/main"]
+    assert text(Path(line.git), "rev-parse", "main^{tree}") == text(Path(line.git), "rev-parse", "main~1^{tree}")
+
+
+def test_a_trusted_credential_in_a_steps_place_is_seen(line: Line, as_role: As) -> None:
+    as_role("trusted")
+    with pytest.raises(IntegrityError, match="takes refs/heads/main, refs/tags/"):
+        rights(str(Path(line.git).parents[1]), "step")

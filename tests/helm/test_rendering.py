@@ -19,7 +19,8 @@ from dags.pods import BELIEVES, Job, manifest
 from dags.registry import Entry, read_lines
 from tests.helm.chart import CASES, CHART, RELEASE, case, defaults, manifests, merged, named, pods, read, render
 
-CLUSTER = {"Namespace", "PriorityClass", "ClusterQueue", "ResourceFlavor"}
+POLICY = "ValidatingAdmissionPolicy"
+CLUSTER = {"Namespace", "PriorityClass", "ClusterQueue", "ResourceFlavor", POLICY, f"{POLICY}Binding"}
 RIGHTS = {
     "retain-airflow": {
         ("", "pods"): ["create", "delete", "get", "list", "patch", "watch"],
