@@ -209,6 +209,8 @@ def test_a_shipped_suite_that_disagrees_is_no_verdict() -> None:
         gate._check_shipped(room.Suite((Case("a", "b", "failed"),)), promoted)
     with pytest.raises(RetainError, match="nothing was decided"):
         gate._check_shipped(room.Suite((Case("a", "b", "passed"),), "they crashed"), promoted)
+    with pytest.raises(RetainError, match="nothing was decided"):
+        gate._check_shipped(room.Suite((Case("a", "b", "passed"), Case("a", "c", "skipped"))), promoted)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
 
 MAX_BYTES = 8 * 2**20
 MAX_CASES = 2000
+MAX_DEPTH = 16
 MAX_CHARACTERS = 4000
 _OUTCOMES: Mapping[str, Outcome] = {"failure": "failed", "error": "error", "skipped": "skipped"}
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,16}")
@@ -38,15 +42,48 @@ class Case:
 def read_cases(path: Path, room: str) -> tuple[Case, ...] | None:
     """The cases of a JUnit file, `room` taken out of their texts; None where it is missing, too large or no JUnit."""
     try:
-        if path.is_symlink() or path.stat().st_size > MAX_BYTES:
-            return None
-        content = path.read_bytes()
-        if b"<!" in content:  # no document types, no entities; pytest writes neither
-            return None
+        content = _plain_bytes(path)
+        _refuse_types(content)
         found = list(ElementTree.fromstring(content).iter("testcase"))  # noqa: S314  entities are refused above
-    except (OSError, ElementTree.ParseError):
+    except (OSError, ValueError, expat.ExpatError, ElementTree.ParseError):
         return None
     return tuple(_case(element, room) for element in found[:MAX_CASES])
+
+
+def _plain_bytes(path: Path) -> bytes:
+    """The bytes of a plain file, which nobody's pipe, link or device stands for; raises OSError or ValueError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as stream:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
+            raise ValueError("no plain file, or too large")
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError("it grew")
+    return content
+
+
+def _refuse_types(content: bytes) -> None:
+    """Raise where a document has a type, and so entities, in whatever encoding, or is nested as pytest nests none."""
+    depth = 0
+
+    def refuse(*_: object) -> None:
+        raise ValueError("pytest writes no document types, and nests nothing")
+
+    def enter(*_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            refuse()
+
+    def leave(_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    parser.StartElementHandler, parser.EndElementHandler = enter, leave
+    parser.Parse(content, True)
 
 
 def write_junit(path: Path, suites: Mapping[str, tuple[Case, ...]]) -> None:

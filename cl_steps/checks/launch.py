@@ -1,10 +1,12 @@
 """Runs pytest in a process that has given up what it does not need. Started by path, by `room.py` alone.
 
-    python launch.py '{"seconds": .., "bytes": .., "readable": [..], "writable": [..], "path": .., "arguments": [..]}'
+    python launch.py '{"seconds": .., "bytes": .., "readable": [..], "writable": [..], "path": .., "arguments": [..],
+                       "confined": true}'
 
-Before any code of a check is loaded: limits on time, memory and file size, and Landlock (Linux 5.13), after which only
-the named folders can be read or written, and (6.7, 6.12) no TCP connection made and no other process signalled.
-Landlock needs no privilege and no namespace. Only the standard library is used up to there.
+Before any code of a check is loaded: limits on time, memory and file size; Landlock (Linux 5.13), after which only the
+named folders can be read or written, and (6.7, 6.12) no TCP connection made and no other process signalled; and a
+filter of system calls (`syscalls.py`) for what Landlock does not see. Neither needs a privilege or a namespace. Where
+one of them is not to be had, nothing runs, unless the deployment said so ("confined": false).
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _ALL_BY_VERSION = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 _ALL_LATEST = 0xFFFF
 _OPEN_PATH = getattr(os, "O_PATH", 0)
 MAX_FILE_BYTES = 32 * 2**20
+OPEN = 97
+"""The exit code where the room cannot be closed: no check was run."""
 
 
 def landlock_version() -> int:
@@ -103,9 +107,14 @@ def _must(result: int) -> int:
 def main() -> int:
     """Close the door and run pytest; returns its exit code."""
     spec = json.loads(sys.argv[1])
-    limit(spec["seconds"], spec["bytes"])
-    confine(spec["readable"], spec["writable"])
     sys.path.insert(0, spec["path"])
+    from cl_steps.checks import syscalls
+
+    limit(spec["seconds"], spec["bytes"])
+    if spec["confined"]:
+        if not confine(spec["readable"], spec["writable"]):
+            return OPEN
+        syscalls.install()
     import pytest  # only now: its plugins are loaded inside
 
     return int(pytest.main(spec["arguments"]))

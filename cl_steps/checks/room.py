@@ -1,8 +1,13 @@
 """A closed room for checks: a process of its own with copies of its inputs, no secrets, no network, and limits.
 
-Its environment is made from nothing. `launch.py` gives up files and TCP with Landlock; where `unshare` may make
-namespaces there is no network at all and no other process to be seen. What it leaves is one JUnit file, which is
-read as hostile: at worst it says that the check passed which wrote it.
+Its environment is made from nothing. `launch.py` gives up files with Landlock, and sockets and much else with a filter
+of system calls; where `unshare` may make namespaces, no other process is seen, either. `watching.py` ends it where all
+of it together takes too much. What it leaves is one JUnit file, which is read as hostile: at worst it says that the
+check passed which wrote it.
+
+A ready sandbox was tried first: bubblewrap (and nsjail, which works the same way) makes namespaces, and says "no
+permissions to create new namespace" in a pod that meets the `restricted` standard, which is where checks run at night.
+Landlock and seccomp need no permission there.
 """
 
 from __future__ import annotations
@@ -10,32 +15,40 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cl_steps
-from cl_steps.checks import launch
+from cl_steps.checks import launch, syscalls
+from cl_steps.checks.clearing import clear
 from cl_steps.checks.junit import Case, read_cases
 from cl_steps.checks.plugin import INPUTS
+from cl_steps.checks.watching import End, watch
 from cl_steps.config import Params
 from cl_steps.errors import UsageError
 
 PACKAGE = Path(cl_steps.__file__).parent
-NAMESPACES = ("unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
+NAMESPACES = ("unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+ISOLATION = "RETAIN_CHECKS_ISOLATION"
+"""Of the deployment, never of a workspace: `none` lets checks run where they cannot be confined."""
 NO_REPORT = "they ended without a report"
 SYSTEM = (
     "/usr",
     "/lib",
     "/lib64",
     "/bin",
-    "/proc",  # of others, Landlock and the namespace show nothing that is secret
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/filesystems",
+    "/proc/sys/kernel",
+    "/proc/sys/vm/overcommit_memory",
     "/sys/devices/system",
     "/dev/urandom",
     "/etc/ld.so.cache",
@@ -55,23 +68,43 @@ class Suite:
     problem: str = ""
 
 
-def run_suite(tests: Path, figures: Path, params: Params, seconds: int) -> Suite:
+def run_suite(tests: Path, figures: Path, params: Params, seconds: int, *, ours: bool = False) -> Suite:
     """Run the tests of a folder on copies of the figures and parameters, for `seconds` at most.
 
+    Those that are `ours` run also where nothing can be confined.
+
     Raises:
-        UsageError: a file among the tests is a symbolic link.
+        UsageError: a file among the tests is a symbolic link, or this machine cannot confine them.
     """
-    with tempfile.TemporaryDirectory(prefix="retain-checks-") as name:
-        room = Path(name).resolve()
+    confined = _can_be_confined(ours)
+    room = Path(tempfile.mkdtemp(prefix="retain-checks-")).resolve()
+    try:
         _furnish(room, tests, figures, params)
-        code = _run(room, seconds, params.gate.checks_bytes)
-        return _judged(code, read_cases(room / "out" / "junit.xml", str(room)), seconds)
+        end = _run(room, seconds, params.gate.checks_bytes, confined)
+        return _judged(end, read_cases(room / "out" / "junit.xml", str(room)))
+    finally:
+        clear(room)
 
 
 @cache
 def isolation() -> dict[str, bool]:
-    """What this machine lets us close: `files` and TCP by Landlock, `network` and processes by namespaces."""
-    return {"files": launch.landlock_version() > 0, "network": bool(_namespaces())}
+    """What is closed here: `files` by Landlock, `calls` and `network` by seccomp, `processes` by namespaces."""
+    apart = bool(_namespaces())
+    calls = syscalls.is_known()
+    return {"files": launch.landlock_version() > 0, "calls": calls, "network": calls or apart, "processes": apart}
+
+
+def _can_be_confined(ours: bool) -> bool:
+    """Whether they are to be confined: they are, or they are ours, or the deployment says that they need not be."""
+    lacking = [name for name in ("files", "calls") if not isolation()[name]]
+    if not lacking:
+        return True
+    if ours or os.environ.get(ISOLATION) == "none":
+        return False
+    raise UsageError(
+        "this machine cannot confine your checks (no Landlock, which Linux has since 5.13, or no seccomp): run the "
+        f"gate elsewhere, or let the deployment say {ISOLATION}=none"
+    )
 
 
 def _furnish(room: Path, tests: Path, figures: Path, params: Params) -> None:
@@ -92,11 +125,10 @@ def _make_read_only(folder: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def _run(room: Path, seconds: int, memory_bytes: int) -> int | None:
-    """The exit code, or None where the time was up."""
+def _run(room: Path, seconds: int, memory_bytes: int, confined: bool) -> End:
     command = [*_namespaces(), sys.executable, "-s", "-P", "-B", str(PACKAGE / "checks" / "launch.py")]
     process = subprocess.Popen(
-        [*command, json.dumps(_spec(room, seconds, memory_bytes))],
+        [*command, json.dumps(_spec(room, seconds, memory_bytes, confined))],
         cwd=room / "checks",
         env=_environment(room),
         stdin=subprocess.DEVNULL,
@@ -104,17 +136,10 @@ def _run(room: Path, seconds: int, memory_bytes: int) -> int | None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return watch(process, (room / "out", room / "tmp"), seconds, memory_bytes)
 
 
-def _spec(room: Path, seconds: int, memory_bytes: int) -> dict[str, object]:
+def _spec(room: Path, seconds: int, memory_bytes: int, confined: bool) -> dict[str, object]:
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()}
     options = [
         "-q",
@@ -130,6 +155,7 @@ def _spec(room: Path, seconds: int, memory_bytes: int) -> dict[str, object]:
     return {
         "seconds": seconds,
         "bytes": memory_bytes,
+        "confined": confined,
         "path": str(PACKAGE.parent),
         "readable": [*SYSTEM, *sorted(python), str(PACKAGE), str(room)],
         "writable": [str(room / "out"), str(room / "tmp")],
@@ -163,12 +189,12 @@ def _namespaces() -> tuple[str, ...]:
     return NAMESPACES if done.returncode == 0 else ()
 
 
-def _judged(code: int | None, cases: tuple[Case, ...] | None, seconds: int) -> Suite:
-    if code is None:
-        return Suite(cases or (), f"they took longer than {seconds} s")
+def _judged(end: End, cases: tuple[Case, ...] | None) -> Suite:
+    if end.problem:
+        return Suite(cases or (), end.problem)
     if cases is None:
-        return Suite((), f"{NO_REPORT} (exit code {code})")
+        return Suite((), f"{NO_REPORT} (exit code {end.code})")
     if not cases:
         return Suite((), "they hold no test")
-    unexplained = code != 0 and not any(case.failed for case in cases)
-    return Suite(cases, f"they ended with exit code {code}" if unexplained else "")
+    unexplained = end.code != 0 and not any(case.failed for case in cases)
+    return Suite(cases, f"they ended with exit code {end.code}" if unexplained else "")
