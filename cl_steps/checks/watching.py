@@ -76,14 +76,22 @@ def _too_much(group: int, folders: tuple[Path, ...], memory_bytes: int) -> str:
 
 
 def _members(group: int) -> Iterator[int]:
-    """The resident bytes of each process of a group that has not ended."""
+    """The bytes of memory of each process of a group that has not ended; what several share, each holds a part of."""
     for place in PROCESSES.iterdir() if PROCESSES.is_dir() else ():
         if place.name.isdigit():
             with suppress(OSError, ValueError, IndexError):
                 facts = (place / "stat").read_text(encoding="utf-8", errors="replace")
                 state, _, leader = facts.rpartition(")")[2].split()[:3]
                 if int(leader) == group and state not in "ZX":
-                    yield int((place / "statm").read_text(encoding="utf-8").split()[1]) * PAGE_BYTES
+                    yield _bytes_of(place)
+
+
+def _bytes_of(process: Path) -> int:
+    """Its share of what it holds (PSS), or where that is not told, all of it."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = (process / "smaps_rollup").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024
+    return int((process / "statm").read_text(encoding="utf-8").split()[1]) * PAGE_BYTES
 
 
 def _too_much_written(folders: tuple[Path, ...]) -> str:
