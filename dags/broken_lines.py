@@ -11,14 +11,13 @@ from dags.faults import faults, sentence
 from dags.registry import Reading, lines_file, read
 
 
-def check() -> None:
-    """Raise UsageError where a part of `lines.yaml` cannot be read; where it is none at all, every file says so."""
+def found() -> Reading:
+    """What `lines.yaml` says; where it is none at all, every other file that reads it says so."""
     try:
-        found = read(lines_file())
+        return read(lines_file())
     except UsageError:
-        found = Reading()
-    if wrong := faults(found):
-        raise UsageError(sentence(wrong))
+        return Reading()
 
 
-check()
+if wrong := faults(found()):
+    raise UsageError(sentence(wrong))

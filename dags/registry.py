@@ -21,7 +21,7 @@ from dags.pods import FILES
 from dags.profiles import LOCAL, Ask, Notify, Profile, Secrets
 from dags.schedule import check, spread
 
-LOADER = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+LOADER: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 """The same as SafeLoader, ten times faster where libyaml is there. Days stay text: one that no calendar has is the
 mistake of its entry, and not of the file."""
 LOADER.yaml_implicit_resolvers = {

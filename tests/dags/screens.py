@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def main(scratch: Path, images: Path) -> None:
     command = [sys.executable, "-m", "dags.serve", str(scratch / "demo-line"), "--port", SITE.rpartition(":")[2]]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as served:
         try:
-            look(images, password(served))
+            look(images, password(served), scratch / "demo-line" / ".retain" / "lines.yaml")
         finally:
             served.send_signal(signal.SIGINT)
             served.wait(90)
@@ -92,8 +93,8 @@ def password(served: subprocess.Popen[str]) -> str:
     raise SystemExit("Airflow did not start")
 
 
-def look(images: Path, secret: str) -> None:
-    """Sign in through Airflow's own form, and take the pictures."""
+def look(images: Path, secret: str, lines: Path) -> None:
+    """Sign in through Airflow's own form, and take the pictures; the last one of `lines.yaml` with bad entries."""
     from playwright.sync_api import sync_playwright
 
     images.mkdir(exist_ok=True)
@@ -107,6 +108,7 @@ def look(images: Path, secret: str) -> None:
         for name, width, height, scheme, prepare in (
             ("tab", 1360, 1000, "light", tab), ("tab-dark", 1360, 1000, "dark", tab),
             ("form", 1120, 1420, "light", form), ("graph", 1080, 1180, "light", graph),
+            ("broken", 1080, 640, "light", partial(broken, lines=lines)),
         ):  # fmt: skip
             page.set_viewport_size({"width": width, "height": height})
             page.emulate_media(color_scheme=scheme)
@@ -145,6 +147,21 @@ def graph(page: Any) -> None:
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Collapse Details Panel").click()
     page.get_by_role("button", name="Fit View").click()
+
+
+def broken(page: Any, lines: Path) -> None:
+    """What ops see of bad entries: the import error that names each, opened."""
+    wrong = [{"name": "berlin", "workspace": "/srv/berlin", "timezone": "Europe/Berln"},
+             {"name": "never", "workspace": "/srv/never", "schedule": "0 2 31 2 *"}]  # fmt: skip
+    good = yaml.safe_load(lines.read_text(encoding="utf-8"))["lines"]
+    lines.write_text(yaml.safe_dump({"lines": [*good, *wrong]}), encoding="utf-8")
+    page.goto(f"{SITE}/")
+    errors = page.get_by_text("Dag Import Error")
+    while not errors.count():
+        page.wait_for_timeout(3000)
+        page.reload(wait_until="networkidle")
+    errors.first.click()
+    page.get_by_text("broken_lines.py").first.click()
 
 
 if __name__ == "__main__":
