@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import cl_steps.promote
 from cl_steps import close, promote
@@ -16,7 +18,7 @@ from cl_steps.pipeline import INGEST, UPDATE
 from cl_steps.workspace.branch import open_run, read_run
 from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import text
+from cl_steps.workspace.git import clone, git, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import reading
 from cl_steps.workspace.store import lock_outs
@@ -183,21 +185,34 @@ def test_a_tag_that_a_crash_left_out_is_made_again(line: Line) -> None:
     assert text(None, "ls-remote", line.git, "refs/tags/model@v0.0.2") == before
 
 
-def test_links_and_pipes_in_the_landing_stop_nothing(line: Line) -> None:
+@pytest.mark.parametrize("reads", [[], ["landing"]], ids=["today", "an older line"])
+def test_hostile_names_in_the_landing_never_reach_dvc(line: Line, reads: list[str]) -> None:
     landing = Path(line.landing)
-    (landing / "picture.png").write_bytes(b"x")
+    for name in (b"picture.png", b"\xff\xfe.png", b".dvcignore", b"x.dvc", b"dvc.yaml", b"n" * 255):
+        (landing / os.fsdecode(name)).write_bytes(b"::")
     (landing / "outside.png").symlink_to("/etc/hostname")
     (landing / "dangling.png").symlink_to("nowhere")
     os.mkfifo(landing / "pipe.png")
-    seen: list[str] = []
-
-    def look(context: Context) -> StepReport:
-        seen.extend(path.name for path in (context.root / "landing").iterdir())
-        return fake_stage(INGEST, "ok")(context)
-
     open_run(line, RunSpec(id="r-1"))
-    run_stage(line, "r-1", INGEST, look)
-    assert sorted(seen) == ["dangling.png", "outside.png", "picture.png", "pipe.png"]
+    if reads:
+        _depend_on_landing(line, "r-1")
+    run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))
+    deps = {dep["path"]: dep for dep in read_run(line, "r-1").lock["ingest"]["deps"]}
+    assert [deps[path]["nfiles"] for path in reads] == [1] * len(reads)
+    assert run_stage(line, "r-1", INGEST, refuse)["verdict"] == "ok"
+
+
+def _depend_on_landing(line: Line, run: str) -> None:
+    """The branch's `dvc.yaml` as lines had it that are older than this code."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "run"
+        clone(line.git, root, f"runs/{run}")
+        stages = yaml.safe_load((root / "dvc.yaml").read_text())
+        stages["stages"]["ingest"]["deps"].insert(0, "landing")
+        del stages["stages"]["ingest"]["always_changed"]
+        (root / "dvc.yaml").write_text(yaml.safe_dump(stages))
+        git(root, "commit", "-qam", "as it was")
+        git(root, "push", "-q", line.git, f"HEAD:runs/{run}")
 
 
 @pytest.mark.parametrize(
