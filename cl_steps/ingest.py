@@ -38,7 +38,10 @@ from cl_steps.workspace.ledger import Ledger, read_ledger
 
 NUM_SHOWN = 50
 NUM_REMEMBERED = 2000
-"""Quarantined things that a run's event names, so that what stays in the landing is not news every night."""
+"""Quarantined things that a run's event names, so that what stays in the landing is not news every night.
+
+Only those that no event before names: however many they are, all are known after some nights.
+"""
 
 
 def run(context: Context) -> StepReport:
@@ -128,11 +131,13 @@ def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.T
     digest = content_digest(batch)
     new = intake.assets.manifest if intake else MANIFEST_SCHEMA.empty_table()
     refused = intake.quarantine if intake else ()
+    news = [item for item in refused if item.key not in ledger.quarantined]
     answer = ledger.answer_for(digest) if batch.num_rows else None
     return {
         **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
-        "quarantined_before": sum(item.key in ledger.quarantined for item in refused),
-        "quarantine_keys": sorted(item.key for item in refused)[:NUM_REMEMBERED],
+        "quarantined_before": len(refused) - len(news),
+        "unusable": sum(bool(item.origin) for item in news),
+        "quarantine_keys": sorted(item.key for item in news)[:NUM_REMEMBERED],
         "quarantine": [{"file": item.file, "code": item.code, "reason": item.reason} for item in refused[:NUM_SHOWN]],
         "intake": {"assets": new.num_rows, "slices": dict(Counter(new["slice"].to_pylist()))},
         "batch": {"runs": runs, "assets": batch.num_rows, "slices": _slices(batch), "digest": digest},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -17,6 +18,7 @@ from cl_steps.data.intake import Intake, take_in
 from cl_steps.workspace.landing.place import open_landing
 from cl_steps.workspace.landing.snapshot import BYTES, Snapshot, take_snapshot
 from cl_steps.workspace.line import Line
+from tests.buckets import put, s3_server
 from tests.data.hostile import LIMITS, counted, hostile_folder, hostile_objects
 
 SCARCE = LIMITS.model_copy(
@@ -97,3 +99,21 @@ def test_hostile_objects(tmp_path: Path, memory: fsspec.AbstractFileSystem, limi
         fill(memory, objects)
         (tmp_path / f"{seed}").mkdir()
         check("memory://land", len(objects), tmp_path / f"{seed}", limits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limits", [LIMITS, SCARCE], ids=["ample", "scarce"])
+def test_hostile_keys(tmp_path: Path, limits: Ingest) -> None:
+    with s3_server() as files:
+        arrived = put_all(files, hostile_objects(0, 1_000))
+        check("s3://bucket/land", arrived, tmp_path, limits)
+
+
+def put_all(files: fsspec.AbstractFileSystem, objects: dict[str, bytes]) -> int:
+    """Those that the server takes; how many it has then."""
+    for name, content in objects.items():
+        # Not every name is UTF-8, or of a key's length, and moto's server takes no line breaks.
+        with suppress(OSError, UnicodeError):
+            put(files, f"land/{name}", content)
+    pages = files.call_s3("list_objects_v2", Bucket="bucket", Prefix="land/", MaxKeys=len(objects))
+    return sum(bool(key["Size"]) or not key["Key"].endswith("/") for key in pages["Contents"])

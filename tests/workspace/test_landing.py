@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import fsspec
 import pytest
@@ -22,26 +20,15 @@ from cl_steps.workspace.landing.entries import Changed, Entry, Listing, TooLarge
 from cl_steps.workspace.landing.place import open_landing
 from cl_steps.workspace.landing.snapshot import BYTES, Snapshot, take_snapshot
 from cl_steps.workspace.line import Line
+from tests.buckets import KEYS, put, s3_server
 
 AMPLE = Ingest()
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
-    """A bucket on an S3 server of our own."""
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed").ThreadedMotoServer(port=0)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(name, value)
-    # Its buckets outlive it in this process.
-    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    files = fsspec.filesystem("s3", skip_instance_cache=True)
-    files.mkdir("bucket")
-    yield files
-    server.stop()
+def s3() -> Iterator[fsspec.AbstractFileSystem]:
+    with s3_server() as files:
+        yield files
 
 
 def line_at(landing: object, **places: str) -> Line:
@@ -208,9 +195,9 @@ HOSTILE_KEYS = {
 def test_hostile_keys_of_a_bucket(tmp_path: Path, s3: fsspec.AbstractFileSystem) -> None:
     keys = {**HOSTILE_KEYS, "h?versionId=1": "bad_name"}
     for number, key in enumerate(keys):
-        s3.call_s3("put_object", Bucket="bucket", Key=f"land/{key}", Body=f"{number}".encode())
+        put(s3, f"land/{key}", f"{number}".encode())
     for key in ("folder/", ""):
-        s3.call_s3("put_object", Bucket="bucket", Key=f"land/{key}", Body=b"")
+        put(s3, f"land/{key}", b"")
     assert why(taken("s3://bucket/land", tmp_path / "root")) == keys
     expected = b"".join(f"{list(keys).index(key)}".encode() for key in sorted(keys) if not keys[key])
     assert (tmp_path / "root" / BYTES).read_bytes() == expected
