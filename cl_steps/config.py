@@ -33,10 +33,21 @@ class Block(BaseModel):
 
 
 class Ingest(Block):
-    """What may come in, and how it is divided."""
+    """What may come in, and how it is divided.
+
+    Of a landing one run looks at no more than `max_files` files, `max_landing_bytes` of bytes and `max_depth` folders
+    below each other; of its metadata (apart) at `max_metadata_bytes` and `max_metadata_lines`, all files together. What
+    is beyond stays for another night. `max_quarantine_bytes` of what is set aside are kept a night.
+    """
 
     min_new_assets: Count = 16
     max_attempts: Count = 3
+    max_files: Count = 2_000_000
+    max_landing_bytes: Count = 256 * 2**30
+    max_depth: Count = 32
+    max_metadata_bytes: Count = 2**30
+    max_metadata_lines: Count = 2_000_000
+    max_quarantine_bytes: Annotated[int, Field(ge=0)] = 2**30
     max_file_bytes: Count = 64 * 2**20
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS)] = 64_000_000
     min_side: Count = 16

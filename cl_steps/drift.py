@@ -139,7 +139,7 @@ def _evidence(context: Context, reference: Items, batch: Items) -> Evidence:
         gather(reference, batch, tonight, context.params.seed),
         look=max(1, len(ingested.get("batch", {}).get("runs", ()))),
         num_new=len(arrived),
-        num_quarantined=int(ingested.get("quarantined", 0)) - int(ingested.get("quarantined_before", 0)),
+        num_quarantined=int(ingested.get("unusable", 0)),
         approved=str(approved.get("by") or "an unnamed person") if approved else "",
         forced=f"{run.by or 'an unnamed person'}: {run.reason or 'no reason given'}" if run.force else "",
     )

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from cl_steps.data.aside import write_quarantine
 from cl_steps.data.intake import COUNTS, Intake, take_in
-from cl_steps.data.quarantine import write_quarantine
+from cl_steps.data.landing import Landed
 from cl_steps.data.shards import (
     MANIFEST_SCHEMA,
     SPLITS,
@@ -31,11 +33,15 @@ from cl_steps.data.shards import (
 from cl_steps.data.withdrawn import Withdrawn
 from cl_steps.errors import Unavailable
 from cl_steps.workspace.context import Context, StepReport
+from cl_steps.workspace.landing.snapshot import Snapshot
 from cl_steps.workspace.ledger import Ledger, read_ledger
 
 NUM_SHOWN = 50
 NUM_REMEMBERED = 2000
-"""Quarantined things that a run's event names, so that what stays in the landing is not news every night."""
+"""Quarantined things that a run's event names, so that what stays in the landing is not news every night.
+
+Only those that no event before names: however many they are, all are known after some nights.
+"""
 
 
 def run(context: Context) -> StepReport:
@@ -48,26 +54,28 @@ def run(context: Context) -> StepReport:
     ledger = read_ledger(context.root / "events")
     withdrawn = Withdrawn.of(ledger.tombstones.values())
     folder = context.fresh("tonight/intake")
-    intake = _take_in(context, ledger, withdrawn, folder)
+    intake, landed = _take_in(context, ledger, withdrawn, folder)
     runs, batch = _assemble(context, _members(context, ledger), withdrawn, folder)
-    return _report(context, _figures(ledger, intake, runs, batch))
+    figures = {**_figures(ledger, intake, runs, batch), "landing": asdict(landed)}
+    return _report(context, figures, landed)
 
 
-def _take_in(context: Context, ledger: Ledger, withdrawn: Withdrawn, folder: Path) -> Intake | None:
-    """Tonight's intake, written into `folder`; None (and an empty dataset) where this run must take in nothing.
+def _take_in(context: Context, ledger: Ledger, withdrawn: Withdrawn, folder: Path) -> tuple[Intake | None, Landed]:
+    """Tonight's intake, written into `folder`, and what became of all that arrived.
 
-    That is so in a rebase, where it repeats an earlier batch, and where its intake is in the ledger already: a run that
-    is tried again must not change what was recorded.
+    There is none (and an empty dataset is written) in a rebase, where a run repeats an earlier batch, and where its
+    intake is in the ledger already: a run that is tried again must not change what was recorded.
     """
     if context.run.rebase or context.run.batch or context.run.id in ledger.intakes:
         write_dataset(folder, [])
         write_quarantine(folder, [])
-        return None
+        return None, Landed()
     params, known = context.params, _known(context, ledger)
-    landing = context.path("landing")
+    # A run sees a copy under names of ours; a person's own checkout has the folder itself.
+    landing = Snapshot.at(context.root) or context.path("landing")
     intake = take_in(landing, params.ingest, params.seed, context.run.id, known, withdrawn=withdrawn)
-    intake.write(folder)
-    return intake
+    not_kept = intake.write(folder, ledger.quarantined)
+    return intake, replace(intake.landed, not_kept=not_kept)
 
 
 def _known(context: Context, ledger: Ledger) -> pa.Table:
@@ -123,11 +131,13 @@ def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.T
     digest = content_digest(batch)
     new = intake.assets.manifest if intake else MANIFEST_SCHEMA.empty_table()
     refused = intake.quarantine if intake else ()
+    news = [item for item in refused if item.key not in ledger.quarantined]
     answer = ledger.answer_for(digest) if batch.num_rows else None
     return {
         **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
-        "quarantined_before": sum(item.key in ledger.quarantined for item in refused),
-        "quarantine_keys": sorted(item.key for item in refused)[:NUM_REMEMBERED],
+        "quarantined_before": len(refused) - len(news),
+        "unusable": sum(bool(item.origin) for item in news),
+        "quarantine_keys": sorted(item.key for item in news)[:NUM_REMEMBERED],
         "quarantine": [{"file": item.file, "code": item.code, "reason": item.reason} for item in refused[:NUM_SHOWN]],
         "intake": {"assets": new.num_rows, "slices": dict(Counter(new["slice"].to_pylist()))},
         "batch": {"runs": runs, "assets": batch.num_rows, "slices": _slices(batch), "digest": digest},
@@ -141,11 +151,12 @@ def _slices(batch: pa.Table) -> dict[str, dict[str, int]]:
     return {name: {split: counts[name, split] for split in SPLITS} for name in sorted({name for name, _ in counts})}
 
 
-def _report(context: Context, figures: dict[str, Any]) -> StepReport:
+def _report(context: Context, figures: dict[str, Any], landed: Landed) -> StepReport:
     """The verdict: a batch that a person approved is never too small, and a rebase needs none."""
     num_assets, num_new, num_refused = (figures["batch"]["assets"], figures["new"], figures["quarantined"])
     least = context.params.ingest.min_new_assets
     refused = f"; {num_refused} files or lines were quarantined, each with its reason" if num_refused else ""
+    refused += "".join(f"; {words}" for words in landed.words())
     if context.run.rebase:
         return StepReport("ok", "a new base: nothing is taken in, and what is pending stays so", figures)
     if context.run.batch:

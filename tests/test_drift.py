@@ -139,7 +139,7 @@ def test_changed_shares_alone_start_nothing(night: Night) -> None:
 
 
 def test_many_unusable_files_are_alarming(night: Night) -> None:
-    _, report = night(drawings("black-ink", 300, 40), ingest={"quarantined": 41})
+    _, report = night(drawings("black-ink", 300, 40), ingest={"unusable": 41})
     assert report.verdict == "alarming"
     assert "41 of 81" in report.why
 

@@ -164,6 +164,31 @@ def test_what_stays_in_the_landing_is_no_news(tmp_path: Path) -> None:
     assert (again["quarantined"], again["quarantined_before"]) == (2, 1)
 
 
+def test_however_much_stays_in_the_landing_is_no_news_some_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "NUM_REMEMBERED", 3)
+    for number in range(5):
+        put(tmp_path / "landing", f"{number}.png", b"junk")
+    jsonl(tmp_path / "landing", "{bad")
+    seen = []
+    for number in range(3):
+        report = night(tmp_path, f"night-{number}")
+        close(tmp_path, report, f"night-{number}")
+        seen.append((report.figures["unusable"], report.figures["quarantined_before"]))
+    assert sum(unusable for unusable, _ in seen) >= 5
+    assert seen[2] == (0, 6)
+    assert seen[0] == (5, 0)
+
+
+def test_what_is_left_for_another_night_is_said(tmp_path: Path) -> None:
+    fill(tmp_path / "landing", range(20))
+    limits = PARAMS.ingest.model_copy(update={"max_files": 9})
+    context = Context(tmp_path, PARAMS.model_copy(update={"ingest": limits}), RunSpec(id="night-1"))
+    report = ingest.run(context)
+    assert "12 files more than ingest.max_files: left for another night" in report.why
+    figures = report.figures["landing"]
+    assert (figures["arrived"], figures["left"], figures["metadata"]) == (21, {"files": 12}, 1)
+
+
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NoUsableData, match="landing"):
         night(tmp_path)

@@ -62,6 +62,8 @@ def _take(folder: Path, params: Params) -> list[Asset]:
         raise NoUsableData(f"{folder} holds no usable image with a caption ({len(taken.quarantine)} were set aside)")
     for thing in taken.quarantine:
         say(f"init: left out {thing.file}: {thing.reason}")
+    for words in taken.landed.words():
+        say(f"init: {words}")
     return list(taken.assets)
 
 

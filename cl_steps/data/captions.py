@@ -76,6 +76,13 @@ def file_of(values: Mapping[str, Any], folder: str) -> str:
     return str(PurePosixPath(folder) / path)
 
 
+def fault_of_name(name: str) -> Unusable | None:
+    """Why no line of metadata could name a file of this name, whatever it holds; None where one can."""
+    if not is_clean(name):
+        return Unusable("bad_name", "the name is not plain text: rename it")
+    return Unusable("bad_name", "the name holds a \\, which no line can write: rename it") if "\\" in name else None
+
+
 def is_clean(text: str) -> bool:
     """Whether a text holds nothing that hides or turns what a person reads."""
     return not any(unicodedata.category(c) in _HIDDEN_CATEGORIES or c in _TURNS_DIRECTION for c in text)

@@ -21,13 +21,17 @@ import pyarrow as pa
 
 from cl_steps.config import Ingest
 from cl_steps.data import duplicates, splits
+from cl_steps.data.aside import write_quarantine
 from cl_steps.data.captions import Caption, caption_of
+from cl_steps.data.claims import Claim, claims_of
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
-from cl_steps.data.landing import Claim, Landing
-from cl_steps.data.quarantine import Quarantined, Unusable, write_quarantine
+from cl_steps.data.landing import Landed, Landing
+from cl_steps.data.quarantine import Quarantined, Unusable
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
 from cl_steps.data.withdrawn import NOTHING, Withdrawn
 from cl_steps.errors import Unavailable
+from cl_steps.workspace.landing.entries import Source
+from cl_steps.workspace.landing.folder import Folder
 from cl_steps.workspace.progress import progress
 
 MAX_THREADS = 4
@@ -66,21 +70,33 @@ class Intake:
     """What a landing gave: new assets, what is quarantined, and counts.
 
     `counts` has new, duplicates (the same bytes twice tonight), near_duplicates (of the new, those that repeat
-    another picture), known (taken in before) and quarantined (files and lines).
+    another picture), known (taken in before) and quarantined (files and lines). `landed` says of all that arrived what
+    else became of it.
     """
 
     assets: LandedAssets
     quarantine: tuple[Quarantined, ...]
     counts: Mapping[str, int]
+    landed: Landed
 
-    def write(self, folder: Path) -> None:
-        """Write the dataset folder with its `quarantine.jsonl` and `quarantine/`."""
+    def write(self, folder: Path, kept: AbstractSet[str] = frozenset()) -> int:
+        """Write the dataset folder with its `quarantine.jsonl` and `quarantine/`.
+
+        Args:
+            folder: where to.
+            kept: keys of what is quarantined and whose bytes an earlier night kept.
+
+        Returns:
+            How many contents are not kept, since they are more than `ingest.max_quarantine_bytes`.
+        """
+        landing = self.assets.landing
         write_dataset(folder, self.assets, in_order=True)
-        write_quarantine(folder, self.quarantine, self.assets.landing.read)
+        wanted = [found for found in self.quarantine if found.key not in kept]
+        return write_quarantine(folder, self.quarantine, wanted, landing.read, landing.limits.max_quarantine_bytes)
 
 
 def take_in(
-    landing: Path,
+    landing: Path | Source,
     params: Ingest,
     seed: int,
     run: str,
@@ -88,10 +104,10 @@ def take_in(
     *,
     withdrawn: Withdrawn = NOTHING,
 ) -> Intake:
-    """Take in what lies in a landing folder.
+    """Take in what lies in a landing.
 
     Args:
-        landing: the folder; it is read only, and nothing outside it is.
+        landing: a folder, or another source; it is read only, and nothing outside it is.
         params: limits and shares.
         seed: the line's; with a group's name it fixes the group's split.
         run: written into every row.
@@ -101,7 +117,7 @@ def take_in(
     Raises:
         NoUsableData: there is no such folder.
     """
-    place = Landing.at(landing, params.max_file_bytes)
+    place = Landing.of(Folder(landing) if isinstance(landing, Path) else landing, params, run)
     before = MANIFEST_SCHEMA.empty_table() if known is None else known
     there = before.filter(pa.array(~withdrawn.among(before, params.near_duplicate_rmse)))
     known_names = frozenset(before["sha256"].to_pylist())
@@ -116,7 +132,7 @@ def take_in(
     figures = (len(rows), num_duplicates, groups.repeats(usable), num_known, len(place.refused))
     counts = dict(zip(COUNTS, figures, strict=True))
     files = {item.sha256: item.file for item in usable}
-    return Intake(LandedAssets(manifest, place, files), tuple(sorted(place.refused)), counts)
+    return Intake(LandedAssets(manifest, place, files), tuple(sorted(place.refused)), counts, place.counted())
 
 
 @dataclass(frozen=True)
@@ -135,7 +151,7 @@ def _examine_all(
     place: Landing, params: Ingest, known: AbstractSet[str], withdrawn: AbstractSet[str]
 ) -> Iterator[_Seen]:
     """Every file, in the order of paths; Pillow decodes outside the interpreter's lock, hence threads."""
-    claims = place.claims()
+    claims = claims_of(place)
 
     def examined(claim: Claim) -> _Seen:
         return _examine(place, claim, params, known, withdrawn)

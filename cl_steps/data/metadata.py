@@ -6,16 +6,14 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cl_steps.data.quarantine import Unusable
+from cl_steps.workspace.landing.entries import METADATA
 
-NAMES = ("metadata.csv", "metadata.jsonl")
-MAX_BYTES = 256 * 2**20
-"""A metadata file above this is refused whole: it would be read into memory."""
-
+NAMES = METADATA
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -38,8 +36,8 @@ def lines_of(name: str, content: bytes) -> Iterator[Line]:
 
 
 def _json_lines(content: bytes) -> Iterator[Line]:
-    for number, raw in enumerate(content.split(b"\n"), start=1):
-        if raw.strip():
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        if (raw := line.removesuffix(b"\n")).strip():
             try:
                 yield Line(number, raw, values=_json_object(raw))
             except Unusable as fault:
@@ -60,27 +58,29 @@ def _json_object(raw: bytes) -> dict[str, Any]:
 
 def _csv_lines(content: bytes) -> Iterator[Line]:
     """Rows of comma-separated values; an undecodable byte spoils its own row only."""
-    lines = list(io.StringIO(content.decode("utf-8", "surrogateescape"), newline=""))
-    rows = _csv_rows(lines)
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
+    rows = _csv_rows(text)
     header = next((row.values for row in rows if row.values), [])
     if "file_name" not in header:
         raise Unusable("bad_header", "the first line does not name the columns: it must hold file_name and text")
-    return (_csv_line(row, header, lines) for row in rows)
+    return (_csv_line(row, header) for row in rows)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of CSV: its values (None: it cannot be parsed) and the lines `first` to `end` that it spans, from 0."""
+    """A row of CSV: its values (None: it cannot be parsed), the number of its first line, and its text."""
 
     values: list[str] | None
-    first: int
-    end: int
+    number: int
+    text: str
 
 
-def _csv_rows(lines: list[str]) -> Iterator[_Row]:
-    reader = csv.reader(lines, strict=True)
+def _csv_rows(lines: Iterable[str]) -> Iterator[_Row]:
+    taken: list[str] = []
+    reader = csv.reader(_noting(lines, taken), strict=True)
     while True:
-        first = reader.line_num
+        number = reader.line_num + 1
+        taken.clear()
         try:
             row: list[str] | None = next(reader)
         except StopIteration:
@@ -88,17 +88,23 @@ def _csv_rows(lines: list[str]) -> Iterator[_Row]:
         except csv.Error:
             row = None
         if row != []:
-            yield _Row(row, first, reader.line_num)
+            yield _Row(row, number, "".join(taken))
 
 
-def _csv_line(row: _Row, header: list[str], lines: list[str]) -> Line:
-    number, raw = (row.first + 1, "".join(lines[row.first : row.end]).encode("utf-8", "surrogateescape"))
+def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _csv_line(row: _Row, header: list[str]) -> Line:
+    raw = row.text.encode("utf-8", "surrogateescape")
     if row.values is None or len(row.values) != len(header):
         fault = Unusable("bad_line", f"the row is not one of {len(header)} comma-separated values: check its quotes")
-        return Line(number, raw, fault=fault)
+        return Line(row.number, raw, fault=fault)
     if any("\udc80" <= character <= "\udcff" for value in row.values for character in value):
-        return Line(number, raw, fault=_not_utf8())
-    return Line(number, raw, values=dict(zip(header, row.values, strict=True)))
+        return Line(row.number, raw, fault=_not_utf8())
+    return Line(row.number, raw, values=dict(zip(header, row.values, strict=True)))
 
 
 def _not_utf8() -> Unusable:

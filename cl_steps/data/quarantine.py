@@ -1,7 +1,7 @@
 """What cannot be used is set aside with a stable code and one plain sentence; nothing that arrived is lost silently.
 
 Codes, by what is at fault:
-    the file      symlink, not_a_file, bad_name, unreadable, too_large, no_caption
+    the file      symlink, not_a_file, bad_name, unreadable, too_deep, too_large, no_caption
     a line        bad_header, bad_line, not_utf8, no_file_name, unsafe_path, missing_file, duplicate_line, bad_type
     the caption   no_caption, empty_caption, long_caption, bad_caption, bad_slice, bad_fact, bad_type
     the image     empty_file, not_an_image, damaged, too_many_pixels, too_small, animated, cmyk, sixteen_bit,
@@ -12,11 +12,8 @@ Codes, by what is at fault:
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 
 class Unusable(ValueError):
@@ -58,30 +55,6 @@ class Quarantined:
             "reason": self.reason,
             "bytes": self.num_bytes,
         }
-
-
-def write_quarantine(folder: Path, found: Iterable[Quarantined], read: Callable[[str], bytes] | None = None) -> None:
-    """Write `quarantine.jsonl` (sorted) and, where they were read, the bytes as `quarantine/<sha256>`.
-
-    Nothing is kept of the bytes of what was withdrawn. `read` gives the bytes of a file of the landing; a file that
-    changed or went meanwhile is left out, its row stays.
-    """
-    rows = sorted(found)
-    text = "".join(json.dumps(row.row(), sort_keys=True) + "\n" for row in rows)
-    (folder / "quarantine.jsonl").write_text(text, encoding="utf-8")
-    (folder / "quarantine").mkdir(exist_ok=True)
-    for row in rows:
-        if row.sha256 and read and row.code != "withdrawn":
-            _keep(folder / "quarantine" / row.sha256, row, read)
-
-
-def _keep(path: Path, row: Quarantined, read: Callable[[str], bytes]) -> None:
-    try:
-        content = row.content or read(row.origin)
-    except Unusable:
-        return
-    if hashlib.sha256(content).hexdigest() == row.sha256:
-        path.write_bytes(content)
 
 
 def printable(name: str) -> str:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from cl_steps.config import Params, RunSpec
-from cl_steps.errors import NoUsableData, Unavailable
+from cl_steps.errors import Unavailable
 from cl_steps.pipeline import STATE, TONIGHT, Step, of_run, stop_reason
 from cl_steps.workspace import store
 from cl_steps.workspace.branch import RunState, branch_of, checked_out, run_state
 from cl_steps.workspace.context import Context, StepReport, code_digest, read_reports, write_report
 from cl_steps.workspace.git import GitError, git, refusal, remote_refs, text
+from cl_steps.workspace.landing.place import open_landing
+from cl_steps.workspace.landing.snapshot import no_snapshot, take_snapshot
 from cl_steps.workspace.ledger import read_ledger
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.machine import Machine
@@ -73,7 +74,6 @@ def run_stage(
             found = run_in_place(context, step, function)
             if Machine.of(os.environ).only_helps:
                 return {"verdict": None, "status": "helped", "why": "node 0 stores the result"}
-            _drop_links(root / "landing")
             store.commit(repo, step.name)
             if oversight:
                 oversight.vouch(root, step)
@@ -175,8 +175,17 @@ def _fetch(repo: Repo, line: Line, context: Context, step: Step, lock: dict[str,
     for name in GIT_READS:
         (context.root / name).mkdir(exist_ok=True)
     if "landing" in step.reads:
-        _snapshot_landing(line, context.params, context.run, context.root / "landing")
+        _look_at_landing(line, context)
         _fetch_intakes(repo, context)
+
+
+def _look_at_landing(line: Line, context: Context) -> None:
+    """Copy what lies in the landing now: a run sees one state of it, whatever arrives meanwhile."""
+    if context.run.batch or context.run.rebase:
+        no_snapshot(context.root)
+    else:
+        source = open_landing(line, context.params, context.root)
+        take_snapshot(source, context.params.ingest, context.run.id, context.root)
 
 
 def _fetch_intakes(repo: Repo, context: Context) -> None:
@@ -189,51 +198,3 @@ def _fetch_intakes(repo: Repo, context: Context) -> None:
             (context.root / "data" / run).mkdir()
             for name, content in store.read_folder(repo, {"md5": intake.md5}, ["manifest.parquet"]).items():
                 (context.root / "data" / run / name).write_bytes(content)
-
-
-def _snapshot_landing(line: Line, params: Params, run: RunSpec, target: Path) -> None:
-    """Copy what lies in the landing now: a run sees one state of it, whatever arrives meanwhile."""
-    source = params.landing or line.landing
-    shutil.rmtree(target, ignore_errors=True)
-    if run.batch or run.rebase:
-        target.mkdir()
-    elif "://" in source:
-        _download(source, target)
-    elif Path(source).is_dir():
-        shutil.copytree(source, target, symlinks=True, copy_function=_copy_plain)
-    else:
-        raise NoUsableData(
-            f"the landing folder {source or '(none set)'} is not there: make it and put images and metadata.jsonl in it"
-        )
-
-
-def _drop_links(folder: Path) -> None:
-    """DVC would follow the links of the snapshot that it digests, out of it or to nothing; ingest has seen them."""
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            path.unlink()
-
-
-def _copy_plain(source: str, target: str) -> None:
-    """Copy a plain file; what is none, or cannot be read, leaves a link to nothing, for ingest to quarantine."""
-    try:
-        if Path(source).is_file():
-            shutil.copyfile(source, target)
-            return
-    except OSError:
-        Path(target).unlink(missing_ok=True)
-    Path(target).symlink_to("unreadable")
-
-
-def _download(url: str, target: Path) -> None:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(url)
-    target.mkdir()
-    try:
-        if filesystem.exists(path):
-            filesystem.get(f"{path.rstrip('/')}/", str(target), recursive=True)
-            return
-    except OSError as error:
-        raise Unavailable(f"the landing {url} cannot be read: {error}") from error
-    raise NoUsableData(f"the landing {url} is not there: make it and put images and metadata.jsonl in it")

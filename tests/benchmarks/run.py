@@ -1,6 +1,7 @@
 """How fast the parts of a night are on this machine: `make bench`. Figures are printed, nothing is judged.
 
-python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, ledger, lines, index
+python tests/benchmarks/run.py [NAME ...]      imports, learning, sampling, duplicates, drift, landing, ledger, lines,
+                                               index
 python tests/benchmarks/run.py nights          fifty at once; takes minutes, and so must be named
 python tests/benchmarks/run.py versions        long lines; takes minutes, too
 """
@@ -118,6 +119,34 @@ def ledger(events: int = 1_000) -> None:
     ]
     with clock(f"ledger of {events} runs"):
         fold(rows)
+
+
+def landing(files: int = 20_000, keys: int = 2_000, lines: int = 100_000) -> None:
+    """What a run copies of a landing of small files before it looks at them; and bad metadata, taken in and written."""
+    from cl_steps.config import Ingest, Params
+    from cl_steps.data.intake import take_in
+    from cl_steps.workspace.landing.place import open_landing
+    from cl_steps.workspace.landing.snapshot import Snapshot, take_snapshot
+    from cl_steps.workspace.line import Line
+    from tests.buckets import s3_server
+
+    with tempfile.TemporaryDirectory() as scratch, s3_server() as bucket:
+        here, root = Path(scratch, "landing"), Path(scratch, "root")
+        root.mkdir()
+        for number in range(files):
+            path = here / str(number % 20) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.urandom(4096))
+            if number < keys:
+                bucket.pipe_file(f"bucket/{number}.png", os.urandom(4096))
+        for place, count in ((str(here), files), ("s3://bucket", keys)):
+            with clock(f"snapshot of {count} files of 4 KB, {place[:5]}", count, "files"):
+                take_snapshot(open_landing(Line("", "", "", place), Params(), root), Ingest(), "r", root)
+        (bad := Path(scratch, "bad")).mkdir()
+        (bad / "metadata.jsonl").write_text("\n".join(f"{{{number}" for number in range(lines)), encoding="utf-8")
+        with clock(f"{lines} bad lines of metadata", lines, "lines"):
+            take_snapshot(open_landing(Line("", "", "", str(bad)), Params(), root), Ingest(), "r", root)
+            take_in(Snapshot(root), Ingest(), 0, "r").write(Path(scratch, "out"))
 
 
 def _denoiser():  # noqa: ANN202  (torch is imported late)
@@ -283,6 +312,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling,
     "duplicates": duplicates,
     "drift": drift,
+    "landing": landing,
     "ledger": ledger,
     "lines": lines,
     "index": index,

@@ -20,13 +20,17 @@ def test_everything_wrong_at_once(line: Path, cli: Cli) -> None:
     (folder / "empty.png").touch()
     os.mkfifo(folder / "pipe.png")
     (folder / "$(touch owned)`x`.png").write_text("<script>alert(1)</script>")
+    (folder / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"x")
+    (folder / Path(*"d" * 60)).mkdir(parents=True)
+    with (folder / "hole.png").open("wb") as file:
+        file.truncate(3 * 2**30)
     code, _, said = cli("night", line)
     assert code == 10, said
     event = json.loads(sorted((line / "events").glob("*.json"))[-1].read_text())
     assert event["intake"]["assets"] == 120
-    assert event["intake"]["quarantined"] == 7
+    assert event["intake"]["quarantined"] == 10
     page = (line / "reports" / "night.html").read_text()
-    assert "unsafe_path" in page
+    assert all(word in page for word in ("unsafe_path", "too_deep", "too_large", r"odd/\udcff\udcfe.png"))
     assert "<script>" not in page
     assert not list(line.rglob("owned"))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFile
 
@@ -354,8 +355,11 @@ def test_quarantined_bytes_are_kept_by_digest(tmp_path: Path) -> None:
     take(landing).write(tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == ["bad.png", "metadata.jsonl:5"]
-    kept = [(tmp_path / "out/quarantine" / row["sha256"]).read_bytes() for row in rows]
-    assert kept == [b"junk", b"{broken"]
+    kept = pq.read_table(tmp_path / "out/quarantine/bytes-00000.parquet").to_pylist()
+    assert {row["sha256"]: row["bytes"] for row in kept} == {
+        rows[0]["sha256"]: b"junk",
+        rows[1]["sha256"]: b"{broken",
+    }
     assert all(set(row) == {"file", "sha256", "code", "reason", "bytes"} for row in rows)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 import cl_steps.promote
@@ -21,7 +22,7 @@ from cl_steps.workspace.context import Context, StepReport
 from cl_steps.workspace.execute import run_stage
 from cl_steps.workspace.git import remote_refs, text
 from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.mainline import Change, reading
 from cl_steps.workspace.store import lock_outs
 from tests.workspace.conftest import GOOD, fake_stage, play
 
@@ -186,21 +187,30 @@ def test_a_tag_that_a_crash_left_out_is_made_again(line: Line) -> None:
     assert text(None, "ls-remote", line.git, "refs/tags/model@v0.0.2") == before
 
 
-def test_links_and_pipes_in_the_landing_stop_nothing(line: Line) -> None:
+@pytest.mark.parametrize("reads", [[], ["landing"]], ids=["today", "an older line"])
+def test_hostile_names_in_the_landing_never_reach_dvc(line: Line, reads: list[str]) -> None:
     landing = Path(line.landing)
-    (landing / "picture.png").write_bytes(b"x")
+    for name in (b"picture.png", b"\xff\xfe.png", b".dvcignore", b"x.dvc", b"dvc.yaml", b"n" * 255):
+        (landing / os.fsdecode(name)).write_bytes(b"::")
     (landing / "outside.png").symlink_to("/etc/hostname")
     (landing / "dangling.png").symlink_to("nowhere")
     os.mkfifo(landing / "pipe.png")
-    seen: list[str] = []
-
-    def look(context: Context) -> StepReport:
-        seen.extend(path.name for path in (context.root / "landing").iterdir())
-        return fake_stage(INGEST, "ok")(context)
-
+    if reads:
+        _depend_on_landing(line)
     open_run(line, RunSpec(id="r-1"))
-    run_stage(line, "r-1", INGEST, look)
-    assert sorted(seen) == ["dangling.png", "outside.png", "picture.png", "pipe.png"]
+    run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))
+    deps = {dep["path"]: dep for dep in read_run(line, "r-1").lock["ingest"]["deps"]}
+    assert [deps[path]["nfiles"] for path in reads] == [1] * len(reads)
+    assert run_stage(line, "r-1", INGEST, refuse)["verdict"] == "ok"
+
+
+def _depend_on_landing(line: Line) -> None:
+    """Main's `dvc.yaml` as lines have it that are older than this code."""
+    with reading(line.git) as main:
+        stages = yaml.safe_load(main.read("dvc.yaml") or b"")
+        stages["stages"]["ingest"]["deps"].insert(0, "landing")
+        del stages["stages"]["ingest"]["always_changed"]
+        main.swap(lambda: Change({"dvc.yaml": yaml.safe_dump(stages).encode()}, "as it was"))
 
 
 def _leaves(block: type[BaseModel], prefix: str = "") -> Iterator[str]:

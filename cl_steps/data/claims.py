@@ -1,0 +1,136 @@
+"""What the metadata of a landing says of its files: `metadata.jsonl` or `.csv`, beside or above them.
+
+`file_name` is relative to the folder of the metadata file that holds it. Names that begin with a dot are left alone
+unless a line names them (`.gitkeep`, `.DS_Store`). Where metadata is left for another night, so are the files that it
+may name.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from cl_steps.data import metadata
+from cl_steps.data.captions import file_of
+from cl_steps.data.landing import Landing, with_digest
+from cl_steps.data.quarantine import Quarantined, Unusable, printable
+
+MAX_TOLD = 100_000
+"""So many bad lines are told one by one; the others are told once a file."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a metadata line says of a file of the landing."""
+
+    file: str
+    values: Mapping[str, Any]
+
+
+def claims_of(landing: Landing) -> list[Claim]:
+    """One claim a file, sorted by name (an empty one where no line names it); bad lines go to the landing's `refused`.
+
+    What is metadata, hidden or left is none, and counted there.
+    """
+    sources, claims = _readable(landing), _Claims(landing)
+    num_read = sum(claims.read(source) for source in sources)
+    unread = {_folder(name) for name in landing.left if PurePosixPath(name).name in metadata.NAMES}
+    num_hidden = 0
+    for name in sorted(landing.files.keys() - claims.found.keys() - set(sources)):
+        if landing.files[name].is_hidden:
+            num_hidden += 1
+        elif unread and not unread.isdisjoint(_folders(name)):
+            landing.leave(name, "metadata")
+        else:
+            claims.found[name] = Claim(name, {})
+    landing.landed = replace(landing.landed, metadata=num_read, hidden=num_hidden)
+    return [claims.found[name] for name in sorted(claims.found)]
+
+
+def _readable(landing: Landing) -> list[str]:
+    """The metadata files, sorted by name; the largest are left where all have more lines than may be read."""
+    sources = {name: entry.num_bytes for name, entry in landing.files.items() if entry.is_metadata}
+    remaining = landing.limits.max_metadata_lines
+    if sum(sources.values()) > remaining:  # a line has a byte at least
+        for name in sorted(sources, key=lambda name: (sources[name], name)):
+            num_lines = _num_lines(landing, name)
+            if num_lines > remaining:
+                landing.leave(name, "metadata")
+                del sources[name]
+            else:
+                remaining -= num_lines
+    return sorted(sources)
+
+
+def _num_lines(landing: Landing, source: str) -> int:
+    try:
+        return landing.read(source).count(b"\n") + 1
+    except Unusable:
+        return 0
+
+
+class _Claims:
+    """The claims so far, by file; the first line of a file counts."""
+
+    def __init__(self, landing: Landing) -> None:
+        self.found: dict[str, Claim] = {}
+        self._landing = landing
+        self._num_bad = 0
+
+    def read(self, source: str) -> bool:
+        """Enter what the lines of a metadata file say; False where it cannot be read as a whole."""
+        num_before, first_untold = self._num_bad, 0
+        try:
+            for line in metadata.lines_of(source, self._landing.read(source)):
+                self._enter(source, line)
+                if self._num_bad > MAX_TOLD and not first_untold:
+                    first_untold = line.number
+        except Unusable as fault:
+            self._landing.refuse(source, fault)
+            return False
+        if first_untold:
+            self._sum_up(source, first_untold, self._num_bad - max(num_before, MAX_TOLD))
+        return True
+
+    def _enter(self, source: str, line: metadata.Line) -> None:
+        try:
+            file = self._file_of(line, _folder(source))
+        except Unusable as fault:
+            self._num_bad += 1
+            if self._num_bad <= MAX_TOLD:
+                found = Quarantined(f"{printable(source)}:{line.number}", fault.code, fault.reason, content=line.raw)
+                self._landing.refused.append(with_digest(found, line.raw))
+        else:
+            if file in self._landing.files:
+                self.found[file] = Claim(file, line.values)
+
+    def _file_of(self, line: metadata.Line, folder: str) -> str:
+        """The file that a line speaks of; one that is left, or that nobody saw, has its turn another night."""
+        if line.fault:
+            raise line.fault
+        name = file_of(line.values, folder)
+        # Whichever way its accents are encoded: macOS writes them decomposed.
+        forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+        file = next((form for form in forms if form in self._landing.files or form in self._landing.left), None)
+        if file is None and self._landing.landed.whole:
+            raise Unusable("missing_file", f"there is no file {printable(name)!r}: add it or remove the line")
+        if file and PurePosixPath(file).name in metadata.NAMES:
+            raise Unusable("missing_file", "the line names metadata and no image: remove the line")
+        if file in self.found:
+            raise Unusable("duplicate_line", "an earlier line names the same file, and counts: remove one")
+        return file or ""
+
+    def _sum_up(self, source: str, number: int, count: int) -> None:
+        reason = f"{count} lines from here on cannot be used: mend the file"
+        self._landing.refused.append(Quarantined(f"{printable(source)}:{number}", "bad_line", reason))
+
+
+def _folder(name: str) -> str:
+    return str(PurePosixPath(name).parent)
+
+
+def _folders(name: str) -> Iterator[str]:
+    return map(str, PurePosixPath(name).parents)
