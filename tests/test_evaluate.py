@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from cl_steps.data.shards import Asset, read_assets, read_manifest, write_datase
 from cl_steps.diffusion.lora import adapter_digest
 from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.errors import IntegrityError
+from cl_steps.stats import measure
 from cl_steps.stats.figures import read_figures
 from cl_steps.workspace.context import Context, StepReport
 from tests.tiny import SIDE, TARGET_MODULES, make_tiny_clip, make_tiny_pipeline
@@ -246,3 +248,19 @@ def test_later_looks_hold_the_earlier_ones(workspace: Path) -> None:
     report = run(workspace)
     assert report.figures["looks"] == 2
     assert verdict(workspace) == "inconclusive"
+
+
+def test_each_image_has_noise_of_its_own_and_every_model_the_same() -> None:
+    shape = torch.Size((4, 8, 8))
+
+    def plan(image: str, number: str = "1") -> tuple[torch.Tensor, torch.Tensor]:
+        bench: Any = SimpleNamespace(
+            evaluate=Evaluate(loss_draws=4), model=SimpleNamespace(num_timesteps=1000), plan=number
+        )
+        return measure.noise_plan(bench, image * 64, shape)
+
+    one, again, other = plan("a"), plan("a"), plan("b")
+    assert all(torch.equal(left, right) for left, right in zip(one, again, strict=True))
+    assert not torch.equal(one[0], other[0])
+    assert not torch.equal(one[1], other[1])
+    assert not torch.equal(one[0], plan("a", "2")[0]), "another plan, another noise"

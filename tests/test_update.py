@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from cl_steps import update
 from cl_steps.config import Compute, Lora, Params, RunSpec, Update
+from cl_steps.continual.guard import Guard
 from cl_steps.continual.learner import Learner
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
 from cl_steps.diffusion.lora import FILE_NAME, adapter_digest
@@ -25,7 +26,7 @@ from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.diffusion.plan import Plan
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
 from cl_steps.workspace.context import Context, StepReport, json_text
-from tests.tiny import make_tiny_pipeline
+from tests.tiny import disturb, make_tiny_pipeline
 
 LORA = Lora(rank=2, alpha=4, target_modules=("to_q", "conv1"))
 PARAMS = Params(
@@ -63,6 +64,8 @@ def make_workspace(root: Path) -> Path:
     make_tiny_pipeline(root / "state/base")
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)
     denoiser.adapters.add_fresh("default", LORA, seed=0)
+    # A champion that learnt something: a fresh adapter would hide a student that begins anew.
+    disturb(denoiser, "default")
     denoiser.adapters.save("default", root / "state/adapter")
     dataset(root / "state/replay", "old a", "old b", splits=("train", "probe"))
     dataset(root / "tonight/batch", "new")
@@ -302,3 +305,34 @@ def test_what_cannot_be_learnt_is_refused_with_what_to_do(root: Path) -> None:
     (root / "state/adapter" / FILE_NAME).unlink()
     with pytest.raises(IntegrityError, match="there is no"):
         run(root)
+
+
+def test_the_student_begins_where_the_champion_ended_and_the_champion_teaches(root: Path) -> None:
+    context = Context(root, PARAMS, RunSpec())
+    denoiser = open_denoiser(root / "state/base", PARAMS.compute)
+    update.prepare(context, denoiser, update.METHODS["replay_distill"])
+    champion = open_denoiser(root / "state/base", PARAMS.compute)
+    champion.adapters.load("default", root / "state/adapter")
+    fresh = open_denoiser(root / "state/base", PARAMS.compute)
+    fresh.adapters.add_fresh("default", LORA, seed=0)
+    expected = champion.adapters.weights("default")
+    assert any(not torch.equal(value, fresh.adapters.weights("default")[key]) for key, value in expected.items())
+    for name in (update.STUDENT, update.TEACHER):
+        assert all(torch.equal(value, expected[key]) for key, value in denoiser.adapters.weights(name).items())
+
+
+def test_who_learns_next_to_nothing_ends_where_the_champion_is(root: Path) -> None:
+    run(root, steps=1, learning_rate=1e-12, base_learning_rate=1e-11)
+    champion, candidate = (
+        load_file(root / name / FILE_NAME) for name in ("state/adapter", "tonight/candidate/adapter")
+    )
+    assert champion.keys() == candidate.keys()
+    assert all(torch.allclose(value, candidate[key], atol=1e-9) for key, value in champion.items())
+
+
+def test_the_last_step_is_looked_at_whatever_the_number_of_steps(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    own = Guard.look
+    monkeypatch.setattr(Guard, "look", lambda self, learner: (looked.append(learner.step), own(self, learner)))
+    run(root, steps=7, checkpoint_every=2)
+    assert looked == [2, 4, 6, 7]

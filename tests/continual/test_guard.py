@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from cl_steps.continual import guard as module
 from cl_steps.continual.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
 from cl_steps.continual.learner import STUDENT, Learner
 from tests.continual.conftest import MakeLearner, pool
@@ -101,3 +102,23 @@ def test_without_probes_it_says_nothing(make_learner: MakeLearner) -> None:
     guard.look(learner)
     probe = guard.settle(learner, may_back_off=True)
     assert (probe["old"], probe["new"], probe["backed_off"]) == ({}, {}, False)
+
+
+FEW = {"a": {"images": 3, "teacher": 1.0, "candidate": 1.5, "rise": 0.5, "rise_lower": -0.1}}
+"""Three probes that rose by half in the mean, and may as well have fallen."""
+
+
+def test_a_rise_that_may_be_chance_backs_nothing_off(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(probe_budget=0.05)
+    guard = guard_of(learner)
+    learner.advance()
+    monkeypatch.setattr(module, "compare", lambda *_: FEW)
+    guard.look(learner)
+    assert guard.kept_step == 1, "it is kept as one within the budget"
+    probe = guard.settle(learner, may_back_off=True)
+    assert (probe["backed_off"], probe["last"]["beyond_budget"]) == (False, False)
+    monkeypatch.setattr(module, "compare", lambda *_: {"a": {**FEW["a"], "rise_lower": 0.06}})
+    guard.look(learner)
+    assert guard.settle(learner, may_back_off=True)["backed_off"] is True

@@ -193,3 +193,28 @@ def test_float16_skips_a_step_that_overflows_and_gives_up_after_many(make_learne
     learner._skipped = MAX_SKIPPED
     with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
         learner.advance()
+
+
+WEIGHT = 3.0
+METHODS = {"finetune": (0, False), "replay": (9, False), "replay_distill": (9, True)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_gradient_is_that_of_all_terms_together(make_learner: MakeLearner, method: str) -> None:
+    """New and replayed items count alike, and distillation by its weight: 1, 1 and w."""
+    num_replay, distils = METHODS[method]
+    learner = make_learner(num_replay=num_replay, distils=distils, distillation_weight=WEIGHT)
+    for _ in range(2):
+        learner.advance()
+    plan = learner.planner.plan(learner.step)
+    learner._gradients(plan)
+    found = [parameter.grad.clone() for parameter in learner.parameters if parameter.grad is not None]
+    new, replayed, *penalties = learner.terms(plan)
+    parts = [torch.autograd.grad(term, learner.parameters, retain_graph=True) for term in (new, *penalties)]
+    if num_replay:
+        parts.append(torch.autograd.grad(replayed, learner.parameters))
+    weights = [1.0, *(WEIGHT for _ in penalties), 1.0]
+    assert all(any(float(gradient.abs().max()) > 0 for gradient in part) for part in parts), "each term pulls"
+    for number, gradient in enumerate(found):
+        by_hand = sum(weight * part[number] for weight, part in zip(weights, parts, strict=False))
+        torch.testing.assert_close(gradient, by_hand, atol=1e-5, rtol=1e-4)

@@ -189,3 +189,19 @@ def test_parameters_of_another_shape_are_refused_and_told_what_to_set(
         check_shape(tmp_path, lora.model_copy(update={"alpha": 2}))
     with pytest.raises(UsageError, match=r"target_modules to \[to_q, to_k"):
         check_shape(tmp_path, lora.model_copy(update={"target_modules": ("to_q",)}))
+
+
+def test_new_weights_count_at_once_also_where_the_old_ones_were_merged(denoiser: Denoiser, lora: Lora) -> None:
+    denoiser.adapters.add_fresh("default", lora, seed=0)
+    denoiser.adapters.add_fresh("other", lora, seed=0)
+    x_t, t, texts = torch.ones(1, 4, 8, 8), torch.tensor([3]), denoiser.encode_prompts(["a"])
+    with torch.no_grad():
+        plain = denoiser.predict(x_t, t, texts, "other").clone()
+        disturb(denoiser, "other")
+        changed = denoiser.predict(x_t, t, texts, "other").clone()
+        denoiser.adapters.put(
+            "other", [torch.zeros_like(weight) for weight in denoiser.adapters.weights("other").values()]
+        )
+        back = denoiser.predict(x_t, t, texts, "other").clone()
+    assert not torch.allclose(plain, changed)
+    torch.testing.assert_close(plain, back)

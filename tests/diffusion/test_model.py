@@ -161,3 +161,39 @@ def test_asking_for_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) ->
     assert choose_device(Compute(device="auto", threads=1)).type == "cpu"
     with pytest.raises(UsageError, match="set it to auto or cpu"):
         choose_device(Compute(device="cuda", threads=1))
+
+
+@pytest.mark.parametrize(
+    "serving",
+    [
+        SERVING,
+        SERVING.model_copy(update={"negative_prompt": ""}),
+        SERVING.model_copy(update={"guidance_scale": 6.0}),
+        SERVING.model_copy(update={"num_inference_steps": 5}),
+    ],
+)
+def test_a_sample_is_what_diffusers_draws(base: Path, denoiser: Denoiser, serving: Serving) -> None:
+    prompts, seeds = ["a b", "c"], [5, 6]
+    ours = denoiser.sample(prompts, seeds, serving, None)
+    pipeline = load_pipeline(base, torch.device("cpu"))
+    theirs = pipeline(
+        prompt=prompts,
+        negative_prompt=[serving.negative_prompt] * 2,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        num_inference_steps=serving.num_inference_steps,
+        guidance_scale=serving.guidance_scale,
+        width=16,
+        height=16,
+    ).images
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max() <= 1
+
+
+def test_negative_prompt_and_guidance_change_the_picture(denoiser: Denoiser) -> None:
+    """Else the comparison with diffusers would show nothing."""
+    drawn = [
+        np.asarray(denoiser.sample(["a b"], [5], SERVING.model_copy(update=change), None)[0], np.int16)
+        for change in ({}, {"negative_prompt": ""}, {"guidance_scale": 6.0})
+    ]
+    assert np.abs(drawn[0] - drawn[1]).max() > 1
+    assert np.abs(drawn[0] - drawn[2]).max() > 1

@@ -19,6 +19,7 @@ from cl_steps.workspace.line import Line
 from tests.lineage.tampering import (
     FILES,
     TAMPERS,
+    add_version,
     commit,
     folder_of,
     kinds,
@@ -183,3 +184,23 @@ def test_a_version_that_is_gone(line: Line) -> None:
     assert found["v2 record"] == {"missing"}
     assert found["v3 record"] == {"missing"}
     assert found["versions/v0002.json"] == {"rewritten"}
+
+
+def test_a_record_that_read_another_state_than_mains_then(line: Line) -> None:
+    """Nothing else is wrong: its state, its files, its signatures are right."""
+    stages = json.loads(on_main(line, "versions/v0003.json"))["stages"]
+    [dep] = [dep for dep in stages["evaluate"]["deps"] if dep["path"] == "state/global_eval"]
+    dep["md5"] = "0" * 32 + ".dir"
+    add_version(line, stages=stages)
+    found = seen(line)
+    assert kinds(found) == {"v4 record": {"inconsistent"}}
+    assert [fault.why for fault in found.faults] == ["evaluate read another state/global_eval than main's then"]
+
+
+def test_a_record_whose_stages_ran_with_other_parameters(line: Line) -> None:
+    stages = json.loads(on_main(line, "versions/v0003.json"))["stages"]
+    stages["gate"]["params"]["params.yaml"]["gate"]["nightly"]["loss"] = 1e9
+    add_version(line, stages=stages)
+    found = seen(line)
+    assert kinds(found) == {"v4 record": {"inconsistent"}}
+    assert [fault.why for fault in found.faults] == ["gate ran with another gate of params.yaml than the record says"]

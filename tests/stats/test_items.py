@@ -114,3 +114,12 @@ def test_the_p_value_of_misfits_is_that_of_all_arrangements() -> None:
         counts.append(int((pooled[is_new] < pooled[~is_new].min()).sum()))
     assert misfits(known, new).share == pytest.approx(2 / 3)
     assert misfits(known, new).p_value == pytest.approx(np.mean(np.array(counts) >= 2))
+
+
+def test_pictures_without_contrast_are_outlandish() -> None:
+    reference, new = make_items(200, 6), make_items(30, 7)
+    grey = new.properties.copy()
+    grey[:, PROPERTIES.index("contrast")] = 0.0
+    found = outlandish(reference, Items(new.sha256, new.slices, new.features, new.agreement, new.specificity, grey))
+    assert found.share == 1
+    assert found.p_value < 1e-8

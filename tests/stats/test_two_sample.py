@@ -16,19 +16,28 @@ from cl_steps.stats.two_sample import (
 )
 
 
-def p_value_of(reference: np.ndarray, new: np.ndarray, rng: np.random.Generator) -> float:
-    return min(1.0, 2 * min(shift_above(*pair).p_value for pair in cross_scores(reference, new, rng)))
-
-
 def test_p_values_under_the_null_are_not_too_small() -> None:
     rng = np.random.default_rng(3)
     p_values = []
-    for _ in range(200):
+    for number in range(200):
         items = np.exp(rng.normal(size=(60, 10)) * 0.7)  # skewed columns
-        p_values.append(p_value_of(items[:40], items[40:], rng))
+        found = compare(items[:40], items[40:], np.random.SeedSequence(number))
+        assert found is not None
+        p_values.append(found.p_value)
     for level in (0.05, 0.1, 0.2):
         slack = 3 * np.sqrt(level * (1 - level) / 200)
         assert np.mean(np.array(p_values) <= level) <= level + slack
+
+
+def test_both_directions_are_paid_for() -> None:
+    """Whoever takes the better of two p-values doubles it."""
+    rng = np.random.default_rng(9)
+    reference, new = rng.normal(size=(60, 5)), rng.normal(0.5, 1, size=(30, 5))
+    seed = np.random.SeedSequence(0)
+    found = compare(reference, new, np.random.SeedSequence(0))
+    assert found is not None
+    pairs = cross_scores(reference, new, np.random.default_rng(seed.spawn(3)[0]))
+    assert found.p_value == pytest.approx(2 * min(shift_above(*pair).p_value for pair in pairs))
 
 
 def test_a_shift_of_one_deviation_in_one_column_of_twenty_is_found() -> None:

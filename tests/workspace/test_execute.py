@@ -17,9 +17,9 @@ from cl_steps.config import OF_MAIN, PER_RUN, Params, RunSpec
 from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
 from cl_steps.pipeline import INGEST, UPDATE
 from cl_steps.workspace.beginning import refuse_own_rules
-from cl_steps.workspace.branch import open_run, read_run
+from cl_steps.workspace.branch import checked_out, open_run, read_run, run_state
 from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.execute import run_stage
+from cl_steps.workspace.execute import is_current, run_stage
 from cl_steps.workspace.git import remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, reading
@@ -247,3 +247,12 @@ def test_a_run_may_not_choose_how_it_is_judged_nor_what_it_reads(line: Line, key
 
 def test_a_run_may_choose_how_it_learns(line: Line) -> None:
     assert open_run(line, RunSpec(id="r-own", set={"update.steps": 7, "compute.threads": 1})).set
+
+
+def test_a_stage_of_other_parameters_is_not_current(line: Line) -> None:
+    play(line, "r-1", {"ingest": "ok"})
+    with checked_out(line, "r-1", ledger=True) as root:
+        assert is_current(root, INGEST, run_state(root))
+        path = root / "params.yaml"
+        path.write_text(path.read_text(encoding="utf-8").replace("min_side: 16", "min_side: 17"), encoding="utf-8")
+        assert not is_current(root, INGEST, run_state(root))

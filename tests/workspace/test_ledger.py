@@ -151,3 +151,9 @@ def test_withdrawn_assets_have_tombstones_and_erased_folders_have_others_in_thei
 def test_a_file_that_is_no_event(content: bytes) -> None:
     with pytest.raises(IntegrityError, match=r"x\.json"):
         parse_event("x.json", content)
+
+
+def test_a_no_is_no_yes_to_the_same_batch() -> None:
+    events = [run("a", "held")]
+    assert fold([*events, answer("a", yes=False)]).answer_for("digest-a") is None
+    assert fold([*events, answer("a", yes=True), answer("a", yes=False)]).answer_for("digest-a") is None
