@@ -32,7 +32,8 @@ def dag() -> DAG:
 def test_reading_the_dags_imports_nothing_heavy(tmp_path: Path) -> None:
     lines = tmp_path / "lines.yaml"
     lines.write_text("lines: [{name: a, workspace: /w}, {name: b, workspace: /w}]", encoding="utf-8")
-    code = f"import sys, dags.lines as d; d.retain_a, d.retain_b; print([m for m in {HEAVY} if m in sys.modules])"
+    files = "dags.broken_lines, dags.watch, dags.maintenance, dags.acts, dags.lines as d"
+    code = f"import sys, {files}; d.retain_a, d.retain_b; print([m for m in {HEAVY} if m in sys.modules])"
     environment = {"PATH": "/usr/bin:/bin", "RETAIN_LINES": str(lines), "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip().endswith("[]")

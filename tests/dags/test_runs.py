@@ -16,6 +16,7 @@ from cl_steps.workspace.branch import read_run
 from cl_steps.workspace.ledger import Event, event_path
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, reading
+from dags import turns
 from dags.play import Player
 from tests.dags.conftest import ENTRY, LINES, WORKSPACE
 
@@ -104,6 +105,27 @@ def test_a_wrong_form_fails_at_once_and_leaves_no_run(player: Player, scenario: 
     assert run_events(line) == {}
     assert states(player, moment)["open"] == "failed"
     assert not (WORKSPACE / "calls.txt").exists()
+
+
+def test_what_a_killed_player_left_at_work_is_in_nobodys_way(
+    player: Player, scenario: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    line = scenario(ingest="ok", drift="quiet")
+    left, moment = (datetime(2026, 2, next(DAYS), tzinfo=UTC) for _ in range(2))
+    assert player.play("scheduled", left, {})
+    with create_session() as session:
+        run = session.scalars(select(DagRun).where(DagRun.logical_date == left)).one()
+        run.state = "running"
+    # Whose turn it is, is not asked here: it would wait for that one for ever.
+    monkeypatch.setattr(turns, "_others", lambda ti, dag: (0, 0))
+    assert player.play("scheduled", moment, {})
+    with create_session() as session:
+        assert session.scalars(select(DagRun).where(DagRun.logical_date == left)).all() == []
+    assert len(run_events(line)) == 2
 
 
 def asset_events() -> list[dict[str, Any]]:
