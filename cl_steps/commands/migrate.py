@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.commands.night import person
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
@@ -77,11 +75,8 @@ def _change(line: Line, main: Mainline, target: int) -> Change | None:
 
 def _format(main: Mainline) -> int:
     """The format of main; raises UsageError for one that is newer, or none."""
-    try:
-        values = yaml.safe_load(main.read(PARAMS) or b"")
-        found = values.get("format", 1)
-    except (yaml.YAMLError, AttributeError) as error:
-        raise UsageError(f"main's {PARAMS} is not YAML: mend it, commit and push, then try again") from error
+    values = main.params_file()
+    found = values.get("format", 1)
     if not isinstance(found, int) or found < 1:
         raise UsageError(f"main's {PARAMS} has the format {found!r:.20}, which is no format: put its number back")
     if found > FORMAT:

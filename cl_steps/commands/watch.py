@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.workspace.mainline import Mainline, reading
 from cl_steps.workspace.store import missing, opened_store, read_dvc_file
@@ -48,11 +47,13 @@ def watch(lines: str, hours: float | None, line: str | None, store: bool, json: 
 
 def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))["lines"]
+        found = read_yaml(file.read_bytes())["lines"]
         entries: list[Mapping[str, Any]] = [
-            {"name": entry["name"], "workspace": entry["workspace"], **entry} for entry in found
+            {**entry, "name": str(entry["name"]), "workspace": str(entry["workspace"])} for entry in found
         ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except Unreadable as error:
+        raise UsageError(f"{file} is not valid YAML ({error}): mend it and try again") from error
+    except (OSError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is no lines.yaml: name the file that Airflow reads by RETAIN_LINES") from error
     chosen = [entry for entry in entries if only in (None, entry["name"])]
     if only and not chosen:

@@ -23,6 +23,7 @@ import yaml
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
 
 from cl_steps.config import Block, validate_block
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ class Made:
 def read_trusted(file: Path) -> TrustedKeys:
     """Whose signatures count; raises UsageError where the file is missing or not right."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        values = read_yaml(file.read_bytes())
+    except OSError as error:
         raise UsageError(f"the trusted keys {file} cannot be read: `retain keys FOLDER` makes them") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"the trusted keys {file} are not valid YAML: mend the file") from error
+    except Unreadable as error:
+        raise UsageError(f"the trusted keys {file} are not valid YAML ({error}): mend the file") from error
     if not isinstance(values, dict):
         raise UsageError(f"the trusted keys {file} must hold `keys:` and a list of them")
     return validate_block(TrustedKeys, values, file.name)

@@ -12,8 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.errors import IntegrityError
 from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
 from cl_steps.workspace.branch import RunState
@@ -141,7 +139,7 @@ def version_record(
             **(asked["files"] if asked else _base_files(main, champion["version"])),
         },
         "stages": {name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))},
-        "parameters": {"file": yaml.safe_load(main.read("params.yaml") or b"{}"), "set": state.spec.set},
+        "parameters": {"file": main.params_file(), "set": state.spec.set},
         "code": code_digest(),
         "environment": {**environment(), "devices": devices(state)},
         "reports": state.reports,

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cl_steps.config import Params, RunSpec, load_params
+from cl_steps.config import Params, RunSpec, load_params, parse_mapping
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
 from cl_steps.workspace.git import blobs as read_blobs
@@ -147,6 +147,10 @@ class Mainline:
         """What main's params.yaml says, with a run's own overrides on top; raises UsageError."""
         (self.folder / "params.yaml").write_bytes(self.read("params.yaml") or b"")
         return load_params(self.folder, run)
+
+    def params_file(self) -> dict[str, Any]:
+        """What stands in main's params.yaml, whether it is right or not; raises UsageError where that is no mapping."""
+        return parse_mapping(self.read("params.yaml") or b"{}", "main's params.yaml")
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""

@@ -52,7 +52,7 @@ def check_state(line: Line, root: Path, step: Step) -> None:
     for part in MODEL:
         try:
             named = str(read_dvc_file((root / f"state/{part}.dvc").read_bytes())["md5"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, IntegrityError) as error:
             raise IntegrityError(f"state/{part}.dvc names no bytes: trigger a new run") from error
         if named != next_digests(record)[part]:
             raise IntegrityError(f"state/{part}.dvc is not the {part} of {version}, the champion: {ASK}")
