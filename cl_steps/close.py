@@ -55,8 +55,9 @@ def _change(main: Mainline, state: RunState, result: Outcome, why: str) -> Chang
     ledger = main.ledger()
     if ledger.outcome(state.spec.id) in FINAL:
         return None
-    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id))
-    files = {**_intake_file(ledger, state), event_path("run", state.spec.id): json_text(event).encode()}
+    moment = main.moment()
+    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment)
+    files = {**_intake_file(ledger, state), event_path("run", state.spec.id, moment): json_text(event).encode()}
     return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
 
 

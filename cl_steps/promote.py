@@ -103,14 +103,15 @@ def _change(
     record = version_record(main, state, number, champion, dict(approval) if approval else None, adapter)
     _check_record(main, record)
     asked = ledger.rebases.get(state.spec.id)
-    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked)
+    moment = main.moment()
+    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked, moment)
     following = next_champion(champion, number, list(record["slices"]), rebased=asked is not None)
     files = {
         **state_files(state),
         **intake_file(state),
         "state/champion.json": json_text(following).encode(),
         **version_files(line, record, adapter),
-        event_path("run", state.spec.id): json_text(event).encode(),
+        event_path("run", state.spec.id, moment): json_text(event).encode(),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))

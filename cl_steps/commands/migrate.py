@@ -65,8 +65,9 @@ def _change(line: Line, main: Mainline, target: int) -> Change | None:
     before = _format(main)
     if before >= target:
         return None
-    path = event_path("migration", f"format-{target}")
-    event: dict[str, Any] = {"schema": EVENT_SCHEMA, "kind": "migration", "id": Path(path).stem, "at": now()}
+    moment = main.moment()
+    path = event_path("migration", f"format-{target}", moment)
+    event: dict[str, Any] = {"schema": EVENT_SCHEMA, "kind": "migration", "id": Path(path).stem, "at": now(moment)}
     event |= {"by": person(), "through": "command line", "from": before, "to": target}
     files = {PARAMS: main.read(PARAMS) or b"", **MIGRATIONS[target - 2].files(main)}
     files[PARAMS] = _numbered(files[PARAMS] or b"", target)

@@ -171,6 +171,23 @@ def load_public(file: Path) -> EllipticCurvePublicKey:
     raise UsageError(f"the trusted key {file} is not there, or is no EC P-256 public key in PEM")
 
 
+def refuse_uncounted(private: Path, trusted: str, made: datetime) -> None:
+    """Raise UsageError where the key in `private` would sign at a moment at which the trusted keys do not count it.
+
+    A key that they do not name is left to whoever verifies: this machine's list may be older than theirs.
+    """
+    if not (trusted and Path(trusted).is_file()):
+        return
+    own = load_private(private).public_key()
+    named = [key for key in read_trusted(Path(trusted)).keys if key.file]
+    same = [key for key in named if load_public(Path(trusted).parent / str(key.file)) == own]
+    if same and not any(key.counted(made) for key in same):
+        raise UsageError(
+            f"the key {same[0].name} counts {same[0].period}, and this would be signed as of {made.isoformat()}: set the "
+            "clock of this machine right, or make a new key (`retain keys`)"
+        )
+
+
 def read_sigstore(file: Path | None) -> ClientTrustConfig:
     """The services and keys of the private sigstore that a file describes, or of the public one.
 

@@ -123,6 +123,9 @@ def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> It
         (root / ".dvc" / "config").write_text(
             CONFIG.format(url=store_url, no_scm=str(no_scm).lower()), encoding="utf-8"
         )
+    for name in ("dvc.yaml", "dvc.lock"):
+        if (root / name).is_file():
+            _document((root / name).read_bytes(), name)  # DVC's own reading knows no bounds
     from dvc.repo import Repo
 
     for name in TALKATIVE:
@@ -205,6 +208,8 @@ def _outs(repo: Repo, targets: Iterable[str]) -> list[Any]:
     """
     root, wanted = Path(repo.root_dir), list(targets)
     files = [f"{target}.dvc" for target in wanted if (root / f"{target}.dvc").is_file()]
+    for file in files:
+        read_dvc_file((root / file).read_bytes())
     files += ["dvc.yaml"] if len(files) < len(wanted) and (root / "dvc.yaml").is_file() else []
     stages = (stage for file in files for stage in repo.stage.load_file(str(root / file)))
     found = {out.fs_path: out for stage in stages for out in stage.outs if out.hash_info}

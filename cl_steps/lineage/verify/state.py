@@ -17,7 +17,6 @@ from typing import Any
 from cl_steps.config import load_run
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import files_of
-from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
 from cl_steps.lineage.verify.rebases import asked_for
 from cl_steps.lineage.verify.record import champion_of, next_digests
@@ -26,6 +25,7 @@ from cl_steps.lineage.verify.signed import ASK, insist
 from cl_steps.pipeline import NEW_BASE, Step
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.workspace.schemas import record_fault
 from cl_steps.workspace.store import read_dvc_file
 from cl_steps.workspace.versions import version_file
 
