@@ -183,8 +183,8 @@ def refuse_uncounted(private: Path, trusted: str, made: datetime) -> None:
     same = [key for key in named if load_public(Path(trusted).parent / str(key.file)) == own]
     if same and not any(key.counted(made) for key in same):
         raise UsageError(
-            f"the key {same[0].name} counts {same[0].period}, and this would be signed as of {made.isoformat()}: set the "
-            "clock of this machine right, or make a new key (`retain keys`)"
+            f"the key {same[0].name} counts {same[0].period}, and this would be signed as of {made.isoformat()}: set "
+            "this machine's clock right, or make a new key (`retain keys`)"
         )
 
 
