@@ -6,14 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from cl_steps.data.quarantine import printable
-from cl_steps.errors import FaultsFound, RetainError
+from cl_steps.errors import FaultsFound
+from cl_steps.foreign import told
 from cl_steps.pipeline import STAGES, STEPS
+from cl_steps.workspace.stopping import EXIT_TERMINATED, asked_to_stop, how_to_go_on, stopping
 
 
 @dataclass(frozen=True)
@@ -284,7 +287,7 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code."""
+    """Run one command and return the exit code; on SIGTERM it raises SystemExit with status 143."""
     chosen = vars(_parser().parse_args(argv))
     # They warn of processors and adapters that nothing here uses, the one as soon as it is imported.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
@@ -292,21 +295,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = chosen.pop("command")
     command = next(c for c in COMMANDS if c.name == name)
     try:
+        with stopping(f"retain {name}"):
+            return _run(command, chosen)
+    except KeyboardInterrupt as error:
+        _say(name, f"interrupted; {_how_to_go_on(error)}")
+        return 130
+    except SystemExit as error:
+        if error.code == EXIT_TERMINATED:
+            _say(name, f"ended before it was done; {_how_to_go_on(error)}")
+        raise
+
+
+def _run(command: Command, chosen: Mapping[str, Any]) -> int:
+    """Run a command; whatever it raises is said in one sentence on stderr."""
+    as_json = chosen.get("json", False)
+    try:
         module, _, attribute = command.function.partition(":")
         function: Callable[..., object] = getattr(import_module(module), attribute)
-        as_json = chosen.get("json", False)
         _print(function(**chosen), as_json)
-    except RetainError as error:
-        if isinstance(error, FaultsFound):
-            _print(error.result, as_json)
-        print(f"retain {command.name}: {printable(str(error))}", file=sys.stderr)
-        return error.exit_code
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print(f"retain {command.name}: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+    except Exception as error:
+        if asked_to_stop():
+            raise
+        known = told(error, command.name, *(Path(chosen[key]) for key in ("dir", "workspace") if chosen.get(key)))
+        if isinstance(known, FaultsFound):
+            _print(known.result, as_json)
+        _say(command.name, "; ".join([str(known), *(() if known is error else how_to_go_on(error))]))
+        return known.exit_code
     return 0
+
+
+def _how_to_go_on(error: BaseException) -> str:
+    return "; ".join(how_to_go_on(error)) or "the same command begins again, or goes on where it was"
+
+
+def _say(name: str, words: str) -> None:
+    print(f"retain {name}: {printable(words)}", file=sys.stderr, flush=True)
 
 
 def _print(result: object, as_json: bool) -> None:

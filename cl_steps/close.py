@@ -16,7 +16,6 @@ from pathlib import Path
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.judging import why_not_believed
 from cl_steps.lineage.records import intake_file, run_event
-from cl_steps.lineage.schemas import event_fault
 from cl_steps.lineage.staleness import why_stale
 from cl_steps.pipeline import STAGES, STEPS, Outcome, next_step, outcome, stop_reason
 from cl_steps.workspace.beginning import beginning
@@ -27,6 +26,7 @@ from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.ledger import FINAL, Ledger, event_path
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.workspace.schemas import event_fault
 from cl_steps.workspace.store import dvc_file, read_dvc_file
 
 
@@ -94,8 +94,9 @@ def _change(main: Mainline, state: RunState, result: Outcome, why: str) -> Chang
     ledger = main.ledger()
     if ledger.outcome(state.spec.id) in FINAL:
         return None
-    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id))
-    files = {**_intake_file(ledger, state), event_path("run", state.spec.id): json_text(event).encode()}
+    moment = main.moment()
+    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment)
+    files = {**_intake_file(ledger, state), event_path("run", state.spec.id, moment): json_text(event).encode()}
     return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
 
 

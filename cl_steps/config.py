@@ -7,12 +7,22 @@ override single knobs for that run alone. An unknown key or a wrong type is refu
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from cl_steps.documents import YAML_BYTES, Unreadable, check_plain, read_yaml
 from cl_steps.errors import UsageError
 
 FORMAT = 1
@@ -20,16 +30,49 @@ FORMAT = 1
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself opens nothing larger (twice its `Image.MAX_IMAGE_PIXELS`)."""
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,60}")
+KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*")
+"""A parameter's dotted name."""
+
+
+def _whole(value: Any) -> Any:
+    """`1e9` and `500.0` are whole numbers, too, as people (and forms in a browser) write them."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    wrong = next((key for key in values if not KEY.fullmatch(key)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong!r:.80} is no parameter's name")
+    check_plain(values)
+    return values
+
+
+def _moment(value: str) -> str:
+    if value and datetime.fromisoformat(value).tzinfo is None:
+        raise ValueError("a moment needs its time zone")
+    return value
+
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Amount = Annotated[float, Field(ge=0, le=1e6)]
+Whole = BeforeValidator(_whole)
+Count = Annotated[int, Field(ge=1, le=10**9), Whole]
+Bytes = Annotated[int, Field(ge=1, le=2**50), Whole]
+Side = Annotated[int, Field(ge=1, le=65_536), Whole]
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")]
+"""What Git calls a commit or a tree; empty where there is none yet."""
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 
 
 class Block(BaseModel):
-    """A part of the configuration: frozen, typed strictly, no unknown keys."""
+    """A part of the configuration: frozen, typed strictly, no unknown keys, no number that is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Ingest(Block):
@@ -43,16 +86,16 @@ class Ingest(Block):
     min_new_assets: Count = 16
     max_attempts: Count = 3
     max_files: Count = 2_000_000
-    max_landing_bytes: Count = 256 * 2**30
-    max_depth: Count = 32
-    max_metadata_bytes: Count = 2**30
+    max_landing_bytes: Bytes = 256 * 2**30
+    max_depth: Annotated[int, Field(ge=1, le=1000), Whole] = 32
+    max_metadata_bytes: Bytes = 2**30
     max_metadata_lines: Count = 2_000_000
-    max_quarantine_bytes: Annotated[int, Field(ge=0)] = 2**30
-    max_file_bytes: Count = 64 * 2**20
-    max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS)] = 64_000_000
-    min_side: Count = 16
+    max_quarantine_bytes: Annotated[int, Field(ge=0, le=2**50), Whole] = 2**30
+    max_file_bytes: Bytes = 64 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Whole] = 64_000_000
+    min_side: Side = 16
     max_caption_characters: Count = 2000
-    near_duplicate_rmse: Positive = 3.0
+    near_duplicate_rmse: Annotated[float, Field(gt=0, le=255)] = 3.0
     probe_share: Share = 0.1
     evaluation_share: Share = 0.3
     sealed_share: Share = 0.1
@@ -79,7 +122,7 @@ class Drift(Block):
     alarm_auc: Share = 0.75
     max_quarantine_share: Share = 0.5
     min_new_slice: Count = 16
-    reference_per_slice: Annotated[int, Field(ge=20)] = 500
+    reference_per_slice: Annotated[int, Field(ge=20, le=10**9), Whole] = 500
 
 
 class Lora(Block):
@@ -87,7 +130,7 @@ class Lora(Block):
 
     rank: Count = 16
     alpha: Count = 64
-    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class Update(Block):
@@ -96,13 +139,13 @@ class Update(Block):
     method: Literal["replay_distill", "replay", "finetune"] = "replay_distill"
     steps: Count = 1000
     batch_size: Count = 4
-    learning_rate: Positive = 5e-5
-    base_learning_rate: Positive = 1e-4
+    learning_rate: Rate = 5e-5
+    base_learning_rate: Rate = 1e-4
     warmup_share: Share = 0.05
     clip_norm: Positive = 1.0
     ema_decay: Share = 0.99
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    distillation_weight: Annotated[float, Field(ge=0)] = 1.0
+    distillation_weight: Amount = 1.0
     replay_capacity: Count = 2000
     checkpoint_every: Count = 100  # steps between two looks of the guard, each saved as a checkpoint
     probe_budget: Positive = 0.05  # how far the loss on old slices' probes may rise, as a share, before it backs off
@@ -124,7 +167,7 @@ class Update(Block):
 class Evaluate(Block):
     """How much is measured; `looks` are the numbers of prompts per slice at which a decision may fall."""
 
-    looks: tuple[Count, ...] = (48, 96)
+    looks: Annotated[tuple[Count, ...], Field(min_length=1)] = (48, 96)
     loss_draws: Count = 4
     images_per_slice: Count = 200
     batch_size: Count = 16
@@ -140,10 +183,10 @@ class Serving(Block):
     """How the line is sampled where it is used; the gate samples in the same way."""
 
     num_inference_steps: Count = 30
-    guidance_scale: Annotated[float, Field(ge=0)] = 7.5
-    negative_prompt: str = ""
-    height: Count | None = None
-    width: Count | None = None
+    guidance_scale: Amount = 7.5
+    negative_prompt: Text = ""
+    height: Side | None = None
+    width: Side | None = None
 
 
 class Margins(Block):
@@ -169,10 +212,10 @@ class Gate(Block):
     level: Share = 0.05
     nightly: Margins = Margins()
     total: Margins = Margins(loss=0.15, fidelity=0.15, kid=0.6, diversity=0.2)
-    min_gain: Annotated[float, Field(ge=0)] = 0.05
+    min_gain: Amount = 0.05
     approval: bool = False
-    checks_seconds: Count = 120
-    checks_bytes: Count = 4 * 2**30
+    checks_seconds: Annotated[int, Field(ge=1, le=7 * 86_400), Whole] = 120
+    checks_bytes: Bytes = 4 * 2**30
 
     @model_validator(mode="after")
     def _total_not_below_nightly(self) -> Gate:
@@ -187,16 +230,16 @@ class Compute(Block):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
 
 
 class Params(Block):
     """Everything that a line's owner may set."""
 
-    format: Count = FORMAT
+    format: Annotated[int, Field(ge=1)] = FORMAT
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")] = "my-line"
-    seed: Annotated[int, Field(ge=0)] = 0
-    landing: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32), Whole] = 0
+    landing: Text | None = None
     ingest: Ingest = Ingest()
     drift: Drift = Drift()
     update: Update = Update()
@@ -215,17 +258,17 @@ OF_MAIN = ("format", "name", "seed", "landing", "ingest", "drift", "evaluate", "
 class RunSpec(Block):
     """What is special about one run; on main it holds the defaults of a run by hand (`dvc repro`)."""
 
-    id: Annotated[str, StringConstraints(pattern=RUN_ID.pattern)] = "local"
+    id: RunId = "local"
     trigger: Literal["schedule", "manual", "asset"] = "manual"
-    by: str = ""
-    reason: str = ""
-    batch: str | None = None
-    rebase: str | None = None  # what the store calls (md5) the base that this run puts under the line
+    by: Text = ""
+    reason: Text = ""
+    batch: RunId | None = None
+    rebase: Md5 | None = None  # what the store calls the base that this run puts under the line
     force: bool = False
-    base: str = ""
-    state: str = ""
-    started: str = ""
-    set: dict[str, Any] = {}
+    base: Commit = ""
+    state: Commit = ""
+    started: Annotated[str, AfterValidator(_moment)] = ""
+    set: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
 
 
 BlockType = TypeVar("BlockType", bound=Block)
@@ -263,19 +306,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     result = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key):
+        if not equals or not KEY.fullmatch(key):
             raise UsageError(f"--set takes key=value, for example update.steps=500, and not {pair!r}")
-        result[key] = _parse_yaml(value, f"--set {key}")
+        result[key] = parse_yaml(value.encode(errors="surrogateescape"), f"--set {key}")
     return result
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes `5e-5` for a word; people mean the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -287,22 +321,31 @@ def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"there is no {path.name} in {path.parent}: is it a workspace? `retain init DIR` makes one")
-    values = _parse_yaml(path.read_text(encoding="utf-8", errors="replace"), path.name)
+def parse_mapping(content: bytes, name: str) -> dict[str, Any]:
+    """The keys and values of a YAML file that is called `name`, unchecked; raises UsageError."""
+    values = parse_yaml(content, name)
     if not isinstance(values, dict):
-        raise UsageError(f"{path.name} must hold keys and values, and it holds {type(values).__name__}")
+        raise UsageError(f"{name} must hold keys and values, and it holds {type(values).__name__}")
     return values
 
 
-def _parse_yaml(text: str, name: str) -> Any:
+def _mapping(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"there is no {path.name} in {path.parent}: is it a workspace? `retain init DIR` makes one")
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where else ""
-        raise UsageError(f"{name} is not valid YAML{line}: mend it and try again") from error
+        with path.open("rb") as stream:
+            content = stream.read(YAML_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    return parse_mapping(content, path.name)
+
+
+def parse_yaml(content: bytes, name: str) -> Any:
+    """A YAML document that is called `name`; raises UsageError, one sentence with the line."""
+    try:
+        return read_yaml(content)
+    except Unreadable as error:
+        raise UsageError(f"{name} is not valid YAML ({error}): mend it and try again") from error
 
 
 def validate_block(block: type[BlockType], values: dict[str, Any], name: str) -> BlockType:
@@ -313,9 +356,11 @@ def validate_block(block: type[BlockType], values: dict[str, Any], name: str) ->
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or name
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"{name} has an unknown key {key!r}: remove it or look up its name") from error
+            raise UsageError(f"{name} has an unknown key {key!r:.80}: remove it or look up its name") from error
         message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name} has a wrong value for {key!r}: {message}, got {first['input']!r:.80}") from error
+        raise UsageError(
+            f"{name} has a wrong value for {key!r:.80}: {message:.200}, got {first['input']!r:.80}"
+        ) from error
 
 
 def _tuples(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Every way a run can end other than well, as one small tree.
 
-RetainError                 1   a bug of ours (anything that is not one of the below)
+RetainError                 1   a bug of ours, or what nobody foresaw (`cl_steps.foreign`)
 ├── UsageError              2   wrong use or parameters
 ├── NoUsableData            3   nothing that can be used was found
 ├── StaleRun                4   another run promoted first: trigger a new run

@@ -134,18 +134,19 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
     champion = main.read_json("state/champion.json")
     then = main.at(begun.base)
     approval = covering_answer(main, Trust.read(line.trusted_keys), state, then.params(begun.spec))
-    basis = Basis(begun, then.values(), approval, statements(root), custody(line), root / CANDIDATE)
+    basis = Basis(begun, then.params_file(), approval, statements(root), custody(line), root / CANDIDATE)
     record = version_record(main, state, number, champion, basis)
     _check_record(main, record)
     asked = ledger.rebases.get(state.spec.id)
-    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked)
+    moment = main.moment()
+    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked, moment)
     following = next_champion(champion, number, list(record["slices"]), rebased=asked is not None)
     files = {
         **state_files(state),
         **intake_file(state),
         "state/champion.json": json_text(following).encode(),
         **version_files(line, record, basis.adapter),
-        event_path("run", state.spec.id): json_text(event).encode(),
+        event_path("run", state.spec.id, moment): json_text(event).encode(),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))

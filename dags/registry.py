@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
 from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from cl_steps.config import Block, validate_block
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import UsageError
 from cl_steps.lineage import keys
 from cl_steps.workspace.line import Line, resolve
@@ -21,13 +21,6 @@ from dags.pods import FILES
 from dags.profiles import LOCAL, Ask, Notify, Profile, Secrets
 from dags.schedule import check, spread
 
-LOADER: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
-"""The same as SafeLoader, ten times faster where libyaml is there. Days stay text: one that no calendar has is the
-mistake of its entry, and not of the file."""
-LOADER.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-    for first, found in LOADER.yaml_implicit_resolvers.items()
-}
 TAKEN = ("watch", "audit", "prune", "rollback", "withdraw")
 """DAGs of all lines together, `retain_<name>` too."""
 ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -270,9 +263,9 @@ def _profiles(values: Any) -> tuple[dict[Any, Profile], dict[Any, str]]:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: mend it and Airflow reads it again by itself") from error
+        document = read_yaml(path.read_bytes())
+    except Unreadable as error:
+        raise UsageError(f"{path} is not valid YAML ({error}): mend it and Airflow reads it again by itself") from error
     if not isinstance(document, dict) or not isinstance(document.get("lines"), list):
         raise UsageError(f"{path} must hold the key `lines`, with a list of entries that have a name and a workspace")
     return document

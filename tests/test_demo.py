@@ -49,7 +49,7 @@ class FalsePlayer:
                 return False
         event = {"schema": 1, "kind": "run", "run": run, "outcome": "promoted", "version": "v2", "why": "because"}
         with reading(resolve(str(self._folder)).git) as main:
-            main.swap(lambda: Change({event_path("run", run): json_text(event).encode()}, "close"))
+            assert main.push(Change({event_path("run", run): json_text(event).encode()}, "close"))
         return True
 
 

@@ -38,7 +38,7 @@ def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: st
         raise UsageError('an answer needs a reason: --reason "..."')
     with reading(line.git) as main:
         document = {"schema": EVENT_SCHEMA, "kind": "answer", "run": run, "answer": answer}
-        document |= {"by": by or person(), "through": through, "reason": reason, "at": now()}
+        document |= {"by": by or person(), "through": through, "reason": reason}
 
         def change() -> Change | None:
             ledger = main.ledger()
@@ -49,7 +49,9 @@ def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: st
                 raise UsageError(f"run {run!r} was answered already, by {earlier.by}")
             if not held or held["outcome"] != "held":
                 raise UsageError(f"run {run!r} is not held: `retain status` lists what waits for an answer")
-            files = event_files(line, event_path("answer", run), {**document, "digest": held["batch"]["digest"]})
+            moment = main.moment()
+            event = {**document, "at": now(moment), "digest": held["batch"]["digest"]}
+            files = event_files(line, event_path("answer", run, moment), event)
             return Change(files, f"answer to run {run}\n\nRun-Id: {run}\n")
 
         main.swap(change)

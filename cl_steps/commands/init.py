@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from cl_steps.commands.first_state import write_state
-from cl_steps.config import Params, RunSpec, load_params, parse_overrides
+from cl_steps.config import Params, RunSpec, load_params, parse_mapping, parse_overrides
 from cl_steps.errors import UsageError
 from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
 from cl_steps.lineage.records import first_record
@@ -102,6 +102,8 @@ def _edit_params(path: Path, values: dict[str, Any]) -> None:
         block = document
         for parent in parents:
             block = block.setdefault(parent, {})
+            if not isinstance(block, dict):
+                raise UsageError(f"{dotted!r} cannot be set: {parent!r} is not a block of params.yaml")
         block[last] = list(value) if isinstance(value, tuple) else value
     with path.open("w", encoding="utf-8") as stream:
         editor.dump(document, stream)
@@ -117,7 +119,7 @@ def _with_keys(line: Line, root: Path, folder: Path) -> Line:
 def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> None:
     champion = {"version": "v1", "seed_plan": 1, "slices": slices, "anchors": dict.fromkeys(slices, "v1")}
     write_json(root / "state/champion.json", champion)
-    parameters = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    parameters = parse_mapping((root / "params.yaml").read_bytes(), "params.yaml")
     record = first_record(digests, slices, parameters, root / "state")
     signing = replace(local(root), signing_key=str(root / KEYS / SIGNING))
     for path, content in version_files(signing, record, root / "state/adapter").items():

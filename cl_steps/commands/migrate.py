@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.commands.night import person
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
@@ -67,8 +65,9 @@ def _change(line: Line, main: Mainline, target: int) -> Change | None:
     before = _format(main)
     if before >= target:
         return None
-    path = event_path("migration", f"format-{target}")
-    event: dict[str, Any] = {"schema": EVENT_SCHEMA, "kind": "migration", "id": Path(path).stem, "at": now()}
+    moment = main.moment()
+    path = event_path("migration", f"format-{target}", moment)
+    event: dict[str, Any] = {"schema": EVENT_SCHEMA, "kind": "migration", "id": Path(path).stem, "at": now(moment)}
     event |= {"by": person(), "through": "command line", "from": before, "to": target}
     files = {PARAMS: main.read(PARAMS) or b"", **MIGRATIONS[target - 2].files(main)}
     files[PARAMS] = _numbered(files[PARAMS] or b"", target)
@@ -77,11 +76,8 @@ def _change(line: Line, main: Mainline, target: int) -> Change | None:
 
 def _format(main: Mainline) -> int:
     """The format of main; raises UsageError for one that is newer, or none."""
-    try:
-        values = yaml.safe_load(main.read(PARAMS) or b"")
-        found = values.get("format", 1)
-    except (yaml.YAMLError, AttributeError) as error:
-        raise UsageError(f"main's {PARAMS} is not YAML: mend it, commit and push, then try again") from error
+    values = main.params_file()
+    found = values.get("format", 1)
     if not isinstance(found, int) or found < 1:
         raise UsageError(f"main's {PARAMS} has the format {found!r:.20}, which is no format: put its number back")
     if found > FORMAT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cl_steps.errors import (
     StaleRun,
     UsageError,
 )
+from cl_steps.foreign import told
 from cl_steps.lineage.formats.openlineage import OFFLINE
 from cl_steps.pipeline import next_step
 from cl_steps.workspace.branch import RunState, open_run, read_run, run_id
@@ -25,6 +27,7 @@ from cl_steps.workspace.checkout import refuse_dirty, sync
 from cl_steps.workspace.ledger import FINAL
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.progress import say
+from cl_steps.workspace.stopping import asked_to_stop, goes_on_with
 
 ENDINGS: dict[str, type[RetainError]] = {
     "no_update": NothingToDo,
@@ -57,9 +60,11 @@ def night(
     refuse_dirty(Path(dir))
     spec = read_run(line, run).spec if run else _new_run(line, parse_overrides(set), batch, force, reason)
     say(f"run {spec.id}")
-    ended = play(line, spec.id, until, no_promote)
-    sync(Path(dir))
-    return ended or ending(line, spec.id, dir)
+    flags = [*(["--no-promote"] if no_promote else []), *(["--offline"] if offline else [])]
+    with goes_on_with(shlex.join(["retain", "night", dir, "--run", spec.id, *flags])):
+        ended = play(line, spec.id, until, no_promote)
+        sync(Path(dir))
+        return ended or ending(line, spec.id, dir)
 
 
 def _new_run(line: Line, overrides: dict[str, object], batch: str | None, force: bool, reason: str) -> RunSpec:
@@ -74,7 +79,10 @@ def new_id(command: str) -> str:
 
 
 def play(line: Line, run: str, until: str | None = None, no_promote: bool = False) -> str | None:
-    """Step after step; returns a sentence where it stopped before the end because it was asked to."""
+    """Step after step; returns a sentence where it stopped before the end because it was asked to.
+
+    Whatever goes wrong, the run is closed as failed: it must not seem to be under way for ever.
+    """
     try:
         while (name := next_step(read_run(line, run).reports)) != "close":
             if name == "promote" and no_promote:
@@ -86,11 +94,21 @@ def play(line: Line, run: str, until: str | None = None, no_promote: bool = Fals
                 break
     except StaleRun:
         pass
-    except RetainError:
-        run_step(line, run, "close")
+    except Exception:
+        _close_failed(line, run)
         raise
     run_step(line, run, "close")
     return None
+
+
+def _close_failed(line: Line, run: str) -> None:
+    """Close a run after an error, which nothing here may hide; not where SIGTERM was the cause of it."""
+    if asked_to_stop():
+        return
+    try:
+        run_step(line, run, "close")
+    except Exception as error:
+        say(f"close: {told(error, 'night')}")
 
 
 def ending(line: Line, run: str, folder: str) -> str:

@@ -126,8 +126,9 @@ def _record(line: Line, main: Mainline, refs: Refs, before: datetime, days: floa
         runs = {run: tip for run, tip in old.items() if done.get(run) != tip}
         if not runs:
             return None
-        path = event_path("prune", f"{len(runs)}-runs")
-        event = {"schema": EVENT_SCHEMA, "kind": "prune", "id": Path(path).stem, "at": now(), "by": person()}
+        moment = main.moment()
+        path = event_path("prune", f"{len(runs)}-runs", moment)
+        event = {"schema": EVENT_SCHEMA, "kind": "prune", "id": Path(path).stem, "at": now(moment), "by": person()}
         event |= {"through": "command line", "days": days, "runs": runs}
         return Change(event_files(line, path, event), f"prune {len(runs)} runs\n")
 

@@ -7,6 +7,7 @@ old base beside it. Nothing is taken in.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +22,7 @@ from cl_steps.workspace.checkout import refuse_dirty, sync
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import reading
 from cl_steps.workspace.progress import say
+from cl_steps.workspace.stopping import goes_on_with
 
 
 def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -> str:
@@ -38,9 +40,12 @@ def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -
     refuse_dirty(Path(dir))
     spec = _asked(line, base, RunSpec(id=new_id("rebase"), by=person(), reason=reason, set=parse_overrides(set)))
     say(f"run {spec.id}")
-    ended = play(line, open_run(line, spec).id, no_promote=no_promote)
-    sync(Path(dir))
-    return ended or ending(line, spec.id, dir)
+    open_run(line, spec)
+    flags = ["--no-promote"] if no_promote else []
+    with goes_on_with(shlex.join(["retain", "night", dir, "--run", spec.id, *flags])):
+        ended = play(line, spec.id, no_promote=no_promote)
+        sync(Path(dir))
+        return ended or ending(line, spec.id, dir)
 
 
 def _asked(line: Line, base: str, spec: RunSpec) -> RunSpec:

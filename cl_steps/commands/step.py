@@ -14,7 +14,6 @@ from cl_steps.workspace.context import Context
 from cl_steps.workspace.execute import run_in_place, run_stage
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.progress import say
-from cl_steps.workspace.stopping import stopping
 
 
 def step(name: str, workspace: str | None, run: str | None) -> None:
@@ -22,7 +21,6 @@ def step(name: str, workspace: str | None, run: str | None) -> None:
 
     Raises:
         UsageError: an unknown step or half an address.
-        SystemExit: with status 143 on SIGTERM, with nothing half written.
     """
     if name not in STEPS:
         raise UsageError(f"there is no step {name!r}; the steps are {', '.join(STEPS)}")
@@ -30,11 +28,10 @@ def step(name: str, workspace: str | None, run: str | None) -> None:
         raise UsageError(
             "--workspace and --run go together; without both the step runs on the workspace in this folder"
         )
-    with stopping(name):
-        if workspace is None or run is None:
-            _in_place(STEPS[name])
-        else:
-            say(f"{name}: {run_step(resolve(workspace), run, name)}")
+    if workspace is None or run is None:
+        _in_place(STEPS[name])
+    else:
+        say(f"{name}: {run_step(resolve(workspace), run, name)}")
 
 
 def run_step(line: Line, run: str, name: str) -> str:

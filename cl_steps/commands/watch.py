@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.workspace.heads import read_heads, refuse_older, write_heads
 from cl_steps.workspace.mainline import Mainline, reading
@@ -55,8 +54,10 @@ def watch(
 
 def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
     try:
-        found = list(yaml.safe_load(file.read_text(encoding="utf-8"))["lines"])
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        found = list(read_yaml(file.read_bytes())["lines"])
+    except Unreadable as error:
+        raise UsageError(f"{file} is not valid YAML ({error}): mend it and try again") from error
+    except (OSError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is no lines.yaml: name the file that Airflow reads by RETAIN_LINES") from error
     entries = [_named(entry, number) for number, entry in enumerate(found, start=1)]
     chosen = [entry for entry in entries if only in (None, entry["name"])]

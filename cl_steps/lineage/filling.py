@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import yaml
-
 from cl_steps.lineage.datasets import Datasets
 from cl_steps.lineage.manifests import reading_store
 from cl_steps.workspace.ledger import Event, parse_event
@@ -172,6 +170,5 @@ def _forget_erased(db: sqlite3.Connection) -> None:
 
 def _note(db: sqlite3.Connection, main: Mainline) -> None:
     champion = bare(main.read_json("state/champion.json").get("version"))
-    ingest = (yaml.safe_load(main.read("params.yaml") or b"") or {}).get("ingest") or {}
-    facts = {"tip": main.tip, "champion": champion, "rmse": ingest.get("near_duplicate_rmse", 3.0)}
+    facts = {"tip": main.tip, "champion": champion, "rmse": main.params().ingest.near_duplicate_rmse}
     db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())

@@ -23,6 +23,7 @@ import yaml
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints, model_validator
 
 from cl_steps.config import Block, validate_block
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ class Made:
 def read_trusted(file: Path) -> TrustedKeys:
     """Whose signatures count; raises UsageError where the file is missing or not right."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        values = read_yaml(file.read_bytes())
+    except OSError as error:
         raise UsageError(f"the trusted keys {file} cannot be read: `retain keys FOLDER` makes them") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"the trusted keys {file} are not valid YAML: mend the file") from error
+    except Unreadable as error:
+        raise UsageError(f"the trusted keys {file} are not valid YAML ({error}): mend the file") from error
     if not isinstance(values, dict):
         raise UsageError(f"the trusted keys {file} must hold `keys:` and a list of them")
     return validate_block(TrustedKeys, values, file.name)
@@ -168,6 +169,23 @@ def load_public(file: Path) -> EllipticCurvePublicKey:
     except (OSError, ValueError):
         pass
     raise UsageError(f"the trusted key {file} is not there, or is no EC P-256 public key in PEM")
+
+
+def refuse_uncounted(private: Path, trusted: str, made: datetime) -> None:
+    """Raise UsageError where the key in `private` would sign at a moment at which the trusted keys do not count it.
+
+    A key that they do not name is left to whoever verifies: this machine's list may be older than theirs.
+    """
+    if not (trusted and Path(trusted).is_file()):
+        return
+    own = load_private(private).public_key()
+    named = [key for key in read_trusted(Path(trusted)).keys if key.file]
+    same = [key for key in named if load_public(Path(trusted).parent / str(key.file)) == own]
+    if same and not any(key.counted(made) for key in same):
+        raise UsageError(
+            f"the key {same[0].name} counts {same[0].period}, and this would be signed as of {made.isoformat()}: set "
+            "this machine's clock right, or make a new key (`retain keys`)"
+        )
 
 
 def read_sigstore(file: Path | None) -> ClientTrustConfig:

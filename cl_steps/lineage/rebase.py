@@ -59,12 +59,13 @@ def record(main: Mainline, line: Line, wish: Wish, out: Out, files: dict[str, st
             return None
         before = _standing(main)
         _refuse(before, str(out["md5"]))
-        path = event_path("rebase", wish.run)
+        moment = main.moment()
+        path = event_path("rebase", wish.run, moment)
         event: dict[str, Any] = {
             "schema": EVENT_SCHEMA,
             "kind": "rebase",
             "id": Path(path).stem,
-            "at": now(),
+            "at": now(moment),
             **asdict(wish),
             "before": before,
             "after": {key: out[key] for key in ("md5", "size", "nfiles")},

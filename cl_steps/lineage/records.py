@@ -53,13 +53,18 @@ class Basis:
     adapter: Path
 
 
-def now() -> str:
-    """This moment, as it is written down."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now(moment: datetime | None = None) -> str:
+    """A moment as it is written down: `Mainline.moment` of what is written on main; None: by this machine's clock."""
+    return (moment or datetime.now(UTC)).isoformat(timespec="seconds")
 
 
 def run_event(
-    state: RunState, outcome: Outcome, why: str, version: str | None = None, rebase: Event | None = None
+    state: RunState,
+    outcome: Outcome,
+    why: str,
+    version: str | None = None,
+    rebase: Event | None = None,
+    at: datetime | None = None,
 ) -> dict[str, Any]:
     """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it."""
     spec, reports = state.spec, state.reports
@@ -71,7 +76,7 @@ def run_event(
         "schema": EVENT_SCHEMA,
         "kind": "run",
         "run": spec.id,
-        "at": now(),
+        "at": now(at),
         "trigger": {"kind": spec.trigger, "by": spec.by, "reason": spec.reason, "set": spec.set, "force": spec.force},
         "outcome": outcome,
         "why": why,
@@ -156,7 +161,7 @@ def version_record(
         "parent": champion["version"],
         "main": main.tip,
         "run": state.spec.id,
-        "created": now(),
+        "created": now(main.moment()),
         "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
         "approval": dict(basis.approval) if basis.approval else None,
         "begun": {"commit": basis.begun.commit, "main": basis.begun.base},
@@ -252,4 +257,5 @@ def _state_out(main: Mainline, name: str) -> Out:
 
 
 def _seconds_since(started: str) -> float:
-    return round((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds(), 1)
+    """0 where the clock of the machine that began the run was ahead of ours."""
+    return max(0.0, round((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds(), 1))

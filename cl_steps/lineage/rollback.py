@@ -80,12 +80,13 @@ def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[Event, 
     if version == champion:
         raise UsageError(f"{version} is the champion already: there is nothing to roll back")
     then = main.at(main.version_commit(version))
-    path = event_path("rollback", version)
+    moment = main.moment()
+    path = event_path("rollback", version, moment)
     event = {
         "schema": EVENT_SCHEMA,
         "kind": "rollback",
         "id": Path(path).stem,
-        "at": now(),
+        "at": now(moment),
         **wanted,
         "from": champion,
         "lineage": lineage,

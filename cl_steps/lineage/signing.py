@@ -16,11 +16,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from cl_steps.errors import RetainError, Unavailable, UsageError
-from cl_steps.lineage.keys import load_private, read_sigstore
+from cl_steps.lineage.keys import load_private, read_sigstore, refuse_uncounted
 from cl_steps.lineage.provenance import PROVENANCE, provenance, provenance_subjects, sha256
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.line import Line
@@ -47,7 +48,7 @@ class Signer(Protocol):
 
 def event_files(line: Line, path: str, event: Mapping[str, Any]) -> dict[str, bytes]:
     """An event as its files on main: the event itself (`path` ends in `.json`) and, with a key, its signature."""
-    content, signer = json_text(event).encode(), signer_of(line)
+    content, signer = json_text(event).encode(), _signer_at(line, str(event["at"]))
     if signer is None:
         return {path: content}
     facts = {name: str(event[name]) for name in ("kind", "by", "at") if event.get(name)}
@@ -60,7 +61,7 @@ def version_files(line: Line, record: Mapping[str, Any], adapter: Path) -> dict[
 
     `adapter` is the folder with the adapter; `record["files"]` holds the SHA-256 of each of its files.
     """
-    path, signer = version_file(record["version"]), signer_of(line)
+    path, signer = version_file(record["version"]), _signer_at(line, str(record["created"]))
     content = json_text(record).encode()
     if signer is None:
         return {path: content}
@@ -89,17 +90,25 @@ def signer_of(line: Line) -> Signer | None:
     return Keyless(Path(file) if file else None) if kind == KEYLESS else KeyFile(Path(line.signing_key))
 
 
+def _signer_at(line: Line, made: str) -> Signer | None:
+    """As `signer_of`; raises UsageError, too, where what is signed as of that moment would not count."""
+    signer = signer_of(line)
+    if isinstance(signer, KeyFile):
+        refuse_uncounted(signer.file, line.trusted_keys, datetime.fromisoformat(made))
+    return signer
+
+
 class KeyFile:
     """Signs with an EC P-256 private key, offline."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._key = file, load_private(file)
+        self.file, self._key = file, load_private(file)
 
     def sign_folder(self, folder: Path) -> bytes:
         """See `Signer`."""
         from model_signing.signing import Config
 
-        return _signed(Config().use_elliptic_key_signer(private_key=self._file), folder)
+        return _signed(Config().use_elliptic_key_signer(private_key=self.file), folder)
 
     def sign_statement(self, statement: bytes) -> bytes:
         """See `Signer`."""

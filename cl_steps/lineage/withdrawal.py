@@ -108,13 +108,14 @@ def _change(
     erasure = _erasure(line, purge, ledger) if request.erase else Erasure({}, [])
     if names <= ledger.tombstones.keys() and not (state or erasure.erased):
         return Done(_earlier(ledger, names, request.erase), True), None
-    path = event_path("withdrawal", meant[0]["sha256"][:16] if request.source is None else "source")
+    moment = main.moment()
+    path = event_path("withdrawal", meant[0]["sha256"][:16] if request.source is None else "source", moment)
     report = touched(main.records(), ledger, assets, manifests)
     event = {
         "schema": EVENT_SCHEMA,
         "kind": "withdrawal",
         "id": Path(path).stem,
-        "at": now(),
+        "at": now(moment),
         "by": request.by,
         "through": request.through,
         "reason": request.reason,

@@ -13,10 +13,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
-from cl_steps.errors import Unavailable, UsageError
+from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.pipeline import STAGES
 from cl_steps.report.story import Night, Pictures, Story, table, text
 from cl_steps.stats.samples import SAMPLE_FILES
@@ -72,7 +70,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
             Night(event, branch.reports, shown, answers.get(run), branch.params)
             for (run, event), branch, shown in zip(events.items(), whole, pictures, strict=True)
         ]
-        named = text(table(yaml.safe_load(main.read("params.yaml") or b"")).get("name")) or "line"
+        named = text(main.params_file().get("name")) or "line"
         champion = text(main.read_json("state/champion.json").get("version"))
         return Story(named, champion, tuple(records.values()), tuple(nights))
 
@@ -119,7 +117,7 @@ def _branch(files: Mapping[str, bytes], scratch: Path) -> Branch:
     params, spec = _configuration(files, scratch)
     try:
         lock = store.read_lock(files.get("dvc.lock"))
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+    except IntegrityError:
         lock = {}
     return Branch({name: report for name, report in reports.items() if report}, lock, params, spec)
 

@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.workspace.beginning import beginning_files, begun_ref, compare_with_beginning, refuse_own_rules
@@ -141,7 +139,9 @@ def run_state(root: Path) -> RunState:
         stages = read_lock(lock.read_bytes() if lock.is_file() else None)
         reports, times = read_reports(root), read_times(root)
         wrong = wrong_in(reports, stages, times)
-    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+    except IntegrityError:
+        wrong = "dvc.lock"
+    except (ValueError, TypeError, AttributeError, RecursionError):
         wrong = "what lies there"
     if wrong:
         raise IntegrityError(

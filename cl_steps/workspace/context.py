@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cl_steps.config import Params, RunSpec, load_params, load_run
+from cl_steps.documents import JSON_BYTES, Unreadable, read_json
+from cl_steps.errors import IntegrityError
 from cl_steps.pipeline import STAGES
+from cl_steps.workspace.schemas import report_fault
 
 REPORT_SCHEMA = 1
 
@@ -67,13 +70,24 @@ class Context:
 
 
 def read_reports(root: Path) -> dict[str, dict[str, Any]]:
-    """Every stage's report that lies in `root/reports`, by step name."""
+    """Every stage's report that lies in `root/reports`, by step name; raises IntegrityError where one is none."""
     found = {}
     for step in STAGES:
-        path = root / step.report
-        if path.is_file():
-            found[step.name] = json.loads(path.read_text(encoding="utf-8"))
+        if (root / step.report).is_file():
+            report = found[step.name] = read_small(root / step.report)
+            fault = report_fault(report) or (None if report["step"] == step.name else "it is another step's")
+            if fault:
+                raise IntegrityError(f"{step.report} is no report ({fault:.200}): trigger a new run")
     return found
+
+
+def read_small(path: Path) -> Any:
+    """A JSON document of a run's branch, read within bounds; raises IntegrityError where it is none."""
+    try:
+        with path.open("rb") as stream:
+            return read_json(stream.read(JSON_BYTES + 1))
+    except Unreadable as error:
+        raise IntegrityError(f"{path.parent.name}/{path.name} cannot be read ({error}): trigger a new run") from error
 
 
 def write_report(

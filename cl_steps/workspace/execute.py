@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import yaml
-
+from cl_steps.config import parse_mapping
 from cl_steps.errors import Unavailable
 from cl_steps.pipeline import STATE, TONIGHT, Step, of_run, stop_reason
 from cl_steps.workspace import store
@@ -150,7 +149,7 @@ def _md5(root: Path, path: str, outs: dict[str, store.Out]) -> str | None:
 
 def _params_current(root: Path, entry: dict[str, Any]) -> bool:
     for name, values in entry.get("params", {}).items():
-        now = yaml.safe_load((root / name).read_text(encoding="utf-8"))
+        now = parse_mapping((root / name).read_bytes(), name)
         if any(plain(now.get(key)) != plain(value) for key, value in values.items()):
             return False
     return True

@@ -193,12 +193,20 @@ def parse_event(name: str, content: bytes) -> Event:
         event = json.loads(content)
         if event["schema"] <= EVENT_SCHEMA and event["kind"]:
             return dict(event)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise IntegrityError(f"events/{name} is not an event of this format: restore it from Git's history")
 
 
 def event_path(kind: str, run: str, at: datetime | None = None) -> str:
-    """A new event's path; names sort by time."""
+    """A new event's path; names sort by time. `at` is what `Mainline.moment` says (None: this machine's clock)."""
     moment = at or datetime.now(UTC)
     return f"events/{moment:%Y%m%dT%H%M%S}{moment.microsecond:06d}Z-{kind}-{run}.json"
+
+
+def event_moment(name: str) -> datetime | None:
+    """The moment that the name of an event's file (or of its signature's) begins with; None where it is none."""
+    try:
+        return datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None

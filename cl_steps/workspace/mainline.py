@@ -14,17 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cl_steps.config import Params, RunSpec, load_params
-from cl_steps.errors import Unavailable, UsageError
+from cl_steps.config import Params, RunSpec, load_params, parse_mapping
+from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
 from cl_steps.workspace.git import blobs as read_blobs
-from cl_steps.workspace.ledger import FINAL, Event, Ledger, fold, parse_event
+from cl_steps.workspace.ledger import FINAL, Event, Ledger, event_moment, fold, parse_event
+from cl_steps.workspace.schemas import refuse_faults
 from cl_steps.workspace.versions import existing, numbers_of, tag_of, version_file
 
 TRIES = 10
@@ -83,13 +82,14 @@ class Mainline:
             return None
 
     def read_json(self, path: str) -> dict[str, Any]:
-        """A JSON document of main; empty where there is none."""
-        return dict(json.loads(self.read(path) or b"{}"))
+        """A JSON document of main; empty where there is none. Raises IntegrityError for what is no such document."""
+        return _document(path, self.read(path) or b"{}")
 
     def records(self) -> list[dict[str, Any]]:
-        """Every version's record, oldest first."""
+        """Every version's record, oldest first; raises IntegrityError for what is none."""
         files = self.folder_files("versions")
-        return [json.loads(files[f"v{number:04d}.json"]) for number in numbers_of(files)]
+        names = (f"v{number:04d}.json" for number in numbers_of(files))
+        return [_document(f"versions/{name}", files[name]) for name in names]
 
     def record_file(self, version: str) -> bytes:
         """A version's record, in bytes; raises UsageError where there is no such version."""
@@ -150,9 +150,9 @@ class Mainline:
         (self.folder / "params.yaml").write_bytes(self.read("params.yaml") or b"")
         return load_params(self.folder, run)
 
-    def values(self) -> dict[str, Any]:
-        """Main's params.yaml as it is written, which is right."""
-        return dict(yaml.safe_load(self.read("params.yaml") or b"{}"))
+    def params_file(self) -> dict[str, Any]:
+        """What stands in main's params.yaml, whether it is right or not; raises UsageError where that is no mapping."""
+        return parse_mapping(self.read("params.yaml") or b"{}", "main's params.yaml")
 
     def commit(self, change: Change, parent: str | None = None) -> str:
         """Make the commit here (nothing is pushed) and return its id."""
@@ -184,14 +184,40 @@ class Mainline:
 
         Raises:
             Unavailable: it did not land in `TRIES` tries.
+            RetainError: the change is not what `retain verify` takes.
         """
         for attempt in range(TRIES):
             change = build()
-            if change is None or self.push(change):
+            if change is None:
+                return
+            self._refuse_faults(change)
+            if self.push(change):
                 return
             time.sleep(random.uniform(0, 0.05) * 2 ** min(attempt, 6))
             self.refresh()
         raise Unavailable(f"main of the workspace's Git remote did not take the change: {self.refused}")
+
+    def moment(self) -> datetime:
+        """Now, or just after all that main says where that is later: the clock of another machine was ahead of ours.
+
+        Events are read in the order of their names, which are moments, and a version is not older than its parent.
+        """
+        latest = self._latest_event()
+        if latest is None and (numbers := self.numbers()):
+            latest = datetime.fromisoformat(str(self.read_json(version_file(f"v{numbers[-1]}"))["created"]))
+        return max(datetime.now(UTC), latest + timedelta(microseconds=1)) if latest else datetime.now(UTC)
+
+    def _latest_event(self) -> datetime | None:
+        return next(filter(None, map(event_moment, reversed(self.blobs("events")))), None)
+
+    def _refuse_faults(self, change: Change) -> None:
+        """Raise RetainError for what `retain verify` would refuse, or events that would be read before older ones."""
+        refuse_faults(change.files)
+        latest = self._latest_event()
+        for path in change.files:
+            named = event_moment(path.removeprefix("events/"))
+            if latest and named and named <= latest:
+                raise RetainError(f"{path} would be read before older events, so nothing was written: a bug of ours")
 
     def version_commit(self, version: str) -> str:
         """The commit on main that promoted a version; the tag is never asked.
@@ -242,6 +268,13 @@ class Mainline:
         when = text(self.folder, "show", "-s", "--format=%ct", commit)
         body = f"object {commit}\ntype commit\ntag {name}\ntagger {NAME} <{EMAIL}> {when} +0000\n\n{name}\n"
         return git(self.folder, "mktag", stdin=body.encode()).decode().strip()
+
+
+def _document(path: str, content: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IntegrityError(f"{path} on main is no JSON document: `retain verify --all` says what is wrong") from error
 
 
 @contextmanager

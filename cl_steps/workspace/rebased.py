@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from cl_steps.config import parse_mapping
 from cl_steps.pipeline import NEW_BASE, STAGES, of_run
 from cl_steps.workspace.store import Out
 
@@ -25,7 +26,7 @@ def rebase_files(pipeline: bytes, base: Out) -> dict[str, bytes]:
         pipeline: main's `dvc.yaml`.
         base: the new base as the store has it.
     """
-    document = {"stages": rebased(yaml.safe_load(pipeline)["stages"])}
+    document = {"stages": rebased(parse_mapping(pipeline, "main's dvc.yaml")["stages"])}
     out = {"path": NEW_BASE, "hash": "md5", **{key: base[key] for key in ("md5", "size", "nfiles")}}
     lock = {"schema": "2.0", "stages": {STAGE: {"cmd": COMMAND, "outs": [out]}}}
     return {"dvc.yaml": _yaml(document), "dvc.lock": _yaml(lock)}

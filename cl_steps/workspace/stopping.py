@@ -1,5 +1,5 @@
 """An orderly end on SIGTERM, which is how a pod is evicted: as PID 1 of a container a process that does not ask for the
-signal would not even notice it.
+signal would not even notice it. And what a person is told of how to go on, after that or after Ctrl+C.
 
 Outside the main thread no signal can be caught: there both do nothing.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_ASKED = threading.Event()
 EXIT_TERMINATED = 128 + signal.SIGTERM
 GRACE_SECONDS = 8.0
 """How long threads (an upload, say) may hold up the end."""
@@ -30,10 +31,12 @@ def stopping(what: str) -> Iterator[None]:
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _ASKED.set()
         os.write(2, f"{what}: asked to stop\n".encode())  # `print` must not be called while it runs already
         last.start()
         raise SystemExit(EXIT_TERMINATED)
 
+    _ASKED.clear()
     with _handled(stop):
         try:
             yield
@@ -41,6 +44,26 @@ def stopping(what: str) -> Iterator[None]:
             if last.is_alive():
                 raise SystemExit(EXIT_TERMINATED) from error
             raise
+
+
+def asked_to_stop() -> bool:
+    """Whether SIGTERM came while this process was `stopping`; a library may have made another error of it."""
+    return _ASKED.is_set()
+
+
+@contextmanager
+def goes_on_with(command: str) -> Iterator[None]:
+    """Within it whatever ends the work too early tells the command that really goes on."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"`{command}` goes on")
+        raise
+
+
+def how_to_go_on(error: BaseException) -> list[str]:
+    """What `goes_on_with` noted."""
+    return [note for note in getattr(error, "__notes__", ()) if note.endswith("` goes on")]
 
 
 @contextmanager

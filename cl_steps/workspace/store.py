@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, Unavailable
 from cl_steps.workspace.odb import copy_objects, read_object, with_files
 
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 Out = Mapping[str, Any]
 """An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times as fast where PyYAML was built with libyaml: a line has thousands of such files."""
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
 """Loggers of DVC, which write tracebacks to a stream of their own; what they have to say, our errors say."""
 NAMED = "`retain verify` names them"
@@ -47,13 +48,13 @@ CONFIG = """[core]
 
 
 def read_lock(content: bytes | None) -> dict[str, Any]:
-    """The stages of a `dvc.lock`, by name; raises TypeError or YAMLError where it is none."""
-    if content is None:
-        return {}
-    document = yaml.load(content, LOADER)  # noqa: S506  (a safe loader)
-    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
-        raise TypeError("dvc.lock holds no stages")
-    return dict(document["stages"])
+    """The stages of a `dvc.lock`, by name; raises IntegrityError where it is none."""
+    stages = (_document(content, "dvc.lock") if content else {}).get("stages") or {}
+    for name, stage in stages.items() if isinstance(stages, dict) else [("stages", None)]:
+        parts = [stage.get(key, []) for key in ("deps", "outs")] if isinstance(stage, dict) else [None]
+        if not all(isinstance(part, list) and all(map(_is_out, part)) for part in parts):
+            raise IntegrityError(f"dvc.lock: {name!r:.80} is no stage as DVC writes it: trigger a new run")
+    return dict(stages)
 
 
 def lock_outs(stages: Mapping[str, Any]) -> dict[str, Out]:
@@ -68,8 +69,26 @@ def dvc_file(out: Out, path: str) -> bytes:
 
 
 def read_dvc_file(content: bytes) -> Out:
-    """The one output of a `.dvc` file."""
-    return dict(yaml.load(content, LOADER)["outs"][0])  # noqa: S506  (a safe loader)
+    """The one output of a `.dvc` file; raises IntegrityError where it is none."""
+    outs = _document(content, "a .dvc file").get("outs")
+    if not (isinstance(outs, list) and outs and _is_out(outs[0]) and "md5" in outs[0]):
+        raise IntegrityError("a .dvc file names no bytes: restore it from Git's history")
+    return dict(outs[0])
+
+
+def _document(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = read_yaml(content)
+    except Unreadable as error:
+        raise IntegrityError(f"{name} cannot be read ({error}): restore it from Git's history") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _is_out(entry: Any) -> bool:
+    """Whether an entry of a lock or a `.dvc` file is one as DVC writes it; which bytes it names may be open."""
+    if not (isinstance(entry, dict) and isinstance(entry.get("path"), str)):
+        return False
+    return "md5" not in entry or (isinstance(entry["md5"], str) and bool(MD5.fullmatch(entry["md5"])))
 
 
 def file_md5(path: Path) -> str:
@@ -104,6 +123,9 @@ def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> It
         (root / ".dvc" / "config").write_text(
             CONFIG.format(url=store_url, no_scm=str(no_scm).lower()), encoding="utf-8"
         )
+    for name in ("dvc.yaml", "dvc.lock"):
+        if (root / name).is_file():
+            _document((root / name).read_bytes(), name)  # DVC's own reading knows no bounds
     from dvc.repo import Repo
 
     for name in TALKATIVE:
@@ -186,6 +208,8 @@ def _outs(repo: Repo, targets: Iterable[str]) -> list[Any]:
     """
     root, wanted = Path(repo.root_dir), list(targets)
     files = [f"{target}.dvc" for target in wanted if (root / f"{target}.dvc").is_file()]
+    for file in files:
+        read_dvc_file((root / file).read_bytes())
     files += ["dvc.yaml"] if len(files) < len(wanted) and (root / "dvc.yaml").is_file() else []
     stages = (stage for file in files for stage in repo.stage.load_file(str(root / file)))
     found = {out.fs_path: out for stage in stages for out in stage.outs if out.hash_info}

@@ -7,30 +7,36 @@ Seconds are those of the wall, clone and transfers included; a step that ran aga
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cl_steps.config import Compute
+from cl_steps.errors import IntegrityError
 from cl_steps.pipeline import Step
-from cl_steps.workspace.context import write_json
+from cl_steps.workspace.context import read_small, write_json
 
 FILE = "reports/times.json"
+NUMBERS = ("seconds", "gpu_seconds")
 Times = dict[str, dict[str, Any]]
 
 
 def read_times(root: Path) -> Times:
-    """Step name to what it took; none where nothing was written."""
-    path = root / FILE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Step name to what it took; none where nothing was written. Raises IntegrityError where it is no such table."""
+    found = read_small(root / FILE) if (root / FILE).is_file() else {}
+    for name, spent in found.items() if isinstance(found, dict) else [("it", None)]:
+        numbers = [spent.get(key) for key in NUMBERS] if isinstance(spent, dict) else [None]
+        if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+            raise IntegrityError(f"{FILE} does not say what {name!r:.80} took: trigger a new run")
+    return dict(found)
 
 
 def add_time(root: Path, step: str, seconds: float, device: Mapping[str, str], processes: int = 1) -> None:
     """Add what one try of a step took on the device that `device_of` gave."""
     times = read_times(root)
     before = times.get(step, {})
+    seconds = max(0.0, seconds)
     spent = seconds * processes if device["device"] == "cuda" else 0.0
     times[step] = {
         "seconds": round(before.get("seconds", 0.0) + seconds, 1),

@@ -61,7 +61,7 @@ def restore(line: Line, arguments: Sequence[str]) -> None:
         "state/champion.json": json.dumps({"version": version}).encode(),
     }
     with reading(line.git) as main:
-        main.swap(lambda: Change(files, f"roll back to {version}"))
+        assert main.push(Change(files, f"roll back to {version}"))
 
 
 def with_versions(line: Line, *numbers: int) -> None:
@@ -80,4 +80,4 @@ def with_versions(line: Line, *numbers: int) -> None:
     }
     files["state/champion.json"] = json.dumps({"version": f"v{numbers[-1]}"}).encode()
     with reading(line.git) as main:
-        main.swap(lambda: Change(files, "versions"))
+        assert main.push(Change(files, "versions"))

@@ -73,12 +73,12 @@ def _promote(line: Line, run: str) -> None:
         digests = {"state": {"adapter": "a.dir"}, "base": "b.dir"}
         record = {"version": "v2", "parent": "v1", "run": run, "created": now(), "digests": digests}
         files = {event_path("run", run): event, "versions/v0002.json": json_text(record).encode()}
-        main.swap(lambda: Change(files, "promote v2"))
+        assert main.push(Change(files, "promote v2"))
 
 
 def _move_state(line: Line) -> None:
     with reading(line.git) as main:
-        main.swap(lambda: Change({"state/champion.json": b'{"version": "v9"}'}, "another run was faster"))
+        assert main.push(Change({"state/champion.json": b'{"version": "v9"}'}, "another run was faster"))
 
 
 def main(arguments: Sequence[str]) -> int:

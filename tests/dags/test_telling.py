@@ -118,7 +118,7 @@ def test_a_run_that_failed_has_not_finished_and_before_the_first_one_v1_counts(t
         with pytest.raises(UsageError, match="no version"):
             main.last_finished()
         record = {"version": "v1", "created": (NOW - timedelta(hours=60)).isoformat()}
-        main.swap(lambda: Change({"versions/v0001.json": json.dumps(record).encode()}, "v1"))
+        assert main.push(Change({"versions/v0001.json": json.dumps(record).encode()}, "v1"))
         for hours, outcome, expected in ((50, "failed", 60), (40, "no_update", 40), (3, "failed", 40)):
             at = NOW - timedelta(hours=hours)
             change = Change({event_path("run", "r", at): json.dumps(run(hours, outcome, at)).encode()}, "a run")

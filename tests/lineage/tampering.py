@@ -171,7 +171,7 @@ def named(line: Line, prefix: str, suffix: str) -> str:
 def commit(line: Line, files: Mapping[str, bytes | None]) -> None:
     """A commit on main of somebody who may write it."""
     with reading(line.git) as main:
-        main.swap(lambda: Change(files, "nothing to see here"))
+        assert main.push(Change(files, "nothing to see here"))
 
 
 def rewrite(line: Line, files: Mapping[str, bytes | None]) -> None:

@@ -118,7 +118,7 @@ def test_what_an_event_erased_goes_and_what_replaced_it_stays(line: Line) -> Non
         path = "events/20990101T000000000000Z-withdrawal-x.json"
         event = {"schema": 2, "kind": "withdrawal", "id": "x", "assets": [], "erased": [old]}
         event["replaced"] = {old: {"md5": new}}
-        main.swap(lambda: command.Change({path: json.dumps(event).encode()}, "withdraw"))
+        assert main.push(command.Change({path: json.dumps(event).encode()}, "withdraw"))
         champion = main.read("state/replay.dvc") or b""
     assert old.encode() in champion, "the champion's own state is needed, whatever an event says"
     run_prune(line)

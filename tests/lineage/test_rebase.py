@@ -25,7 +25,6 @@ from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.lineage.assets import where
 from cl_steps.lineage.records import now
-from cl_steps.lineage.schemas import event_fault, record_fault
 from cl_steps.lineage.signing import event_files
 from cl_steps.lineage.verify.state import check_state
 from cl_steps.lineage.verify.whole import verify
@@ -39,6 +38,7 @@ from cl_steps.workspace.ledger import event_path
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import Change, Mainline, reading
 from cl_steps.workspace.rebased import STAGE, rebased
+from cl_steps.workspace.schemas import event_fault, record_fault
 from cl_steps.workspace.store import lock_outs, read_dvc_file
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import ask_for, begin, copied, finish, line_after, night, rebase, sha_of

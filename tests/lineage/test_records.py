@@ -12,13 +12,13 @@ import pytest
 from cl_steps import promote
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import RECORD_SCHEMA, files_of
-from cl_steps.lineage.schemas import FOLDER, event_fault, record_fault, report_fault, shapes
 from cl_steps.lineage.verify.record import disagreements, next_digests, state_digests
 from cl_steps.workspace.branch import branch_of, read_run
 from cl_steps.workspace.context import json_text
 from cl_steps.workspace.git import clone, git, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import reading
+from cl_steps.workspace.schemas import FOLDER, event_fault, record_fault, report_fault, shapes
 from tests.lineage.tampering import line_about_to_learn, line_of_three
 from tests.workspace.conftest import GOOD, play
 

@@ -102,7 +102,7 @@ LONG_AGO = "2026-01-01T00:00:00+00:00"
 
 def test_a_version_of_an_old_key_that_is_dated_back(line: Line, tmp_path: Path) -> None:
     """Whoever stole the key before may sign with it, but nothing that is newer than its end."""
-    thief = replace(line, signing_key=str(shutil.copy(line.signing_key, tmp_path / "stolen.pem")))
+    thief = replace(line, signing_key=str(shutil.copy(line.signing_key, tmp_path / "stolen.pem")), trusted_keys="")
     made = datetime.fromisoformat(json.loads(on_main(line, "versions/v0003.json"))["created"])
     rotate_keys(Path(line.signing_key).parent, "retain")
     expire(line, made)

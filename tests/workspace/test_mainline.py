@@ -25,7 +25,7 @@ def remote(tmp_path: Path) -> str:
 
 def add(remote: str, name: str) -> None:
     with reading(remote) as main:
-        main.swap(lambda: Change({f"events/{name}.json": name.encode()}, f"add {name}"))
+        main.swap(lambda: Change({f"n/{name}": name.encode()}, f"add {name}"))
 
 
 def test_racing_changes_all_land(remote: str) -> None:
@@ -33,7 +33,7 @@ def test_racing_changes_all_land(remote: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: add(remote, name), names))
     with reading(remote) as main:
-        assert main.folder_files("events") == {f"{name}.json": name.encode() for name in names}
+        assert main.folder_files("n") == {name: name.encode() for name in names}
     assert text(Path(remote), "rev-list", "--count", "main") == "9"
 
 

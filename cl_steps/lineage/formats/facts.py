@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
 
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.workspace import store
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline
@@ -135,15 +135,15 @@ def record_digest(main: Mainline, version: str) -> tuple[dict[str, Any], str]:
 
 def name_of(main: Mainline) -> str:
     """What the line is called."""
-    return str((yaml.safe_load(main.read("params.yaml") or b"") or {}).get("name") or "my-line")
+    return str(main.params_file().get("name") or "my-line")
 
 
 def header(card: bytes) -> dict[str, Any]:
     """The YAML at the top of a Markdown card; empty where there is none that can be read."""
     found = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(\n|$)", card.decode("utf-8", "replace"), re.DOTALL)
     try:
-        values = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        values = read_yaml(found[1].encode()) if found else None
+    except Unreadable:
         return {}
     return values if isinstance(values, dict) else {}
 

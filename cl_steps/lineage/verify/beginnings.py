@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import yaml
-
+from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import Unavailable
 from cl_steps.lineage.verify.book import Book
 from cl_steps.lineage.verify.findings import Finding
@@ -58,7 +57,7 @@ def _fetch(book: Book) -> None:
 def _base(content: bytes | None) -> str:
     """The commit of main that a run.yaml names; empty where it names none."""
     try:
-        found = yaml.safe_load(content or b"")
+        found = read_yaml(content or b"")
         return str(found.get("base") or "") if isinstance(found, dict) else ""
-    except yaml.YAMLError:
+    except Unreadable:
         return ""

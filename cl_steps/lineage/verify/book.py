@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.pipeline import STATE
 from cl_steps.workspace.git import remote_refs
 from cl_steps.workspace.history import Commit, contents, history
 from cl_steps.workspace.mainline import Mainline
+from cl_steps.workspace.schemas import record_fault
 from cl_steps.workspace.store import read_dvc_file
 from cl_steps.workspace.versions import numbers_of, version_file
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from cl_steps.errors import IntegrityError
-from cl_steps.lineage.schemas import event_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
 from cl_steps.lineage.verify.book import Book, Version
 from cl_steps.lineage.verify.findings import Finding
 from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version
 from cl_steps.workspace.ledger import Ledger, fold
+from cl_steps.workspace.schemas import event_fault
 
 ASK = "`retain verify` says what else is not as it should be"
 SignatureCheck = Callable[[bytes], None]

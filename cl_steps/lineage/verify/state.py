@@ -17,7 +17,6 @@ from typing import Any
 from cl_steps.config import load_run
 from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import files_of
-from cl_steps.lineage.schemas import record_fault
 from cl_steps.lineage.signing import provenance_path, signature_path
 from cl_steps.lineage.verify.rebases import asked_for
 from cl_steps.lineage.verify.record import champion_of, next_digests
@@ -26,6 +25,7 @@ from cl_steps.lineage.verify.signed import ASK, insist
 from cl_steps.pipeline import NEW_BASE, Step
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.workspace.schemas import record_fault
 from cl_steps.workspace.store import read_dvc_file
 from cl_steps.workspace.versions import version_file
 
@@ -52,7 +52,7 @@ def check_state(line: Line, root: Path, step: Step) -> None:
     for part in MODEL:
         try:
             named = str(read_dvc_file((root / f"state/{part}.dvc").read_bytes())["md5"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, IntegrityError) as error:
             raise IntegrityError(f"state/{part}.dvc names no bytes: trigger a new run") from error
         if named != next_digests(record)[part]:
             raise IntegrityError(f"state/{part}.dvc is not the {part} of {version}, the champion: {ASK}")

@@ -1,6 +1,7 @@
 """The shapes of what is written down for ever, as JSON Schemas in `schemas/`: records, events, reports of steps.
 
-A shape names what must be there and of which type; more keys are allowed. Old shapes stay: `record-1` is still read.
+`retain verify` reads them, and so does whatever writes to main: what verify would refuse is never written. A shape
+names what must be there and of which type; more keys are allowed. Old shapes stay: `record-1` is still read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cl_steps.documents import Unreadable, read_json
+from cl_steps.errors import RetainError
+from cl_steps.workspace.versions import version_file
+
+CHAMPION = "state/champion.json"
 FOLDER = Path(__file__).with_name("schemas")
 
 
@@ -35,6 +41,35 @@ def event_fault(document: Any) -> str | None:
 def report_fault(document: Any) -> str | None:
     """What is wrong with the shape of a step's report, in words; None where nothing is."""
     return _fault(document, f"report-{_number(document)}")
+
+
+def refuse_faults(files: Mapping[str, bytes | None]) -> None:
+    """Raise RetainError where a file that is to be written on main is not what `retain verify` takes there."""
+    for path, content in files.items():
+        fault = _fault_of(path, content) if content is not None else None
+        if fault:
+            raise RetainError(
+                f"{path} would not be as `retain verify` wants it ({fault}), so nothing was written: this is a bug of "
+                "Retain's, please report it"
+            )
+
+
+def _fault_of(path: str, content: bytes) -> str | None:
+    folder, _, name = path.partition("/")
+    ours = path == CHAMPION or (folder in ("versions", "events") and name.endswith(".json"))
+    if not ours or name.endswith(".intoto.json"):
+        return None
+    try:
+        document = read_json(content)
+    except Unreadable as error:
+        return str(error)
+    if path == CHAMPION:
+        return _fault(document, "champion")
+    if folder == "events":
+        fault, named = event_fault(document), f"events/{document.get('id', name.removesuffix('.json'))}.json"
+    else:
+        fault, named = record_fault(document), version_file(str(document.get("version")))
+    return fault or (None if named == path else f"it says that it is {named}")
 
 
 def _number(document: Any) -> Any:
