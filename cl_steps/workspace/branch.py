@@ -14,7 +14,7 @@ import yaml
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.workspace.context import read_reports
-from cl_steps.workspace.git import GitError, clone, git, remote_refs, text
+from cl_steps.workspace.git import GitError, clone, git, reason, remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.rebased import rebase_files
@@ -72,7 +72,7 @@ def open_run(line: Line, spec: RunSpec) -> RunSpec:
             git(main.folder, "push", "-q", f"--force-with-lease={branch}:", line.git, f"{commit}:{branch}")
         except GitError as error:
             if branch not in remote_refs(line.git, branch):
-                raise Unavailable(f"the run's branch cannot be written: {str(error).splitlines()[-1]}") from error
+                raise Unavailable(f"the run's branch cannot be written: {reason(error)}") from error
             return read_run(line, spec.id).spec
     return spec
 
