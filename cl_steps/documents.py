@@ -98,6 +98,8 @@ def check_plain(value: Any) -> None:
             _check_text(item)
         elif isinstance(item, float) and not math.isfinite(item):
             _no_number(str(item))
+        elif not isinstance(item, str | int | float | None):
+            raise Unreadable(f"{str(item)[:40]} is neither text nor a number")
 
 
 def _check_text(text: str) -> None:

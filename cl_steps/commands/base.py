@@ -8,6 +8,7 @@ from pathlib import Path
 from cl_steps.config import Params
 from cl_steps.diffusion.loading import check_index, folder_of
 from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.errors import UsageError
 from cl_steps.workspace.context import write_json
 
 KEPT = (".safetensors", ".json", ".txt", ".model")
@@ -43,9 +44,25 @@ def open_base(folder: Path, params: Params) -> Denoiser:
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy what a model needs and nothing that could hold code or pickles."""
+    """Copy what a model needs and nothing that could hold code or pickles.
+
+    Raises:
+        UsageError: a link leads out of the folder and, of a snapshot of the hub, out of the hub's cache of that model.
+    """
     for path in sorted(source.rglob("*")):
-        if path.is_file() and (path.suffix in KEPT or path.name in PAPERS):
+        needed = path.suffix in KEPT or path.name in PAPERS or path.is_dir()
+        if path.is_symlink() and path.exists() and needed and not _stays(path, source):
+            raise UsageError(
+                f"{path} is a link that leads out of {source}: put what it means in its place, or remove it"
+            )
+        if path.is_file() and needed:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+
+
+def _stays(link: Path, source: Path) -> bool:
+    """Whether what a link leads to lies in the folder, or among the blobs that a snapshot of the hub consists of."""
+    root = source.resolve()
+    homes = (root, root.parents[1] / "blobs") if root.parent.name == "snapshots" else (root,)
+    return any(link.resolve().is_relative_to(home) for home in homes)

@@ -108,7 +108,7 @@ class _Play:
         batch = player.identity("scheduled", _morning(AGAIN))
         form = {"batch": batch, "method": "finetune", "force": True, "reason": QUESTION}
         self._run(player, "manual", _morning(len(NIGHTS) + 1), form)
-        sync(self._folder)
+        sync(self._folder, self._line)
         # From here on nights are Airflow's, and its tab shows the page that each of them writes.
         self._write_lines(page=True)
         write_json(self._folder / MARKER, {"seed": self._seed, "finished": True})

@@ -18,7 +18,7 @@ from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.workspace.context import write_json
 from cl_steps.workspace.create import lay_out, publish, store_state
-from cl_steps.workspace.line import Line, local
+from cl_steps.workspace.line import Line, local, resolve
 from cl_steps.workspace.progress import say
 
 KEYS = ".retain/keys"
@@ -59,7 +59,7 @@ def init_line(
         draft.mkdir(parents=True)
         params = _write_templates(draft, folder.resolve().name, overrides or {})
         slices = write_state(draft, params, base, extractor, data)
-        line = _with_keys(local(folder), draft, folder.resolve())
+        line = _with_keys(draft)
         say("init: storing the first version")
         _write_record(draft, slices, store_state(draft))
         publish(draft, line)
@@ -70,7 +70,7 @@ def init_line(
         raise UsageError(f"{folder} cannot be made: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return line
+    return resolve(str(folder))
 
 
 def template(name: str) -> Path:
@@ -109,11 +109,13 @@ def _edit_params(path: Path, values: dict[str, Any]) -> None:
         editor.dump(document, stream)
 
 
-def _with_keys(line: Line, root: Path, folder: Path) -> Line:
-    """The line that signs with keys of its own, made under `root`; `folder` is where they will lie."""
-    make_keys(root / KEYS, "retain")
-    keys = folder / KEYS
-    return replace(line, signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE))
+def _with_keys(root: Path) -> Line:
+    """The line in `root` that signs with keys of its own."""
+    keys = root / KEYS
+    make_keys(keys, "retain")
+    return replace(
+        local(root), signing_key=str(keys / SIGNING), trusted_keys=str(keys / TRUSTED), judge_key=str(keys / JUDGE)
+    )
 
 
 def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> None:

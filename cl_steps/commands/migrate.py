@@ -48,12 +48,12 @@ def migrate(dir: str) -> str:
     """
     assert len(MIGRATIONS) == FORMAT - 1, "a format has its migration"
     line = resolve(dir)
-    refuse_dirty(Path(dir))
+    refuse_dirty(Path(dir), line)
     with reading(line.git) as main:
         before = _format(main)
         for target in range(before + 1, FORMAT + 1):
             main.swap(partial(_change, line, main, target))
-    sync(Path(dir))
+    sync(Path(dir), line)
     if before == FORMAT:
         return f"{dir} is of format {FORMAT}, today's: there is nothing to migrate"
     done = "; ".join(migration.summary for migration in MIGRATIONS[before - 1 :])

@@ -57,13 +57,13 @@ def night(
     line = resolve(dir)
     if offline:
         _cut_network(line)
-    refuse_dirty(Path(dir))
+    refuse_dirty(Path(dir), line)
     spec = read_run(line, run).spec if run else _new_run(line, parse_overrides(set), batch, force, reason)
     say(f"run {spec.id}")
     flags = [*(["--no-promote"] if no_promote else []), *(["--offline"] if offline else [])]
     with goes_on_with(shlex.join(["retain", "night", dir, "--run", spec.id, *flags])):
         ended = play(line, spec.id, until, no_promote)
-        sync(Path(dir))
+        sync(Path(dir), line)
         return ended or ending(line, spec.id, dir)
 
 

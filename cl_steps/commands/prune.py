@@ -35,7 +35,7 @@ from cl_steps.lineage.signing import event_files
 from cl_steps.workspace.archive import put_away
 from cl_steps.workspace.beginning import begun_ref
 from cl_steps.workspace.bundle import Refs
-from cl_steps.workspace.git import GitError, git, text
+from cl_steps.workspace.git import GitError, git, reason, text
 from cl_steps.workspace.ledger import EVENT_SCHEMA, event_path, parse_event
 from cl_steps.workspace.line import Line, resolve
 from cl_steps.workspace.mainline import Change, Mainline
@@ -154,7 +154,7 @@ def _delete(main: Mainline, wanted: Mapping[str, str]) -> None:
         left = current_refs(main.url)
         if any(left.get(ref) == tip for ref, tip in wanted.items()):
             words = "the Git remote did not let go of the runs' branches (this needs the trusted credential)"
-            raise Unavailable(f"{words}: {str(error).splitlines()[-1]}") from error
+            raise Unavailable(f"{words}: {reason(error)}") from error
 
 
 def _free(line: Line, runs: Collection[str], dry_run: bool) -> dict[str, int]:

@@ -77,7 +77,7 @@ def publish(dir: str, git: str, store: str, work: str | None, landing: str | Non
     for url in (target.store, target.work, target.landing):
         _open(url)
     if (line.git, line.store) == (own.git, own.store):
-        refuse_dirty(folder)
+        refuse_dirty(folder, line)
         _send(own, target)
     elif (line.git, line.store) != (target.git, target.store):
         raise UsageError(
@@ -178,7 +178,7 @@ def _follow(folder: Path, target: Line) -> None:
     """The person's checkout looks at the new remote from now on."""
     if (folder / ".git").exists():
         run_git(folder, "config", "remote.origin.url", target.git)
-        sync(folder)
+        sync(folder, target)
 
 
 def _ending(own: Line, target: Line) -> str:

@@ -37,14 +37,14 @@ def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -
     if not reason.strip():
         raise UsageError('a new base needs a reason: --reason "..."')
     line = resolve(dir)
-    refuse_dirty(Path(dir))
+    refuse_dirty(Path(dir), line)
     spec = _asked(line, base, RunSpec(id=new_id("rebase"), by=person(), reason=reason, set=parse_overrides(set)))
     say(f"run {spec.id}")
     open_run(line, spec)
     flags = ["--no-promote"] if no_promote else []
     with goes_on_with(shlex.join(["retain", "night", dir, "--run", spec.id, *flags])):
         ended = play(line, spec.id, no_promote=no_promote)
-        sync(Path(dir))
+        sync(Path(dir), line)
         return ended or ending(line, spec.id, dir)
 
 

@@ -23,10 +23,10 @@ def withdraw(
     """Withdraw an image file, a SHA-256 or a source; raises as `cl_steps.lineage.withdrawal.withdraw` does."""
     line, folder = resolve(dir), Path(dir)
     if erase:
-        refuse_dirty(folder)
+        refuse_dirty(folder, line)
     done = take_out(line, Request(what, source, reason, erase, by or person(), through))
     if erase:
-        sync(folder)
+        sync(folder, line)
         with reading(line.git) as main:
             forget(folder, main.ledger().erased)
     return dict(done.event) if json else _text(done)

@@ -21,7 +21,7 @@ from cl_steps.stats.samples import SAMPLE_FILES
 from cl_steps.workspace import store
 from cl_steps.workspace.archive import archived
 from cl_steps.workspace.bundle import ARCHIVE
-from cl_steps.workspace.git import GitError, blobs, git
+from cl_steps.workspace.git import GitError, blobs, git, reason
 from cl_steps.workspace.git import text as git_text
 from cl_steps.workspace.ledger import Event, parse_event
 from cl_steps.workspace.line import Line
@@ -99,7 +99,7 @@ def _branches(main: Mainline, line: Line, scratch: Path) -> dict[str, Branch]:
     try:
         git(main.folder, "fetch", "-q", "--depth", "1", "--no-tags", line.git, *wanted)
     except GitError as error:
-        raise Unavailable(f"the runs' branches cannot be read: {str(error).splitlines()[-1]}") from error
+        raise Unavailable(f"the runs' branches cannot be read: {reason(error)}") from error
     refs = git_text(main.folder, "for-each-ref", "--format=%(refname)", "refs/heads/runs/").splitlines()
     places = archived(main.folder) | {ref.removeprefix("refs/heads/runs/"): f"{ref}:" for ref in refs}
     runs = {run: place for run, place in places.items() if RUN_ID.fullmatch(run)}

@@ -16,7 +16,7 @@ from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.workspace.beginning import beginning_files, begun_ref, compare_with_beginning, refuse_own_rules
 from cl_steps.workspace.context import read_reports
-from cl_steps.workspace.git import LEDGER, RECORDS, GitError, clone, git, remote_refs, text
+from cl_steps.workspace.git import LEDGER, RECORDS, GitError, clone, git, reason, remote_refs, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline
 from cl_steps.workspace.store import read_lock
@@ -95,7 +95,7 @@ def _make(main: Mainline, refs: Mapping[str, str]) -> None:
         git(main.folder, "push", "-q", "--atomic", *leases, main.url, *wanted)
     except GitError as error:
         if refs.keys() - remote_refs(main.url, *refs).keys():
-            raise Unavailable(f"the run's branch cannot be written: {str(error).splitlines()[-1]}") from error
+            raise Unavailable(f"the run's branch cannot be written: {reason(error)}") from error
 
 
 def read_run(line: Line, run: str) -> RunState:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import IntegrityError, NoUsableData, Unavailable, UsageError
-from cl_steps.workspace.git import GitError, git, remote_refs, text
+from cl_steps.workspace.git import GitError, address, git, reason, remote_refs, text
 from cl_steps.workspace.store import lock_outs, read_dvc_file, read_lock
 
 FACTS = ("md5", "size", "nfiles")
@@ -27,7 +27,7 @@ def mirror(source: str, folder: Path) -> Refs:
     Raises:
         GitError: git's own words, for the caller to classify.
     """
-    git(None, "clone", "-q", "--mirror", "--no-local", source, str(folder))
+    git(None, "clone", "-q", "--mirror", "--no-local", address(source), str(folder.absolute()))
     lines = text(folder, "for-each-ref", "--format=%(objectname) %(refname)").splitlines()
     return {name: commit for commit, _, name in (line.partition(" ") for line in lines)}
 
@@ -42,7 +42,7 @@ def mirror_workspace(url: str, folder: Path) -> Refs:
     try:
         refs = mirror(url, folder)
     except GitError as error:
-        raise Unavailable(f"the workspace's Git remote cannot be read: {_last_line(error)}") from error
+        raise Unavailable(f"the workspace's Git remote cannot be read: {reason(error)}") from error
     if "refs/heads/main" not in refs:
         raise NoUsableData("the workspace's Git remote has no branch main: there is nothing to back up")
     return refs
@@ -142,11 +142,7 @@ def _place(clone: Path, folder: Path) -> None:
 
 def _push(clone: Path, url: str) -> None:
     try:
-        git(clone, "push", "-q", "--atomic", "--mirror", url)
+        git(clone, "push", "-q", "--atomic", "--mirror", address(url))
     except GitError as error:
         words = f"{url} did not take the refs (this needs a credential that may write all of them)"
-        raise Unavailable(f"{words}: {_last_line(error)}") from error
-
-
-def _last_line(error: GitError) -> str:
-    return str(error).splitlines()[-1]
+        raise Unavailable(f"{words}: {reason(error)}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from cl_steps.pipeline import STATE
 from cl_steps.workspace import store
 from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line
+from cl_steps.workspace.line import Line, within
 from cl_steps.workspace.versions import tag_of
 
 GITIGNORE = """# bytes that DVC keeps, and what is not kept at all
@@ -46,7 +46,7 @@ def lay_out(root: Path) -> None:
 def store_state(root: Path) -> dict[str, str]:
     """Track `root/state/*` with DVC, put it on the store under `root/.retain`, and return each part's md5."""
     own = root / ".retain"
-    git(None, "init", "-q", "-b", "main", str(root))
+    git(None, "init", "-q", "-b", "main", str(root.absolute()))
     (own / "store").mkdir(parents=True)
     (root / ".dvc").mkdir()
     (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
@@ -59,16 +59,16 @@ def store_state(root: Path) -> dict[str, str]:
 
 
 def publish(root: Path, line: Line) -> None:
-    """Commit everything as v1 and push it to a bare repository under `root/.retain`; `line` says where it will lie."""
+    """Commit everything as v1 and push it to a bare repository under `root/.retain`, where `line` has its Git."""
     remote = root / ".retain" / "git"
-    git(None, "init", "-q", "--bare", "-b", "main", str(remote))
+    git(None, "init", "-q", "--bare", "-b", "main", str(remote.absolute()))
     git(remote, "config", "uploadpack.allowFilter", "true")
     line.save(root)
     git(root, "add", "--all")
     git(root, "commit", "-q", "-m", "begin the line\n\nthe base as it came is v1\n")
     git(root, "tag", "-a", tag_of(1), "-m", tag_of(1))
     git(root, "push", "-q", str(remote), "main", tag_of(1))
-    git(root, "remote", "add", "origin", line.git)
+    git(root, "remote", "add", "origin", within(root, line.git))
     git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
     git(root, "config", "branch.main.remote", "origin")
     git(root, "config", "branch.main.merge", "refs/heads/main")

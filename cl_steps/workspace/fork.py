@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cl_steps.workspace import store
 from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line, local
+from cl_steps.workspace.line import Line, local, within
 from cl_steps.workspace.mainline import Mainline
 
 
@@ -42,7 +42,7 @@ def check_out(folder: Path, line: Line) -> None:
     from cl_steps.workspace.checkout import fetch_state
 
     git(folder, "init", "-q", "-b", "main")
-    git(folder, "remote", "add", "origin", line.git)
+    git(folder, "remote", "add", "origin", within(folder, line.git))
     git(folder, "fetch", "-q", "--tags", "origin")
     git(folder, "checkout", "-q", "-f", "-B", "main", "--track", "origin/main")
     fetch_state(folder)

@@ -20,7 +20,7 @@ from typing import Any
 
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
-from cl_steps.workspace.git import EMAIL, NAME, GitError, fetch_files, git, refusal, remote_refs, text
+from cl_steps.workspace.git import EMAIL, NAME, GitError, address, fetch_files, git, reason, refusal, remote_refs, text
 from cl_steps.workspace.git import blobs as read_blobs
 from cl_steps.workspace.ledger import FINAL, Event, Ledger, event_moment, fold, parse_event
 from cl_steps.workspace.schemas import refuse_faults
@@ -56,8 +56,8 @@ class Mainline:
     @classmethod
     def open(cls, url: str, scratch: Path) -> Mainline:
         """Fetch main into `scratch`; raises Unavailable."""
-        folder = scratch / "main.git"
-        git(None, "init", "-q", "--bare", str(folder))
+        folder, url = scratch / "main.git", address(url)
+        git(None, "init", "-q", "--bare", str(folder.absolute()))
         git(folder, "remote", "add", "origin", url)
         main = cls(url, folder)
         main.refresh()
@@ -69,9 +69,7 @@ class Mainline:
             how = ("-q", "--depth", "1", "--no-tags", SMALL)
             git(self.folder, "fetch", *how, "origin", "+refs/heads/main:refs/heads/main")
         except GitError as error:
-            raise Unavailable(
-                f"main of the workspace's Git remote cannot be read: {str(error).splitlines()[-1]}"
-            ) from error
+            raise Unavailable(f"main of the workspace's Git remote cannot be read: {reason(error)}") from error
         self.tip = text(self.folder, "rev-parse", "refs/heads/main")
 
     def read(self, path: str) -> bytes | None:

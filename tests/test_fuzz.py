@@ -1,0 +1,121 @@
+"""Whatever a parameter file holds: it is taken, or refused in one sentence, and at once.
+
+RETAIN_FUZZ_SEED and RETAIN_FUZZ_FILES choose others, and more of them; a file that fails is `files(seed, n + 1)[n]`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cl_steps.config import Params, load_params, load_run, parse_overrides
+from cl_steps.data.quarantine import printable
+from cl_steps.errors import RetainError
+from cl_steps.lineage.keys import read_trusted
+from cl_steps.workspace.context import json_text
+from cl_steps.workspace.store import read_dvc_file, read_lock
+from tests.fuzzing import DOCUMENT, VALUES, files, paths
+
+SEED = int(os.environ.get("RETAIN_FUZZ_SEED", "0"))
+FEW, MANY = 150, int(os.environ.get("RETAIN_FUZZ_FILES", "10000"))
+PATIENCE_SECONDS = 20
+
+
+class Hang(BaseException):
+    """A file was not read in `PATIENCE_SECONDS`, a thousand times what it should take."""
+
+
+@contextmanager
+def no_hang() -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def ended(read: Callable[[], Any]) -> str:
+    """How a reading ended: taken, or refused as it should be; what else it raises goes on."""
+    try:
+        with no_hang():
+            found = read()
+    except RetainError as error:
+        _check_sentence(error)
+        return "refused"
+    if isinstance(found, Params):
+        assert json_text(found.model_dump())
+        assert all(math.isfinite(value) for value in numbers(found.model_dump()))
+    return "taken"
+
+
+def _check_sentence(error: RetainError) -> None:
+    assert 0 < len(printable(str(error))) < 1000
+    assert error.exit_code in (2, 5)
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def try_all(folder: Path, number: int) -> Counter[str]:
+    """Read each file as every kind of YAML file that others bring us."""
+    seen: Counter[str] = Counter()
+    for index, content in enumerate(files(SEED, number)):
+        for name in ("params.yaml", "run.yaml", "trusted.yaml"):
+            (folder / name).write_bytes(content)
+        readers: dict[str, Callable[[], Any]] = {
+            "params.yaml": lambda: load_params(folder),
+            "run.yaml": lambda: load_run(folder),
+            "trusted.yaml": lambda: read_trusted(folder / "trusted.yaml"),
+            "dvc.lock": lambda content=content: read_lock(content),  # type: ignore[misc]
+            ".dvc": lambda content=content: read_dvc_file(content),  # type: ignore[misc]
+            "--set": lambda content=content: parse_overrides([f"seed={os.fsdecode(content)}"]),  # type: ignore[misc]
+        }
+        for name, read in readers.items():
+            try:
+                seen[f"{name} {ended(read)}"] += 1
+            except BaseException as error:
+                raise AssertionError(f"file {index} of seed {SEED}, as {name}: {content[:300]!r}") from error
+    return seen
+
+
+def test_any_file_is_taken_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    seen = try_all(tmp_path, FEW)
+    assert seen["params.yaml taken"] > 5
+    assert seen["params.yaml refused"] > FEW / 2
+
+
+@pytest.mark.slow
+def test_many_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = try_all(tmp_path, MANY)
+    with capsys.disabled():
+        print("\n", dict(sorted(seen.items())))
+    assert seen["params.yaml taken"] + seen["params.yaml refused"] == MANY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(paths(DOCUMENT)))
+def test_every_key_with_every_wrong_value(tmp_path: Path, name: str) -> None:
+    for value in VALUES:
+        block = value
+        for part in reversed(name.split(".")):
+            block = f"{{{part}: {block}}}"
+        (tmp_path / "params.yaml").write_bytes(block.encode(errors="surrogatepass"))
+        ended(lambda: load_params(tmp_path))
