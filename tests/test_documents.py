@@ -24,10 +24,8 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
 PROJECT = Path(__file__).parents[1]
 
 FAULTS: dict[str, tuple[str, str]] = {
-    "a day that is none": ("a: 1\nb: 2020-13-45", "line 2: '2020-13-45' is not a date"),
     "no number": ("a: !!int foo", "line 1: 'foo' is not a whole number"),
     "no float": ("a: !!float foo", "line 1: 'foo' is not a number"),
-    "no time": ("a: !!timestamp foo", "line 1: 'foo' is not a date"),
     "no truth": ("a: !!bool foo", "line 1: 'foo' is not true or false"),
     "digits": (f"a: 1{'0' * 5000}", "line 1: .* is not a whole number"),
     "a list as a number": ("!!int [1]", "line 1: a whole number holds no other values"),
@@ -72,7 +70,7 @@ def test_what_people_write_is_understood() -> None:
     text = b"{a: 1e9, b: 1.0e9, c: -5e-5, d: 1.E3, e: .5e1, f: 1_000, g: 2026-01-02, h: ~, i: yes, j: '1', k: [x, =]}"
     found = read_yaml(text)
     numbers = {"a": 1e9, "b": 1e9, "c": -5e-5, "d": 1e3, "e": 5.0, "f": 1000}
-    assert found == {**numbers, "g": date(2026, 1, 2), "h": None, "i": True, "j": "1", "k": ["x", "="]}
+    assert found == {**numbers, "g": "2026-01-02", "h": None, "i": True, "j": "1", "k": ["x", "="]}
 
 
 def test_aliases_and_merges_may_be_used() -> None:

@@ -255,7 +255,7 @@ def test_a_beginning_holds_what_main_held(line: Line, path: str) -> None:
     tree = text(place, "rev-parse", "begun/r-1^{tree}")
     git(place, "update-ref", "refs/heads/begun/r-1", text(place, "commit-tree", tree, "-p", base, "-m", "begin"))
     forge(line, "r-1", {path: b"{}\n"})
-    with refused(line, IntegrityError, r"began with another|steps write|names no|not what"):
+    with refused(line, IntegrityError, "began with another"):
         promote.run(line, "r-1")
 
 

@@ -81,7 +81,9 @@ def _document(content: bytes, name: str) -> dict[str, Any]:
         found = read_yaml(content)
     except Unreadable as error:
         raise IntegrityError(f"{name} cannot be read ({error}): restore it from Git's history") from error
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise IntegrityError(f"{name} holds no keys and values: restore it from Git's history")
+    return found
 
 
 def _is_out(entry: Any) -> bool:

@@ -25,10 +25,8 @@ from cl_steps.workspace.ledger import event_moment
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, reading
 from cl_steps.workspace.times import add_time, read_times
-from tests.lineage.cheap import put_run
-from tests.workspace.conftest import GOOD, make_workspace
-
-HELD: dict[str, str | None] = {**GOOD, "gate": "inconclusive"}
+from tests.promoting import play
+from tests.workspace.conftest import make_workspace
 
 
 @contextmanager
@@ -60,7 +58,7 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
 
 
 def night(line: Line, run: str) -> str:
-    put_run(line, run, GOOD)
+    play(line, run)
     version = promote.run(line, run)
     assert close.run(line, run) == "promoted"
     return version
@@ -76,7 +74,7 @@ def faults(line: Line) -> list[str]:
 
 @pytest.mark.parametrize("hours", [-24 * 400, -24, -1, 24])
 def test_a_promotion_by_another_clock(line: Line, hours: int) -> None:
-    put_run(line, "r-2", GOOD)
+    play(line, "r-2")
     with clock(hours=hours):
         assert promote.run(line, "r-2") == "v3"
         close.run(line, "r-2")
@@ -94,13 +92,13 @@ def test_a_promotion_by_another_clock(line: Line, hours: int) -> None:
 
 def test_acts_by_another_clock_come_after_what_was_there(line: Line) -> None:
     """Events are read in the order of their names: a rollback must not be read before what it rolls back."""
-    put_run(line, "r-2", HELD)
+    play(line, "r-2", verdict="inconclusive")
     close.run(line, "r-2")
     folder = str(Path(line.landing).parent)
     with clock(hours=-30):
         refuse("r-2", "no", "ops", "command line", folder)
         roll_back(line, "v1", "worse", False, "ops", "command line")
-        put_run(line, "r-3", HELD)
+        play(line, "r-3", verdict="inconclusive")
         close.run(line, "r-3")
     with reading(line.git) as main:
         names = [name for name in main.folder_files("events") if name.endswith(".json")]
