@@ -85,6 +85,8 @@ def fault_of_name(name: str) -> Unusable | None:
 
 def is_clean(text: str) -> bool:
     """Whether a text holds nothing that hides or turns what a person reads."""
+    if text.isascii():  # nearly all names: a million of them takes a second less
+        return text.isprintable()
     return not any(unicodedata.category(c) in _HIDDEN_CATEGORIES or c in _TURNS_DIRECTION for c in text)
 
 

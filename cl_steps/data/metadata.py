@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cl_steps.data.quarantine import Unusable
-from cl_steps.workspace.landing.entries import METADATA
 
-NAMES = METADATA
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 

@@ -41,8 +41,8 @@ class Snapshot:
     def __init__(self, root: Path) -> None:
         self._bytes = root / BYTES
         with (root / OBJECTS).open("rb") as lines:
-            facts, *rows = map(json.loads, lines)
-        entries = [Entry(**row) for row in rows]
+            facts = json.loads(next(lines))
+            entries = [Entry(**json.loads(line)) for line in lines]
         self._listing = Listing(tuple(entries), facts["whole"], sha256(root / OBJECTS))
         self._places = dict(_places(entries))
 
