@@ -45,7 +45,7 @@ class Ingest(Block):
     max_files: Count = 2_000_000
     max_landing_bytes: Count = 256 * 2**30
     max_depth: Count = 32
-    max_metadata_bytes: Count = 2**30
+    max_metadata_bytes: Count = 2**29
     max_metadata_lines: Count = 2_000_000
     max_quarantine_bytes: Annotated[int, Field(ge=0)] = 2**30
     max_file_bytes: Count = 64 * 2**20

@@ -15,6 +15,8 @@ from typing import Any
 
 from cl_steps.data.quarantine import Unusable
 
+KEYS = ("file_name", "text", "slice", "source", "licence", "license", "consent")
+"""What a line may say; the rest of it is not even kept."""
 DEFAULT_SLICE = "general"
 SLICE = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 MAX_FACT_CHARACTERS = 500
