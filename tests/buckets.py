@@ -25,13 +25,18 @@ def s3_server() -> Iterator[Any]:
     server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
-    # Buckets of a server before it are still there: moto keeps them for the whole process.
-    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
     with patch.dict(os.environ, {**KEYS, "AWS_ENDPOINT_URL": url}):
         files = fsspec.filesystem("s3", skip_instance_cache=True)
+        _forget(url)
         files.mkdir("bucket")
         yield files
+        _forget(url)
     server.stop()
+
+
+def _forget(url: str) -> None:
+    """Buckets outlive their server: moto keeps them for the whole process."""
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
 
 
 def put(files: Any, key: str, content: bytes) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from cl_steps.data.quarantine import Unusable
 
+KEYS = ("file_name", "text", "slice", "source", "licence", "license", "consent")
+"""What a line may say; the rest of it is not even kept."""
 DEFAULT_SLICE = "general"
 SLICE = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 MAX_FACT_CHARACTERS = 500
@@ -85,6 +87,8 @@ def fault_of_name(name: str) -> Unusable | None:
 
 def is_clean(text: str) -> bool:
     """Whether a text holds nothing that hides or turns what a person reads."""
+    if text.isascii():  # nearly all names: a million of them takes a second less
+        return text.isprintable()
     return not any(unicodedata.category(c) in _HIDDEN_CATEGORIES or c in _TURNS_DIRECTION for c in text)
 
 

@@ -17,6 +17,7 @@ from cl_steps.data import metadata
 from cl_steps.data.captions import file_of
 from cl_steps.data.landing import Landing, with_digest
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
+from cl_steps.workspace.landing.entries import Entry
 
 MAX_TOLD = 100_000
 """So many bad lines are told one by one; the others are told once a file."""
@@ -37,7 +38,7 @@ def claims_of(landing: Landing) -> list[Claim]:
     """
     sources, claims = _readable(landing), _Claims(landing)
     num_read = sum(claims.read(source) for source in sources)
-    unread = {_folder(name) for name in landing.left if PurePosixPath(name).name in metadata.NAMES}
+    unread = {_folder(name) for name in landing.left if _is_metadata(name)}
     num_hidden = 0
     for name in sorted(landing.files.keys() - claims.found.keys() - set(sources)):
         if landing.files[name].is_hidden:
@@ -82,10 +83,10 @@ class _Claims:
 
     def read(self, source: str) -> bool:
         """Enter what the lines of a metadata file say; False where it cannot be read as a whole."""
-        num_before, first_untold = self._num_bad, 0
+        num_before, first_untold, folder = self._num_bad, 0, _folder(source)
         try:
             for line in metadata.lines_of(source, self._landing.read(source)):
-                self._enter(source, line)
+                self._enter(source, folder, line)
                 if self._num_bad > MAX_TOLD and not first_untold:
                     first_untold = line.number
         except Unusable as fault:
@@ -95,9 +96,9 @@ class _Claims:
             self._sum_up(source, first_untold, self._num_bad - max(num_before, MAX_TOLD))
         return True
 
-    def _enter(self, source: str, line: metadata.Line) -> None:
+    def _enter(self, source: str, folder: str, line: metadata.Line) -> None:
         try:
-            file = self._file_of(line, _folder(source))
+            file = self._file_of(line, folder)
         except Unusable as fault:
             self._num_bad += 1
             if self._num_bad <= MAX_TOLD:
@@ -112,12 +113,11 @@ class _Claims:
         if line.fault:
             raise line.fault
         name = file_of(line.values, folder)
-        # Whichever way its accents are encoded: macOS writes them decomposed.
-        forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-        file = next((form for form in forms if form in self._landing.files or form in self._landing.left), None)
+        there = (form for form in _forms(name) if form in self._landing.files or form in self._landing.left)
+        file = next(there, None)
         if file is None and self._landing.landed.whole:
             raise Unusable("missing_file", f"there is no file {printable(name)!r}: add it or remove the line")
-        if file and PurePosixPath(file).name in metadata.NAMES:
+        if file and _is_metadata(file):
             raise Unusable("missing_file", "the line names metadata and no image: remove the line")
         if file in self.found:
             raise Unusable("duplicate_line", "an earlier line names the same file, and counts: remove one")
@@ -126,6 +126,17 @@ class _Claims:
     def _sum_up(self, source: str, number: int, count: int) -> None:
         reason = f"{count} lines from here on cannot be used: mend the file"
         self._landing.refused.append(Quarantined(f"{printable(source)}:{number}", "bad_line", reason))
+
+
+def _forms(name: str) -> Iterator[str]:
+    """A name, and how else its accents may be encoded: macOS writes them decomposed."""
+    yield name
+    yield unicodedata.normalize("NFC", name)
+    yield unicodedata.normalize("NFD", name)
+
+
+def _is_metadata(name: str) -> bool:
+    return Entry(name).is_metadata
 
 
 def _folder(name: str) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cl_steps.data.captions import KEYS
 from cl_steps.data.quarantine import Unusable
-from cl_steps.workspace.landing.entries import METADATA
 
-NAMES = METADATA
+MAX_LINE_BYTES = 4 * 2**20
+"""A line of JSON above this is not parsed: it would take up to fifty times as much memory."""
+
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -45,6 +47,8 @@ def _json_lines(content: bytes) -> Iterator[Line]:
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:
+    if len(raw) > MAX_LINE_BYTES:
+        raise Unusable("bad_line", f"the line has {len(raw)} bytes: shorten it to {MAX_LINE_BYTES}")
     try:
         values = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError:
@@ -53,7 +57,13 @@ def _json_object(raw: bytes) -> dict[str, Any]:
         raise Unusable("bad_line", "the line is not valid JSON: mend it, one object a line") from None
     if not isinstance(values, dict):
         raise Unusable("bad_line", 'the line is no JSON object: write it as {"file_name": ..., "text": ...}')
-    return values
+    return _known(values)
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What we read of a line; of lists and objects, which are wrong wherever we look for a text, only that they are."""
+    found = {key: values[key] for key in KEYS if key in values}
+    return {key: type(value)() if isinstance(value, list | dict) else value for key, value in found.items()}
 
 
 def _csv_lines(content: bytes) -> Iterator[Line]:
@@ -104,7 +114,7 @@ def _csv_line(row: _Row, header: list[str]) -> Line:
         return Line(row.number, raw, fault=fault)
     if any("\udc80" <= character <= "\udcff" for value in row.values for character in value):
         return Line(row.number, raw, fault=_not_utf8())
-    return Line(row.number, raw, values=dict(zip(header, row.values, strict=True)))
+    return Line(row.number, raw, values=_known(dict(zip(header, row.values, strict=True))))
 
 
 def _not_utf8() -> Unusable:

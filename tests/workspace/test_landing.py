@@ -177,6 +177,22 @@ def test_one_object_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
     assert found.read(Entry("other", 4), 10) == b"good"
 
 
+class Growing(Faulty):
+    """A landing whose objects are larger when they are read than when they were listed."""
+
+    def read(self, entry: Entry, limit: int) -> bytes:
+        return b"x" * 1000
+
+
+def test_what_grows_meanwhile_fills_no_disk(tmp_path: Path) -> None:
+    bounds = Ingest(max_landing_bytes=2000, max_metadata_bytes=1000)
+    take_snapshot(Growing(*map(str, range(9))), bounds, "r-1", tmp_path)
+    assert (tmp_path / BYTES).stat().st_size == 3000
+    found = Snapshot.at(tmp_path)
+    assert found
+    assert [entry.left for entry in found.listing(bounds).entries] == [""] * 3 + ["bytes"] * 6
+
+
 def test_a_landing_of_which_nothing_can_be_read_is_away(tmp_path: Path) -> None:
     source = Faulty(*(f"away-{number}" for number in range(3 * snapshot.PATIENCE)))
     with pytest.raises(Unavailable, match="503"):

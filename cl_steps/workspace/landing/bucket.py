@@ -56,7 +56,8 @@ class Bucket:
     def _objects(self, bounds: Ingest) -> Iterator[Entry | None]:
         """Every object as it is found; None for a folder, which is looked into."""
         if _is_flat(self._fs):
-            yield from map(self._entry, self._fs.find(self._root, detail=True).values())
+            for info in self._fs.find(self._root, detail=True).values():
+                yield None if str(info["name"]).endswith("/") and not info.get("size") else self._entry(info)
             return
         pending, seen = [self._root], {self._root}
         while pending:

@@ -41,8 +41,8 @@ class Snapshot:
     def __init__(self, root: Path) -> None:
         self._bytes = root / BYTES
         with (root / OBJECTS).open("rb") as lines:
-            facts, *rows = map(json.loads, lines)
-        entries = [Entry(**row) for row in rows]
+            facts = json.loads(next(lines))
+            entries = [Entry(**json.loads(line)) for line in lines]
         self._listing = Listing(tuple(entries), facts["whole"], sha256(root / OBJECTS))
         self._places = dict(_places(entries))
 
@@ -108,12 +108,15 @@ def _copied(source: Source, entries: list[Entry], bounds: Ingest, target: IO[byt
     One that cannot be read is the landing's fault, or has its turn another night; the others go on.
     """
     num_copied, away = 0, None
+    most = bounds.max_landing_bytes + bounds.max_metadata_bytes  # of what grew, or whose size nobody knew
     for entry, content in progress(_contents(source, entries, bounds), len(entries), "landing"):
         if isinstance(content, Exception):
             yield _unread(entry, content)
             away = content if _is_away(content) else away
         elif content is None:
             yield entry
+        elif target.tell() + len(content) > most:
+            yield replace(entry, left="bytes")
         else:
             target.write(content)
             num_copied += 1
