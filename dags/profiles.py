@@ -11,7 +11,7 @@ from cl_steps.config import Block
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kKMGTP]i?)?$")]
 """An amount as Kubernetes writes it: `500m`, `2`, `16Gi`."""
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
-Seconds = Annotated[int, Field(ge=1)]
+Seconds = Annotated[int, Field(ge=1, le=10**7)]
 
 
 class Resources(Block):
@@ -60,10 +60,10 @@ class Profile(Block):
     queue: str = ""
     schedule_seconds: Seconds = 3600
     start_seconds: Seconds = 900
-    deadline_hours: Annotated[float, Field(gt=0)] = 24.0
+    deadline_hours: Annotated[float, Field(gt=0, le=10_000)] = 24.0
     grace_seconds: Seconds = 120
     log_seconds: Seconds = 30
-    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+    poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
     pool: str = "default_pool"
 
     @model_validator(mode="after")
@@ -104,8 +104,8 @@ class Ask(Block):
     """
 
     assignees: tuple[str, ...] = ()
-    hours: Annotated[float, Field(gt=0)] = 20.0
-    margin_minutes: Annotated[float, Field(ge=0)] = 15.0
+    hours: Annotated[float, Field(gt=0, le=10_000)] = 20.0
+    margin_minutes: Annotated[float, Field(ge=0, le=10**6)] = 15.0
 
 
 class Notify(Block):
