@@ -86,15 +86,9 @@ class Ingest(Block):
     min_new_assets: Count = 16
     max_attempts: Count = 3
     max_files: Count = 2_000_000
-<<<<<<< HEAD
     max_landing_bytes: Bytes = 256 * 2**30
     max_depth: Annotated[int, Field(ge=1, le=1000), Whole] = 32
     max_metadata_bytes: Bytes = 2**29
-=======
-    max_landing_bytes: Count = 256 * 2**30
-    max_depth: Count = 32
-    max_metadata_bytes: Count = 2**29
->>>>>>> landing
     max_metadata_lines: Count = 2_000_000
     max_quarantine_bytes: Annotated[int, Field(ge=0, le=2**50), Whole] = 2**30
     max_file_bytes: Bytes = 64 * 2**20

@@ -4,9 +4,10 @@ A few lines can stand for billions of values (an alias of aliases), or for thems
 file with a library's own loader meets a dozen kinds of errors, or waits for ever. Here all of it is `Unreadable`, with
 the line.
 
-YAML is 1.1, as PyYAML reads it, but for numbers such as `5e-5` and `1.0e9`, which it takes for words. Keys are text and
-stand once; values are text, numbers, true and false, nothing, lists and mappings. Days stay text, as in YAML 1.2: one
-that no calendar has is the mistake of its key, and not of the file.
+YAML is 1.1, as PyYAML reads it, but for numbers: `5e-5` and `1.0e9` are some, and `12:30:45` (to the base of 60) and
+`017` (to the base of 8) are not what people mean, nor what DVC reads. Keys are text and stand once; values are text,
+numbers, true and false, nothing, lists and mappings. Days stay text, as in YAML 1.2: one that no calendar has is the
+mistake of its key, and not of the file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ DEPTH = 32
 NODES = 100_000
 """How many values, keys included, a YAML file may stand for, each alias counted as what it stands for."""
 JSON_NODES = 2_000_000
-NUMBER_CHARACTERS = 64
+NUMBER = re.compile(r"(?![-+]?0[0-9_]*[1-9])[^:]{1,64}")
+"""What may be a number at all: not to the base of 8 or 60, and no longer than this."""
 TAG = "tag:yaml.org,2002:"
 FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 
@@ -55,13 +57,16 @@ class Unreadable(ValueError):
     """What is wrong with a document, in a few words with the line where there is one."""
 
 
-def read_yaml(content: bytes) -> Any:
-    """The one document of a YAML file (UTF-8); raises Unreadable."""
+def read_yaml(content: bytes, *, digests: bool = False) -> Any:
+    """The one document of a YAML file (UTF-8); raises Unreadable.
+
+    With `digests` what DVC and we write is read: there `5e-5` and `12:30` are text (a digest in a million is such).
+    """
     if len(content) > YAML_BYTES:
         raise Unreadable(f"it has {len(content)} bytes, and at most {YAML_BYTES} are read")
     try:
         content.decode()
-        return _Loader(content).get_single_data()
+        return (_Loader if digests else _Numbers)(content).get_single_data()
     except UnicodeDecodeError as error:
         raise Unreadable(f"line {_line(content, error.start)}: it is not UTF-8") from error
     except yaml.YAMLError as error:
@@ -120,8 +125,10 @@ def _checked(build: Callable[[Any, Any], Any], kind: str) -> Callable[[Any, Any]
         if not isinstance(node, ScalarNode):
             raise ConstructorError(None, None, f"{kind} holds no other values", node.start_mark)
         value = str(node.value)
-        if kind != "text" and len(value) > NUMBER_CHARACTERS:
-            raise ConstructorError(None, None, f"{value[:40]!r}... is not {kind}", node.start_mark)
+        if "number" in kind and not NUMBER.fullmatch(value):
+            if not isinstance(loader, _Numbers):
+                return value
+            raise ConstructorError(None, None, f"{value[:40]!r} is not {kind}", node.start_mark)
         try:
             found = build(loader, node)
             return found if not isinstance(found, str) or found.isascii() else found.encode().decode()
@@ -203,7 +210,13 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if tag != f"{TAG}timestamp"]
     for first, found in Resolver.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(f"{TAG}float", FLOAT, list("-+.0123456789"))
+
+
+class _Numbers(_Loader):
+    """The same with numbers as people write them."""
+
+
+_Numbers.add_implicit_resolver(f"{TAG}float", FLOAT, list("-+.0123456789"))
 
 
 def _fault(words: str, at: Any) -> ComposerError:

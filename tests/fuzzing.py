@@ -13,6 +13,18 @@ import yaml
 
 TEXT = (Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8")
 DOCUMENT: dict[str, Any] = yaml.safe_load(TEXT)
+MD5 = "0" * 32
+OUT = {"path": "tonight/intake", "hash": "md5", "md5": f"{MD5}.dir", "size": 1, "nfiles": 1}
+RUN = {"id": "r-1", "trigger": "asset", "by": "ops", "reason": "x", "batch": "r-0", "rebase": MD5, "force": True}
+RUN |= {"base": "a" * 40, "state": "b" * 40, "started": "2026-01-01T00:00:00+00:00", "set": {"update.steps": 3}}
+KEY = {"name": "k", "role": "judge", "file": "k.pem", "from": "2026-01-01", "until": "2026-02-01T00:00:00Z"}
+DOCUMENTS: tuple[dict[str, Any], ...] = (
+    *[DOCUMENT] * 4,
+    *[RUN] * 2,
+    {"schema": "2.0", "stages": {"ingest": {"cmd": "x", "deps": [{"path": "landing"}], "outs": [OUT], "params": {}}}},
+    {"outs": [OUT]},
+    {"keys": [KEY]},
+)
 PLACE = "@@RAW@@"
 VALUES = (
     "null", "~", "true", "no", "'x'", '""', "[]", "{}", "-1", "0", "1", "2", "1e400", "-1e400", ".nan", ".inf", "-.inf",
@@ -49,15 +61,19 @@ def paths(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
             yield from paths(value, f"{before}{key}.")
 
 
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every block and list with each of its keys."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
 def _wrong_values(rng: random.Random) -> str:
-    text, names = copy.deepcopy(DOCUMENT), list(paths(DOCUMENT))
-    for _ in range(rng.choice((1, 1, 1, 2, 5))):
-        *blocks, last = rng.choice(names).split(".")
-        block: Any = text
-        for name in blocks:
-            block = block.get(name) if isinstance(block, dict) else None
-        if isinstance(block, dict):
-            block[last if rng.random() < 0.9 else f"{last}z"] = PLACE
+    text = copy.deepcopy(rng.choice(DOCUMENTS))
+    for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 5))):
+        block, key = rng.choice(list(_places(text)))
+        block[key if rng.random() < 0.9 or isinstance(block, list) else f"{key}z"] = PLACE
     dumped = yaml.safe_dump(text)
     return re.sub(f"'?{PLACE}'?", lambda _match: rng.choice((_value, _value, _deep, _number))(rng), dumped)
 

@@ -29,6 +29,19 @@ def load(tmp_path: Path, content: str) -> object:
         ("name: ../x", "name"),
         ("- a", "keys and values"),
         ("a: [", "not valid YAML"),
+        ("seed: 1\nname: x\nseed: 2", "line 3: the key 'seed' is there twice"),
+        ("seed: 2020-13-45", "wrong value for 'seed'"),
+        ("update:\n  steps: &a [*a]", "line 2: the alias"),
+        ("ingest: {near_duplicate_rmse: .inf}", "ingest.near_duplicate_rmse"),
+        ("update: {clip_norm: .inf}", "update.clip_norm"),
+        ("gate: {total: {kid: .inf}}", "gate.total.kid"),
+        ("gate: {checks_seconds: 1e30}", "gate.checks_seconds"),
+        ("gate: {min_gain: .nan}", "gate.min_gain"),
+        ("seed: 99999999999999999999", "seed"),
+        ("evaluate: {looks: []}", "evaluate.looks"),
+        ("update: {lora: {target_modules: ['a b']}}", "target_modules"),
+        ('serving: {negative_prompt: "\\0"}', "negative_prompt"),
+        ("format: 2.0", "format"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, content: str, words: str) -> None:
@@ -40,6 +53,38 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, content: str, words: str) -> 
 
 def test_a_number_may_be_written_as_people_write_it(tmp_path: Path) -> None:
     assert load(tmp_path, "update: {learning_rate: 5e-5}").update.learning_rate == 5e-5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("written", ["1e9", "1.0e9", "1000000000", "1_000_000_000", "1E9"])
+def test_a_whole_number_may_be_so_too(tmp_path: Path, written: str) -> None:
+    found = load(tmp_path, f"gate: {{checks_bytes: {written}}}").gate.checks_bytes  # type: ignore[attr-defined]
+    assert (found, type(found)) == (10**9, int)
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"seed: 1\n\xff\xfe: 2")
+    with pytest.raises(UsageError, match="line 2: it is not UTF-8"):
+        load_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "started: yesterday",
+        "started: 2026-01-01T00:00:00",
+        "base: --upload-pack=x",
+        "batch: ../../x",
+        "id: ok-but\n../x: 1",
+        "rebase: x",
+        "set: {'a b': 1}",
+        "set: {update.steps: 2026-01-01}",
+        "set: {update.steps: .nan}",
+    ],
+)
+def test_what_a_run_says_of_itself_is_what_it_must_be(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(UsageError, match=r"run\.yaml"):
+        load_run(tmp_path)
 
 
 def test_no_params_is_no_workspace(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cl_steps.documents import DEPTH, NODES, YAML_BYTES, Unreadable, check_plain, read_json, read_yaml
+from cl_steps.workspace.store import dvc_file, read_dvc_file
 
 NINE = ", ".join("xxxxxxxxx")
 BOMB = f"a: &a [{NINE}]\n" + "".join(
@@ -27,6 +28,8 @@ FAULTS: dict[str, tuple[str, str]] = {
     "no number": ("a: !!int foo", "line 1: 'foo' is not a whole number"),
     "no float": ("a: !!float foo", "line 1: 'foo' is not a number"),
     "no truth": ("a: !!bool foo", "line 1: 'foo' is not true or false"),
+    "to the base of 60": ("a: 12:30:45", "line 1: '12:30:45' is not a whole number"),
+    "to the base of 8": ("a: 017", "line 1: '017' is not a whole number"),
     "digits": (f"a: 1{'0' * 5000}", "line 1: .* is not a whole number"),
     "a list as a number": ("!!int [1]", "line 1: a whole number holds no other values"),
     "itself": ("b: 1\na: &a [*a]", "line 2: the alias \\*a stands for itself"),
@@ -71,6 +74,16 @@ def test_what_people_write_is_understood() -> None:
     found = read_yaml(text)
     numbers = {"a": 1e9, "b": 1e9, "c": -5e-5, "d": 1e3, "e": 5.0, "f": 1000}
     assert found == {**numbers, "g": "2026-01-02", "h": None, "i": True, "j": "1", "k": ["x", "="]}
+
+
+def test_a_digest_is_text() -> None:
+    digest = "12345678901234567890123456789e01"
+    assert read_yaml(f"{{md5: {digest}, text: 12:30, size: 10}}".encode(), digests=True) == {
+        "md5": digest,
+        "text": "12:30",
+        "size": 10,
+    }
+    assert read_dvc_file(dvc_file({"md5": digest}, "x"))["md5"] == digest
 
 
 def test_aliases_and_merges_may_be_used() -> None:

@@ -66,7 +66,7 @@ def init_line(
         if folder.exists():
             folder.rmdir()
         draft.rename(folder.resolve())
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UsageError(f"{folder} cannot be made: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -78,7 +78,7 @@ def read_dvc_file(content: bytes) -> Out:
 
 def _document(content: bytes, name: str) -> dict[str, Any]:
     try:
-        found = read_yaml(content)
+        found = read_yaml(content, digests=True)
     except Unreadable as error:
         raise IntegrityError(f"{name} cannot be read ({error}): restore it from Git's history") from error
     if not isinstance(found, dict):

@@ -146,3 +146,13 @@ def test_a_key_that_is_none_is_one_sentence_without_what_is_in_it(tmp_path: Path
     make_keys(tmp_path / "keys", "retain")
     with pytest.raises(UsageError, match="public"):
         load_public(tmp_path / "keys" / SIGNING)
+
+
+@pytest.mark.parametrize(
+    "content", ["&a [*a]", "keys: &a [*a]", "keys: [{name: x, from: 2026-13-45}]", "[" * 3000, "\0", "- x", "keys: 1"]
+)
+def test_trusted_keys_that_are_none_are_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "trusted.yaml").write_text(content)
+    with pytest.raises(UsageError, match=r"trusted\.yaml") as caught:
+        read_trusted(tmp_path / "trusted.yaml")
+    assert len(str(caught.value)) < 500
