@@ -20,6 +20,8 @@ from dags.profiles import Profile, Resources, Secrets, Toleration
 
 USER = 65532
 SCRATCH, CREDENTIALS = "/scratch", "/etc/retain/credentials"
+ROOM = {"name": "RETAIN_SCRATCH_BYTES", "valueFrom": {"resourceFieldRef": {"resource": "limits.ephemeral-storage"}}}
+"""How much a landing may fill, which the node's disk does not say; Kubernetes puts it in, in bytes."""
 SIGNING, JUDGE, TRUSTED = "/etc/retain/signing", "/etc/retain/judge", "/etc/retain/trusted"
 AUTHORITIES = "/etc/retain/authorities"
 BELIEVES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO")
@@ -134,7 +136,7 @@ def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str,
         "image": profile.image,
         "imagePullPolicy": profile.pull_policy,
         "args": list(job.arguments),
-        "env": [{"name": name, "value": value} for name, value in sorted(found.items())],
+        "env": [*({"name": name, "value": value} for name, value in sorted(found.items())), ROOM],
         "resources": _resources(profile.gpu_step if job.gpu else profile.cpu_step, profile.scratch),
         "securityContext": {
             "allowPrivilegeEscalation": False,

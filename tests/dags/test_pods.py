@@ -16,7 +16,7 @@ from kubernetes.utils.quantity import parse_quantity
 from cl_steps.lineage import keys
 from cl_steps.pipeline import STEPS
 from cl_steps.workspace.machine import Machine
-from dags.pods import BELIEVES
+from dags.pods import BELIEVES, ROOM
 from dags.profiles import Authorities, Profile, Resources, Secrets, Toleration
 from dags.registry import Entry
 from dags.runners import runner_of
@@ -119,8 +119,8 @@ def test_the_pod_of_a_job_is_the_one_template_and_knows_its_nodes() -> None:
     job, single = job_of(WIDE), pod_of(LARGE.model_copy(update={"name": "wide"}), "update")
     template = job["spec"]["template"]
     [container], [alone] = template["spec"].pop("containers"), single["spec"].pop("containers")
-    told = {variable["name"]: variable["value"] for variable in container.pop("env")}
-    known = {variable["name"]: variable["value"] for variable in alone.pop("env")}
+    told = {variable["name"]: variable.get("value") for variable in container.pop("env")}
+    known = {variable["name"]: variable.get("value") for variable in alone.pop("env")}
     assert {name: told[name] for name in told if name not in known} == {
         "RETAIN_NODES": "2",
         "MASTER_ADDR": "wide-update-random-0.retain-nodes",
@@ -162,7 +162,7 @@ def test_the_pod_keeps_the_restricted_standard_and_holds_no_secret(entry: Entry,
         assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True)
         assert container["resources"]["limits"] == container["resources"]["requests"]
         assert not container["envFrom"]
-        assert not any("valueFrom" in variable for variable in container["env"])
+        assert all(variable == ROOM for variable in container["env"] if "valueFrom" in variable)
 
 
 def mounted(name: str) -> dict[str, str]:
@@ -191,7 +191,7 @@ def test_every_pod_runs_where_the_profile_says_and_finds_its_way_out(name: str) 
     assert ("nvidia.com/gpu.product" in spec["nodeSelector"]) is gpu
     assert [toleration["key"] for toleration in spec["tolerations"]] == ["dedicated", *["nvidia.com/gpu"] * gpu]
     assert "nodeAffinity" in spec["affinity"]
-    told = {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]}
+    told = {variable["name"]: variable.get("value") for variable in spec["containers"][0]["env"]}
     assert told["HTTPS_PROXY"] == "http://proxy.example:3128"
     assert {told[variable] for variable in BELIEVES} == {"/etc/retain/authorities/ca.crt"}
 
@@ -223,7 +223,7 @@ def test_who_trusts_keys_needs_a_judge_among_the_secrets() -> None:
 def test_every_pod_knows_whom_to_trust_and_who_signs_finds_its_key(name: str) -> None:
     spec = pod_of(LARGE, name)["spec"]
     [container] = spec["containers"]
-    told = {variable["name"]: variable["value"] for variable in container["env"]}
+    told = {variable["name"]: variable.get("value") for variable in container["env"]}
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     maps = {volume["name"]: volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
     assert maps == {"trusted": "large-keys", "authorities": "authorities"}

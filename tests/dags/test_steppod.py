@@ -62,7 +62,7 @@ def parts(store: Store) -> str | None:
     step.client = None
     context: Any = {"task_state_store": store, "ti": TI, "run_id": "r", "dag": None}
     pod = ApiClient().sanitize_for_serialization(step.build_pod_request_obj(context, dry_run=True))
-    found = {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0]["env"]}
+    found = {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
     return found.get("RETAIN_MICRO_BATCHES")
 
 

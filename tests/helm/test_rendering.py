@@ -360,7 +360,7 @@ def test_what_is_said_of_pods_is_said_of_every_pod(tmp_path: Path) -> None:
         }, where  # fmt: skip
         assert spec["affinity"] == said["affinity"], where
         [container] = spec["containers"]
-        told = {variable["name"]: variable["value"] for variable in container["env"]}
+        told = {variable["name"]: variable.get("value") for variable in container["env"]}
         assert said["environment"].items() <= told.items(), where
         assert {told[name] for name in BELIEVES} == {"/etc/retain/authorities/all.pem"}, where
         mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
