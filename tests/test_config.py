@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 )
 def test_what_a_run_says_of_itself_is_what_it_must_be(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.yaml").write_text(content)
-    with pytest.raises(UsageError, match="run.yaml"):
+    with pytest.raises(UsageError, match=r"run\.yaml"):
         load_run(tmp_path)
 
 

@@ -153,6 +153,6 @@ def test_a_key_that_is_none_is_one_sentence_without_what_is_in_it(tmp_path: Path
 )
 def test_trusted_keys_that_are_none_are_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "trusted.yaml").write_text(content)
-    with pytest.raises(UsageError, match="trusted.yaml") as caught:
+    with pytest.raises(UsageError, match=r"trusted\.yaml") as caught:
         read_trusted(tmp_path / "trusted.yaml")
     assert len(str(caught.value)) < 500
