@@ -62,6 +62,7 @@ Count = Annotated[int, Field(ge=1, le=10**9), Whole]
 Bytes = Annotated[int, Field(ge=1, le=2**50), Whole]
 Side = Annotated[int, Field(ge=1, le=65_536), Whole]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+Words = Annotated[str, StringConstraints(max_length=10_000)]
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})?$")]
 """What Git calls a commit or a tree; empty where there is none yet."""
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
@@ -260,8 +261,8 @@ class RunSpec(Block):
 
     id: RunId = "local"
     trigger: Literal["schedule", "manual", "asset"] = "manual"
-    by: Text = ""
-    reason: Text = ""
+    by: Words = ""
+    reason: Words = ""
     batch: RunId | None = None
     rebase: Md5 | None = None  # what the store calls the base that this run puts under the line
     force: bool = False

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from airflow.sdk import Asset, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from cl_steps.config import RUN_ID, RunSpec, Update
+from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
 from cl_steps.errors import UsageError
 from cl_steps.pipeline import STAGES, Step, next_step
 from cl_steps.workspace.branch import open_run, read_run, run_id
@@ -73,15 +73,16 @@ def spec_of(dag_run: Any, params: Mapping[str, Any], run: str) -> RunSpec:
     if params["method"] and "update.method" in params["set"]:
         raise UsageError("the form has a method and sets update.method too: trigger it again with one of them")
     overrides = {**params["set"], **({"update.method": params["method"]} if params["method"] else {})}
-    return RunSpec(
-        id=run,
-        trigger=TRIGGERS.get(str(dag_run.run_type.value), "manual"),
-        by=dag_run.triggering_user_name or "",
-        reason=reason,
-        batch=params["batch"],
-        force=params["force"],
-        set=overrides,
-    )
+    facts = {
+        "id": run,
+        "trigger": TRIGGERS.get(str(dag_run.run_type.value), "manual"),
+        "by": dag_run.triggering_user_name or "",
+        "reason": reason,
+        "batch": params["batch"],
+        "force": params["force"],
+        "set": overrides,
+    }
+    return validate_block(RunSpec, facts, "the form")
 
 
 @settled()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cl_steps.commands.step import run_step
-from cl_steps.config import RunSpec, parse_overrides
+from cl_steps.config import RunSpec, parse_overrides, validate_block
 from cl_steps.errors import (
     HeldForPerson,
     NothingToDo,
@@ -68,8 +68,8 @@ def night(
 
 
 def _new_run(line: Line, overrides: dict[str, object], batch: str | None, force: bool, reason: str) -> RunSpec:
-    spec = RunSpec(id=new_id("night"), by=person(), reason=reason, batch=batch, force=force, set=overrides)
-    return open_run(line, spec)
+    facts = {"id": new_id("night"), "by": person(), "reason": reason, "batch": batch, "force": force, "set": overrides}
+    return open_run(line, validate_block(RunSpec, facts, "the command"))
 
 
 def new_id(command: str) -> str:

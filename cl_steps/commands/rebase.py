@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from cl_steps.commands.base import find_base, keep_base, open_base
 from cl_steps.commands.night import ending, new_id, person, play
-from cl_steps.config import RunSpec, parse_overrides
+from cl_steps.config import RunSpec, parse_overrides, validate_block
 from cl_steps.errors import UsageError
 from cl_steps.lineage.rebase import Wish, ask, refuse_same
 from cl_steps.workspace.beginning import refuse_own_rules
@@ -38,7 +38,8 @@ def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -
         raise UsageError('a new base needs a reason: --reason "..."')
     line = resolve(dir)
     refuse_dirty(Path(dir), line)
-    spec = _asked(line, base, RunSpec(id=new_id("rebase"), by=person(), reason=reason, set=parse_overrides(set)))
+    facts = {"id": new_id("rebase"), "by": person(), "reason": reason, "set": parse_overrides(set)}
+    spec = _asked(line, base, validate_block(RunSpec, facts, "the command"))
     say(f"run {spec.id}")
     open_run(line, spec)
     flags = ["--no-promote"] if no_promote else []

@@ -125,7 +125,7 @@ def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> It
         (root / ".dvc" / "config").write_text(
             CONFIG.format(url=store_url, no_scm=str(no_scm).lower()), encoding="utf-8"
         )
-    for name in ("dvc.yaml", "dvc.lock"):
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
         if (root / name).is_file():
             _document((root / name).read_bytes(), name)  # DVC's own reading knows no bounds
     from dvc.repo import Repo
