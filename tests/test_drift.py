@@ -25,7 +25,7 @@ from cl_steps.errors import UsageError
 from cl_steps.report.evidently_report import EvidentlyResult
 from cl_steps.stats.features import Extractor
 from cl_steps.stats.items import Items
-from cl_steps.workspace.context import Context, StepReport, write_json
+from cl_steps.workspace.context import Context, StepReport, write_report
 
 EXTRACTOR = Path(drift.__file__).parent / "demo" / "extractor"
 KNOWN = ("black-ink", "sepia-ink")
@@ -90,7 +90,7 @@ def night(tmp_path: Path, reference: Path) -> Night:
         (root / "run.yaml").write_text(yaml.safe_dump(special))
         write_dataset(root / "tonight" / "intake", tonight := list(tonight))
         write_dataset(root / "tonight" / "batch", [*tonight, *before])
-        write_json(root / "reports" / "ingest.json", {"status": "done", "verdict": "ok", "figures": ingest or {}})
+        write_report(root, "ingest", "local", StepReport("ok", "taken in", ingest or {}))
         context = Context.of(root)
         return context, drift.run(context)
 

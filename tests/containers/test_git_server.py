@@ -34,8 +34,13 @@ As = Callable[[str], None]
 @pytest.fixture
 def line(tmp_path: Path) -> Line:
     line = ready(tmp_path / "line")
-    shutil.copy(HOOK, Path(line.git) / "hooks/pre-receive")
+    install(Path(line.git))
     return line
+
+
+def install(server: Path) -> None:
+    (server / "hooks").mkdir()
+    shutil.copy(HOOK, server / "hooks/pre-receive")
 
 
 @pytest.fixture
@@ -221,7 +226,7 @@ def test_a_line_is_published_and_restored_by_who_is_trusted(line: Line, tmp_path
     refs = mirror_workspace(line.git, tmp_path / "mirror.git")
     empty = tmp_path / "empty.git"
     git(None, "init", "-q", "--bare", "-b", "main", str(empty))
-    shutil.copy(HOOK, empty / "hooks/pre-receive")
+    install(empty)
     as_role("trusted")
     assert send_all(tmp_path / "mirror.git", refs, str(empty)) == refs
 

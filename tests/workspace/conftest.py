@@ -125,5 +125,7 @@ def _figures(context: Context, step: str, assets: int) -> dict[str, object]:
     if step == "ingest":
         members = [context.run.id] if not context.run.batch else [context.run.batch]
         batch = {"runs": members, "assets": assets, "slices": {"old": {"train": assets}}, "digest": "d" * 64}
-        return {"intake": {"assets": assets, "slices": {"old": assets}}, "quarantined": 0, "batch": batch}
+        landing = {"arrived": assets, "digest": "e" * 64}
+        intake = {"assets": assets, "slices": {"old": assets}}
+        return {"intake": intake, "landing": landing, "quarantined": 0, "batch": batch}
     return {"slices": SLICES} if step == "evaluate" else {}

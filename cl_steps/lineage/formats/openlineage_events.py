@@ -194,6 +194,7 @@ def _look_at_stage(line: Line, run: str, step: Step, done: bool) -> Seen:
         step = of_run(step, bool(state.spec.rebase))
         entry = state.lock.get(step.name, {}) if done else {}
         known |= {dep["path"]: dep for dep in entry.get("deps", ())}
+        known |= {"landing": _landing(state.reports)} if done else {}
         made = {out["path"]: out for out in entry.get("outs", ())}
         report = root / step.report
         made[step.report] = {"md5": file_md5(report)} if done and report.is_file() else {}
@@ -231,6 +232,12 @@ def _known(root: Path) -> dict[str, Out]:
     tracked = {f"state/{name}": root / f"state/{name}.dvc" for name in STATE}
     state = {path: read_dvc_file(file.read_bytes()) for path, file in tracked.items() if file.is_file()}
     return state | lock_outs(run_state(root).lock)
+
+
+def _landing(reports: Mapping[str, Mapping[str, Any]]) -> Out:
+    """Which landing it was: what ingest says of the map of its files, since DVC sees no landing."""
+    told = reports.get(INGEST.name, {}).get("figures", {}).get("landing")
+    return {"md5": str(told.get("digest", ""))[:128]} if isinstance(told, dict) else {}
 
 
 def _name(root: Path) -> str:
