@@ -66,7 +66,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "_make_line", make)
     monkeypatch.setattr(demo, "_table", lambda line, folder: "the table")
     monkeypatch.setattr(demo, "write_night", lambda folder, night, seed: folder.mkdir(exist_ok=True))
-    monkeypatch.setattr(demo, "sync", lambda folder: None)
+    monkeypatch.setattr(demo, "sync", lambda folder, line: None)
     return tmp_path / "demo-line"
 
 
