@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     "content",
     [
         "started: yesterday",
-        "started: 2026-01-01T00:00:00",
+        "started: '2026-01-01T00:00:00'",
         "base: --upload-pack=x",
         "batch: ../../x",
         "id: ok-but\n../x: 1",
