@@ -57,7 +57,7 @@ def _refuse_odd(state: RunState) -> None:
 
 
 def _close(main: Mainline, line: Line, root: Path, state: RunState) -> Outcome:
-    if unsigned := why_not_believed(line, root, state):
+    if unsigned := why_not_believed(line, root, state, main.moment()):
         state = replace(state, reports={name: state.reports[name] for name in state.reports if not STEPS[name].judges})
     stale = _stale(main, line, state)
     result = outcome(state.reports, promoted=False, stale=bool(stale))
