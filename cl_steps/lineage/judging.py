@@ -102,7 +102,7 @@ def believed(line: Line) -> Trust | None:
     if trust and not trust.names_judge:
         raise UsageError(
             f"{line.trusted_keys} names no judge, whose key signs what evaluate and gate find: "
-            "`retain keys FOLDER --rotate` makes one"
+            "`retain migrate` makes one"
         )
     return trust
 

@@ -25,11 +25,12 @@ def check_judges(trust: Trust | None, versions: list[Version]) -> Iterator[Findi
         if trust and record and record["schema"] >= FIRST and record["parent"] is not None:
             for step in STAGES:
                 if step.judges and (doubt := doubt_of(trust, record, step.name)):
-                    yield _finding(trust, record, f"{version.name} {step.name}", doubt)
+                    yield _finding(trust, record, version.name, step.name, doubt)
 
 
-def _finding(trust: Trust, record: Mapping[str, Any], where: str, doubt: Doubt) -> Finding:
-    if doubt.kind == "untrusted" and datetime.fromisoformat(record["created"]) < trust.judges_since:
+def _finding(trust: Trust, record: Mapping[str, Any], version: str, step: str, doubt: Doubt) -> Finding:
+    where, unsigned = f"{version} {step}", not record["judged"].get(step)
+    if (unsigned or doubt.kind == "untrusted") and datetime.fromisoformat(record["created"]) < trust.judges_since:
         return Finding("unsigned", where, "it was judged before the first trusted key of a judge", fault=False)
     return Finding(doubt.kind, where, str(doubt))
 
