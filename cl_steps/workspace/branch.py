@@ -135,10 +135,12 @@ def run_state(root: Path) -> RunState:
     """What the clone of a run's branch at `root` holds; raises IntegrityError where it is not what steps write."""
     lock = root / "dvc.lock"
     spec, tip = load_run(root), text(root, "rev-parse", "HEAD")
+    reports, times = read_reports(root), read_times(root)
     try:
         stages = read_lock(lock.read_bytes() if lock.is_file() else None)
-        reports, times = read_reports(root), read_times(root)
         wrong = wrong_in(stages, times)
+    except IntegrityError:
+        wrong = "dvc.lock"
     except (ValueError, TypeError, AttributeError, RecursionError):
         wrong = "what lies there"
     if wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,19 +18,23 @@ from cl_steps import close, promote
 from cl_steps.commands.answer import refuse
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, RetainError, UsageError
+from cl_steps.lineage.judging import Judging
 from cl_steps.lineage.rollback import roll_back
 from cl_steps.lineage.verify.judged import doubt_of
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.state import check_record
 from cl_steps.lineage.verify.whole import verify
+from cl_steps.pipeline import STAGES
 from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.context import json_text, read_reports
+from cl_steps.workspace.execute import run_stage
+from cl_steps.workspace.git import git
 from cl_steps.workspace.ledger import event_moment
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, reading
 from cl_steps.workspace.times import add_time, read_times
-from tests.promoting import play
-from tests.workspace.conftest import make_workspace
+from tests.promoting import SAME, play, stage
+from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 
 
 @contextmanager
@@ -162,6 +167,43 @@ def test_a_key_that_ends_while_its_run_is_promoted_does_not_count(line: Line, mo
     end_judge(line, datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(IntegrityError, match="what gate found in run r-2 does not count"):
         promote.run(line, "r-2")
+
+
+def test_a_run_that_nobody_closed_is_closed_with_the_next_and_may_still_be_gone_on_with(line: Line) -> None:
+    """As Airflow leaves one that took longer than a run may: its steps ended, and its `close` was skipped."""
+    open_run(line, RunSpec(id="r-lost"))
+    for step in STAGES[:2]:
+        run_stage(line, "r-lost", step, fake_stage(step, GOOD[step.name]))
+    assert close_of_another(line, "r-5", days=7) == {"r-1", "r-5"}
+    assert close_of_another(line, "r-6", days=9) == {"r-1", "r-5", "r-6", "r-lost"}
+    with reading(line.git) as main:
+        event = main.ledger().runs["r-lost"]
+    assert (event["outcome"], event["intake"]["assets"]) == ("failed", 20)
+    words = (
+        r"nobody closed it, and nothing came from it since 20..-..-..: it stopped after drift: see the log of the step"
+    )
+    assert re.match(words, event["why"])
+    assert faults(line) == []
+    for step in STAGES[2:]:
+        verdict = "reject" if step.name == "gate" else None
+        run_stage(line, "r-lost", step, stage(step, verdict, SAME), Judging(line))
+    assert close.run(line, "r-lost") == "rejected"
+
+
+def test_a_run_that_cannot_be_read_holds_no_other_ones_close_up(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+    open_run(line, RunSpec(id="r-lost"))
+    git(Path(line.git), "update-ref", "-d", "refs/heads/runs/r-lost")
+    assert close_of_another(line, "r-6", days=9) == {"r-1", "r-6"}
+    assert "run r-lost stays open: there is no run 'r-lost'" in capsys.readouterr().err
+
+
+def close_of_another(line: Line, run: str, days: int) -> set[str]:
+    """The runs that have an end once another one was closed so many days later."""
+    with clock(days=days):
+        open_run(line, RunSpec(id=run))
+        assert close.run(line, run) == "failed"
+    with reading(line.git) as main:
+        return set(main.ledger().runs)
 
 
 def main_is_ahead(line: Line) -> None:
