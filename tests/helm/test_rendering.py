@@ -141,19 +141,13 @@ def test_everything_is_denied_first() -> None:
     assert policy == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_the_watch_alone_remembers_where_main_was_and_may_do_without() -> None:
-    found = manifests(case("minimal"))
-    (claim,) = named(found, "PersistentVolumeClaim").values()
-    assert (claim["metadata"]["name"], claim["spec"]["resources"]["requests"]) == ("retain-heads", {"storage": "16Mi"})
-    assert "storageClassName" not in claim["spec"]
+def test_the_watch_alone_remembers_where_main_was_on_the_claim_that_is_named() -> None:
+    found = manifests(case("minimal") | {"watch": {"heads": "retain-heads"}})
     mounting = {owner for owner, pod in pods(found) if "persistentVolumeClaim" in str(pod["volumes"])}
     assert mounting == {"retain-watch"}
+    assert {"name": "heads", "persistentVolumeClaim": {"claimName": "retain-heads"}} in watch_of(found)["volumes"]
     assert watch_of(found)["containers"][0]["args"][-2:] == ["--heads", "/heads/heads.json"]
-    own = manifests(case("minimal") | {"watch": {"heads": {"storageClass": "fast"}}})
-    assert named(own, "PersistentVolumeClaim")["retain-heads"]["spec"]["storageClassName"] == "fast"
-    without = manifests(case("minimal") | {"watch": {"heads": {"enabled": False}}})
-    assert named(without, "PersistentVolumeClaim") == {}
-    assert "heads" not in str(watch_of(without))
+    assert "heads" not in str(watch_of(manifests(case("minimal"))))
 
 
 def watch_of(found: list[dict[str, Any]]) -> dict[str, Any]:
