@@ -5,45 +5,79 @@ its reports. A run that was promoted is closed already; one that failed may be c
 
 What evaluate and gate say counts, where keys are trusted, only as a judge signed it. Of a branch that somebody changed
 nothing counts: its run failed, and took in nothing.
+
+It closes other runs of the line, too, that nobody closed: Airflow skips the close of a run that takes longer than a run
+may, and a person who is interrupted may not come back. Who goes on with one later closes it anew.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from cl_steps.errors import IntegrityError
+from cl_steps.errors import IntegrityError, RetainError
 from cl_steps.lineage.judging import why_not_believed
 from cl_steps.lineage.records import intake_file, run_event
 from cl_steps.lineage.staleness import why_stale
 from cl_steps.pipeline import STAGES, STEPS, Outcome, next_step, outcome, stop_reason
-from cl_steps.workspace.beginning import beginning
+from cl_steps.workspace.beginning import BEGUN, beginning
 from cl_steps.workspace.branch import RunState, branch_of, checked_out, run_state
 from cl_steps.workspace.context import StepReport, json_text, write_report
 from cl_steps.workspace.execute import push_branch
-from cl_steps.workspace.git import remote_refs
+from cl_steps.workspace.git import remote_refs, text
 from cl_steps.workspace.ledger import FINAL, Ledger, event_path
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.workspace.progress import say
 from cl_steps.workspace.schemas import event_fault
 from cl_steps.workspace.store import dvc_file, read_dvc_file
+
+LOST = timedelta(days=8)
+"""So long after the last that came from it a run that nobody closed is closed: Airflow ends most runs after a week."""
 
 
 def run(line: Line, run_id: str) -> Outcome:
     """Close a run and return how it ended; a run that ended stays as it is. It mends tags that a crash left out."""
-    with reading(line.git) as main, ExitStack() as stack:
+    with reading(line.git) as main:
         main.mend_tags()
         ended = main.ledger().outcome(run_id)
-        if ended in FINAL:
-            return ended  # type: ignore[return-value]
+        result = ended if ended in FINAL else _end(main, line, run_id, lost=False)
+        for other in _open_runs(main) - {run_id}:
+            try:
+                _end_lost(main, line, other)
+            except RetainError as error:
+                say(f"close: run {other} stays open: {error}")
+        return result  # type: ignore[return-value]
+
+
+def _open_runs(main: Mainline) -> set[str]:
+    """Runs that began and that main tells no end of."""
+    begun = {ref.removeprefix(BEGUN) for ref in remote_refs(main.url, f"{BEGUN}*")}
+    return begun - main.ledger().runs.keys()
+
+
+def _end_lost(main: Mainline, line: Line, run_id: str) -> None:
+    began = text(main.folder, "show", "-s", "--format=%cI", beginning(main, run_id).commit)
+    if main.moment() - datetime.fromisoformat(began) > LOST:
+        _end(main, line, run_id, lost=True)
+
+
+def _end(main: Mainline, line: Line, run_id: str, *, lost: bool) -> Outcome | None:
+    """Close a run, one that is `lost` only where nothing came from it of late; returns how it ended, if it did."""
+    with ExitStack() as stack:
         try:
             root = stack.enter_context(checked_out(line, run_id))
             state = run_state(root)
             _refuse_odd(state)
         except IntegrityError as error:
             return _close_as_changed(main, line, run_id, error)
-        return _close(main, line, root, state)
+        last = datetime.fromisoformat(text(root, "show", "-s", "--format=%cI", "HEAD"))
+        if not lost:
+            return _close(main, line, root, state)
+        gone = f"nobody closed it, and nothing came from it since {last:%Y-%m-%d}: "
+        return _close(main, line, root, state, gone) if main.moment() - last > LOST else None
 
 
 def _refuse_odd(state: RunState) -> None:
@@ -56,13 +90,14 @@ def _refuse_odd(state: RunState) -> None:
         raise IntegrityError(f"reports/ingest.json of run {state.spec.id} is not as ingest writes it ({fault})")
 
 
-def _close(main: Mainline, line: Line, root: Path, state: RunState) -> Outcome:
-    if unsigned := why_not_believed(line, root, state):
+def _close(main: Mainline, line: Line, root: Path, state: RunState, lost: str = "") -> Outcome:
+    """`lost` is said of a run that nobody closed, before why it failed."""
+    if unsigned := why_not_believed(line, root, state, main.moment()):
         state = replace(state, reports={name: state.reports[name] for name in state.reports if not STEPS[name].judges})
     stale = _stale(main, line, state)
     result = outcome(state.reports, promoted=False, stale=bool(stale))
     _complete(root, line, state, result)
-    main.swap(lambda: _change(main, state, result, stale or unsigned or _why(state, result)))
+    main.swap(lambda: _change(main, state, result, stale or unsigned or _why(state, result, lost)))
     return result
 
 
@@ -109,10 +144,10 @@ def _intake_file(ledger: Ledger, state: RunState) -> dict[str, bytes]:
     return files
 
 
-def _why(state: RunState, result: Outcome) -> str:
+def _why(state: RunState, result: Outcome, lost: str) -> str:
     if result == "failed":
         done = [step.name for step in STAGES if step.name in state.reports]
-        return f"it stopped after {done[-1] if done else 'its beginning'}: see the log of the step that follows"
+        return f"{lost}it stopped after {done[-1] if done else 'its beginning'}: see the log of the step that follows"
     for name in ("gate", "drift", "ingest"):
         report = state.reports.get(name)
         if report and report["status"] == "done":

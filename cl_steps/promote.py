@@ -30,10 +30,11 @@ from cl_steps.checks.own import complaints, run_own
 from cl_steps.config import Params
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.lineage.answers import covering_answer
-from cl_steps.lineage.judging import CANDIDATE, FIGURES, IN_FULL, believed, check_judged, statements
+from cl_steps.lineage.judging import CANDIDATE, FIGURES, IN_FULL, believed, check_judged, disbelief, statements
 from cl_steps.lineage.records import Basis, intake_file, run_event, version_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.lineage.staleness import why_stale
+from cl_steps.lineage.verify.judged import doubt_of
 from cl_steps.lineage.verify.rebases import asked_for
 from cl_steps.lineage.verify.record import disagreements, state_digests
 from cl_steps.lineage.verify.signatures import Trust
@@ -71,7 +72,7 @@ def run(line: Line, run_id: str) -> str:
         rules = main.at(begun.base).params(begun.spec)
         covering_answer(main, trust, state, rules)
         _check_batch(main, begun, state, rules)
-        _check(root, line, state, rules, trust)
+        _check(main, root, line, state, rules, trust)
         main.swap(lambda: _change(main, line, state, begun, root))
         return str(main.ledger().runs[run_id]["version"])
 
@@ -93,16 +94,17 @@ def _check_batch(main: Mainline, begun: Beginning, state: RunState, rules: Param
         )
 
 
-def _check(root: Path, line: Line, state: RunState, rules: Params, trust: Trust | None) -> None:
+def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Params, trust: Trust | None) -> None:
     """The verdict is a judge's, follows from a judge's figures, and all that becomes state is on the store."""
+    moment = main.moment()
     if trust:
-        check_judged(trust, root, state, GATE, in_full=())
-        check_judged(trust, root, state, EVALUATE, in_full=())
+        check_judged(trust, root, state, GATE, moment, in_full=())
+        check_judged(trust, root, state, EVALUATE, moment, in_full=())
     outs = store.lock_outs(state.lock)
     with store.opened(root, line.store) as repo:
         store.pull(repo, [FIGURES, CANDIDATE])
         if trust:
-            check_judged(trust, root, state, EVALUATE, in_full=IN_FULL[EVALUATE.name])
+            check_judged(trust, root, state, EVALUATE, moment, in_full=IN_FULL[EVALUATE.name])
         _check_figures(root, rules, str(state.reports["gate"]["verdict"]), state.spec.id)
         parts = next_state(bool(state.spec.rebase))
         absent = store.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
@@ -132,11 +134,13 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
     _refuse_stale(main, line, state)
     number = 1 + max(main.numbers())
     champion = main.read_json("state/champion.json")
-    then = main.at(begun.base)
-    approval = covering_answer(main, Trust.read(line.trusted_keys), state, then.params(begun.spec))
+    then, trust = main.at(begun.base), believed(line)
+    approval = covering_answer(main, trust, state, then.params(begun.spec))
     basis = Basis(begun, then.params_file(), approval, statements(root), custody(line), root / CANDIDATE)
     record = version_record(main, state, number, champion, basis)
     _check_record(main, record)
+    if trust:
+        _refuse_unjudged(trust, record)
     asked = ledger.rebases.get(state.spec.id)
     moment = main.moment()
     event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked, moment)
@@ -164,6 +168,13 @@ def _check_record(main: Mainline, record: Mapping[str, Any]) -> None:
     wrong = disagreements(record, state_digests(main.folder_files("state")))
     if wrong:
         raise IntegrityError(f"run {record['run']} is not what its branch says: {wrong[0]}; do not promote it")
+
+
+def _refuse_unjudged(trust: Trust, record: Mapping[str, Any]) -> None:
+    """The judges count when the record says that it was made: `retain verify` asks the same, whenever it does."""
+    for step in (GATE, EVALUATE):
+        if doubt := doubt_of(trust, record, step.name):
+            raise disbelief(step, record["run"], doubt)
 
 
 def state_files(state: RunState) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 Airflow deletes the pods that it watched to their end, and `close` ends what is left of its run. What is here is for
 the rest: an Airflow that lost its database, pods started by hand. A pod at work is never touched: its own deadline
 ends it, and then it is found here. With `--jobs` so are Jobs, the steps on several nodes: none of whose pods has work.
+A run whose close Airflow skipped is nothing to be reaped: the close of a later one ends it (`cl_steps/close.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`retain_watch`: every hour, has each line had a run that finished? The one alert that matters.
+"""`retain_watch`: every hour, has each line had a run that finished, and is its main what it was, and more?
 
-It reads the lines when it runs: a mistake in `lines.yaml` takes no alarm away, and is one itself, since a line that
-cannot be read has no nights.
+The one alert that matters. It reads the lines when it runs: a mistake in `lines.yaml` takes no alarm away, and is one
+itself, since a line that cannot be read has no nights.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from cl_steps.errors import RetainError
+from cl_steps.errors import IntegrityError, RetainError
 from cl_steps.workspace.mainline import reading
 from dags.faults import faults
+from dags.heads import check_head, is_to_tell
 from dags.registry import Entry, Fault, lines_file, read
 from dags.runners import settled
 from dags.telling import hours_overdue, tell
@@ -31,10 +32,10 @@ def watch(**context: Any) -> None:
     """Look at every line, tell whom it concerns, and end red where one has had no finished run for too long.
 
     Raises:
-        AirflowFailException: lines are overdue, or `lines.yaml` has entries that are no lines.
+        AirflowFailException: lines are overdue or not what they were, or `lines.yaml` has entries that are no lines.
         AirflowException: a line's main cannot be read now.
     """
-    late, unread = {}, []
+    late, unread, changed = {}, [], []
     with settled():
         lines = read(lines_file())
     wrong = faults(lines)
@@ -42,14 +43,18 @@ def watch(**context: Any) -> None:
     for entry in lines.entries:
         try:
             hours = _look(entry, context)
+        except IntegrityError as error:
+            _tell_of(entry, error, context)
+            changed.append(f"{entry.name}: {error}")
+            continue
         except RetainError as error:
             unread.append(f"{entry.name}: {error}")
             continue
         if hours is not None:
             late[entry.name] = f"{entry.name} for {hours:.0f} hours"
-    if late or wrong:
+    if late or wrong or changed:
         said = [f"no run finished: {', '.join(late.values())}; look at their DAGs' last runs"] if late else []
-        raise AirflowFailException("; ".join([*said, *map(str, wrong)]))
+        raise AirflowFailException("; ".join([*changed, *said, *map(str, wrong)]))
     if unread:
         raise AirflowException(f"{len(unread)} lines cannot be read: {'; '.join(unread)}")
 
@@ -68,8 +73,13 @@ def _not_built(entries: Iterable[Entry]) -> list[Fault]:
 
 
 def _look(entry: Entry, context: dict[str, Any]) -> float | None:
-    """How long a line is overdue; its people are told when it begins, and then once a day."""
+    """How long a line is overdue; its people are told when it begins, and then once a day.
+
+    Raises:
+        IntegrityError: main is not what it was, and more.
+    """
     with reading(entry.line().git) as main:
+        check_head(main, entry.name)
         hours = hours_overdue(main, entry)
     if hours is None or entry.overdue_hours is None:
         return None
@@ -79,9 +89,15 @@ def _look(entry: Entry, context: dict[str, Any]) -> float | None:
     return hours
 
 
+def _tell_of(entry: Entry, error: IntegrityError, context: dict[str, Any]) -> None:
+    LOG.error("line %s is not as it should be: %s", entry.name, error)
+    if is_to_tell(entry.name):
+        tell(entry, "integrity", {"what": "watch", "why": str(error)}, context)
+
+
 with DAG(
     "retain_watch",
-    description="Has every line had a run that finished?",
+    description="Has every line had a run that finished, and is its main what it was, and more?",
     schedule="25 * * * *",
     start_date=BEGINNING,
     catchup=False,
@@ -90,5 +106,5 @@ with DAG(
     tags=["retain"],
     doc_md=__doc__,
     default_args={"retries": 1, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(minutes=50)},
-):
+) as retain_watch:
     PythonOperator(task_id="watch", python_callable=watch, doc_md="reads every line's main")

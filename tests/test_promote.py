@@ -438,7 +438,7 @@ def promoted_past(line: Line, monkeypatch: pytest.MonkeyPatch, *names: str) -> N
 
 def test_verify_names_a_version_that_no_judge_signed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     forge(line, "r-1", {GATE.statement: None})
-    promoted_past(line, monkeypatch, "check_judged")
+    promoted_past(line, monkeypatch, "check_judged", "doubt_of")
     with pytest.raises(IntegrityError, match="v2 gate"):
         verify("v2", False, None, folder_of(line), False)
 

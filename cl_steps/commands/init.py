@@ -17,7 +17,7 @@ from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
 from cl_steps.lineage.records import first_record
 from cl_steps.lineage.signing import version_files
 from cl_steps.workspace.context import write_json
-from cl_steps.workspace.create import lay_out, publish, store_state
+from cl_steps.workspace.create import lay_out, publish, store_state, template
 from cl_steps.workspace.line import Line, local, resolve
 from cl_steps.workspace.progress import say
 
@@ -71,13 +71,6 @@ def init_line(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return resolve(str(folder))
-
-
-def template(name: str) -> Path:
-    """A file that every workspace gets: shipped in the package, or at the top of a source tree."""
-    package = Path(__file__).parents[1]
-    shipped = package / "template" / name
-    return shipped if shipped.is_file() else package.parent / name
 
 
 def _write_templates(root: Path, name: str, overrides: dict[str, Any]) -> Params:

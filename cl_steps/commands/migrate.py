@@ -1,14 +1,19 @@
-"""`retain migrate`: a workspace of an older format becomes one of today's, by a commit on main for each format.
+"""`retain migrate`: a workspace of an older release becomes one of today's.
 
-What is append-only (records, events) is never rewritten: code reads every schema that was ever written. A migration
-changes what a line's next run works with, such as `params.yaml`, `dvc.yaml` or the layout of folders.
+    format       a commit on main for each: what no run of today's code can work with changed its shape
+    dvc.yaml     a commit on main: its stages are today's, but for those that the owner wrote or changed
+    judge's key  in the folder of the line's keys, for a line of before evaluate and gate signed what they find
+
+What is append-only (records, events) is never rewritten: code reads every schema that was ever written. The last two
+are no formats: runs go on with an older `dvc.yaml`, which is for people's own `dvc repro`, and a new format would stop
+every line's nights until somebody migrates it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +21,17 @@ from typing import Any
 from cl_steps.commands.night import person
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
+from cl_steps.lineage.keys import JUDGE, SIGNING, add_judge, read_trusted
 from cl_steps.lineage.records import now
 from cl_steps.lineage.signing import event_files
 from cl_steps.workspace.checkout import refuse_dirty, sync
+from cl_steps.workspace.create import template
 from cl_steps.workspace.ledger import EVENT_SCHEMA, event_path
-from cl_steps.workspace.line import Line, resolve
+from cl_steps.workspace.line import DEPLOYMENT, Line, resolve
 from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.workspace.stages import Renewed, renew
 
-PARAMS = "params.yaml"
+PARAMS, PIPELINE = "params.yaml", "dvc.yaml"
 NUMBER = re.compile(rb"^format:[ \t]*[0-9]+", re.MULTILINE)
 
 
@@ -40,10 +48,11 @@ MIGRATIONS: tuple[Migration, ...] = ()
 
 
 def migrate(dir: str) -> str:
-    """Bring the workspace's main, and the checkout in `dir`, up to today's format; again: nothing.
+    """Bring the workspace's main, the checkout in `dir` and the line's keys up to today's; again: nothing.
 
     Raises:
-        UsageError: the workspace is of a newer format than this code's, or its checkout holds changes of its own.
+        UsageError: the workspace is of a newer format than this code's, its checkout holds changes of its own, or the
+            line needs a judge's key and its keys are not here.
         Unavailable: the Git remote cannot be reached or does not take the change.
     """
     assert len(MIGRATIONS) == FORMAT - 1, "a format has its migration"
@@ -53,11 +62,78 @@ def migrate(dir: str) -> str:
         before = _format(main)
         for target in range(before + 1, FORMAT + 1):
             main.swap(partial(_change, line, main, target))
+        stages = renew(main.read(PIPELINE) or b"", template(PIPELINE).read_bytes())
+        main.swap(lambda: _restage(main))
     sync(Path(dir), line)
+    done = [*_formats(dir, before), *_replaced(stages), *_add_judge(Path(dir), line)]
+    said = done or [f"{dir} is of format {FORMAT}, today's: there is nothing to migrate"]
+    return ". ".join([*said, *_left(stages)])
+
+
+def _formats(dir: str, before: int) -> list[str]:
     if before == FORMAT:
-        return f"{dir} is of format {FORMAT}, today's: there is nothing to migrate"
+        return []
     done = "; ".join(migration.summary for migration in MIGRATIONS[before - 1 :])
-    return f"{dir} is of format {FORMAT} now, and was of {before}: {done}. Runs under way must begin anew"
+    return [f"{dir} is of format {FORMAT} now, and was of {before}: {done}. Runs under way must begin anew"]
+
+
+def _restage(main: Mainline) -> Change | None:
+    """The commit that brings today's stages; None where there is nothing to do, or somebody else did it meanwhile."""
+    stages = renew(main.read(PIPELINE) or b"", template(PIPELINE).read_bytes())
+    return Change({PIPELINE: stages.content}, f"{'; '.join(_replaced(stages))}\n") if stages.replaced else None
+
+
+def _replaced(stages: Renewed) -> list[str]:
+    return [f"{PIPELINE} has today's {_named(stages.replaced)}"] if stages.replaced else []
+
+
+def _left(stages: Renewed) -> list[str]:
+    """What is said each time: the owner's own words stay, and only the owner knows what was meant."""
+    if not stages.own:
+        return []
+    return [
+        f"{PIPELINE} has {_named(stages.own)} not as it was shipped, and that stays: compare it with "
+        f"{template(PIPELINE)}"
+    ]
+
+
+def _named(stages: Sequence[str]) -> str:
+    return f"{'stage' if len(stages) == 1 else 'stages'} {', '.join(stages)}"
+
+
+def _add_judge(folder: Path, line: Line) -> list[str]:
+    """A judge's key for a line that trusts keys and none of a judge; the folder's own deployment names it."""
+    if not line.trusted_keys:
+        return []
+    made, key = _judge_of(line), Path(line.trusted_keys).with_name(JUDGE)
+    own = (folder / DEPLOYMENT).is_file() and not line.judge_key and key.is_file()
+    if own:
+        replace(line, judge_key=str(key)).save(folder)
+    said = [f"runs of {folder} are judged with {key}"] if own else []
+    if made:
+        said.append(
+            f"whatever else runs evaluate and gate needs {key} (RETAIN_JUDGE_KEY), and whoever verifies needs "
+            f"{line.trusted_keys} and {made}.pem beside it"
+        )
+    return said
+
+
+def _judge_of(line: Line) -> str | None:
+    """The name of the judge's key that was made; None where the line trusts one already.
+
+    Raises:
+        UsageError: the line's keys are not here.
+    """
+    trusted = Path(line.trusted_keys)
+    if any(key.role == "judge" for key in read_trusted(trusted).keys):
+        return None
+    if not line.signing_key or Path(line.signing_key).resolve() != trusted.with_name(SIGNING).resolve():
+        raise UsageError(
+            f"{trusted} names no judge, whose key signs what evaluate and gate find, and the line's {SIGNING} is not "
+            "beside it: whoever keeps the folder of the line's keys gives this command there, with RETAIN_TRUSTED_KEYS "
+            "and RETAIN_SIGNING_KEY naming its files"
+        )
+    return add_judge(trusted.parent)
 
 
 def _change(line: Line, main: Mainline, target: int) -> Change | None:

@@ -77,7 +77,10 @@ def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict
     if not isinstance(entry.get("workspace"), str):
         raise UsageError("it has no workspace: mend its entry of lines.yaml")
     with reading(entry["workspace"]) as main:
-        refuse_older(main, seen.get(entry["name"]))
+        try:
+            refuse_older(main, seen.get(entry["name"]))
+        except IntegrityError as error:
+            raise IntegrityError(f"{error}; where it was meant, take the line out of the file of heads") from error
         seen[entry["name"]] = main.tip
         champion, last = main.read_json("state/champion.json").get("version"), main.last_finished()
         since = (datetime.now(UTC) - last).total_seconds() / 3600

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from cl_steps.workspace.beginning import LOCAL
 from cl_steps.workspace.branch import RunState, run_state
 from cl_steps.workspace.git import text
 from cl_steps.workspace.line import Line
+from cl_steps.workspace.mainline import reading
 from cl_steps.workspace.store import lock_outs
 
 LINK = "https://in-toto.io/attestation/link/v0.3"
@@ -59,14 +60,14 @@ class Judging:
         if not self.line.judge_key:
             raise UsageError(f"{step.name} needs the judge's key: RETAIN_JUDGE_KEY names its file (`retain keys`)")
         if step.name == GATE.name:
-            check_judged(trust, root, run_state(root), EVALUATE, in_full=(FIGURES,))
+            check_judged(trust, root, run_state(root), EVALUATE, self._moment(), in_full=(FIGURES,))
 
     def is_vouched(self, root: Path, step: Step, state: RunState) -> bool:
         """See `Oversight`; of a step that judges nothing, it is nobody's to say."""
         trust = believed(self.line)
         try:
             if trust and step.judges:
-                check_judged(trust, root, state, step, in_full=())
+                check_judged(trust, root, state, step, self._moment(), in_full=())
         except IntegrityError:
             return False
         return True
@@ -79,6 +80,10 @@ class Judging:
             link = {"name": step.name, "command": [], "materials": _resources(materials), "byproducts": {}}
             path = root / step.statement
             path.write_bytes(sign_statement(signer, subjects, LINK, {**link, "environment": {}}))
+
+    def _moment(self) -> datetime:
+        with reading(self.line.git) as main:
+            return main.moment()
 
 
 def statements(root: Path) -> dict[str, str]:
@@ -97,31 +102,34 @@ def believed(line: Line) -> Trust | None:
     if trust and not trust.names_judge:
         raise UsageError(
             f"{line.trusted_keys} names no judge, whose key signs what evaluate and gate find: "
-            "`retain keys FOLDER --rotate` makes one"
+            "`retain migrate` makes one"
         )
     return trust
 
 
-def why_not_believed(line: Line, root: Path, state: RunState) -> str | None:
-    """Why what evaluate and gate say on a run's branch does not count; None where it does, or they say nothing."""
+def why_not_believed(line: Line, root: Path, state: RunState, moment: datetime) -> str | None:
+    """Why what evaluate and gate say on a run's branch does not count then; None where it does, or they say nothing."""
     try:
         trust = believed(line)
         for step in STAGES if trust else ():
             if trust and step.judges and state.reports.get(step.name, {}).get("status") == "done":
-                check_judged(trust, root, state, step, in_full=())
+                check_judged(trust, root, state, step, moment, in_full=())
     except (UsageError, IntegrityError) as error:
         return str(error)
     return None
 
 
-def check_judged(trust: Trust, root: Path, state: RunState, step: Step, in_full: tuple[str, ...]) -> None:
+def check_judged(
+    trust: Trust, root: Path, state: RunState, step: Step, moment: datetime, in_full: tuple[str, ...]
+) -> None:
     """Whether a judge signed what a run's branch holds of a step.
 
     Args:
-        trust: whose keys count now.
+        trust: whose keys count, and when.
         root: a clone of the run's branch.
         state: what it holds.
         step: evaluate or gate.
+        moment: `Mainline.moment`, as it is written into the record: a key counts by main's clock, whoever asks.
         in_full: those folders of `IN_FULL` that are here, and whose files are to be compared, too.
 
     Raises:
@@ -130,13 +138,17 @@ def check_judged(trust: Trust, root: Path, state: RunState, step: Step, in_full:
     path, absent = root / step.statement, set(IN_FULL.get(step.name, ())) - set(in_full)
     try:
         signature = path.read_bytes() if path.is_file() else b""
-        statement = trust.statement(signature, datetime.now(UTC), "judge")
+        statement = trust.statement(signature, moment, "judge")
         compare_statement(statement, _found(root, state, step, in_full), absent)
     except Doubt as doubt:
-        raise IntegrityError(
-            f"what {step.name} found in run {state.spec.id} does not count: {doubt}; clear {step.name}, or trigger a "
-            "new run"
-        ) from doubt
+        raise disbelief(step, state.spec.id, doubt) from doubt
+
+
+def disbelief(step: Step, run: str, doubt: Doubt) -> IntegrityError:
+    """What to say of a finding that does not count."""
+    return IntegrityError(
+        f"what {step.name} found in run {run} does not count: {doubt}; clear {step.name}, or trigger a new run"
+    )
 
 
 def compare_statement(statement: Mapping[str, Any], found: tuple[Digests, Digests], absent: Collection[str]) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from itertools import count
@@ -143,6 +144,29 @@ def rotate_keys(folder: Path, name: str) -> Made:
     return _add_keys(folder, name)
 
 
+def add_judge(folder: Path) -> str | None:
+    """The judge's first key, in a folder of before the judge had one: its name; None where one is trusted already.
+
+    The private half is there before anybody is told to trust it, so that killed in between nothing is lost.
+
+    Raises:
+        UsageError: the key that signs versions is not in the folder, or the folder cannot be written.
+    """
+    known = read_trusted(folder / TRUSTED).keys
+    if any(key.role == "judge" for key in known):
+        return None
+    signs = _name_now(folder, SIGNING, known)
+    if signs is None:
+        raise UsageError(f"{folder} holds no {SIGNING} that its {TRUSTED} names: do this where the line's keys are")
+    fresh = _fresh(folder, "judge", f"{signs.rpartition('-')[0] or signs}-judge", known)
+    with _writing(folder):
+        _write(folder / f"{fresh.name}.pem", fresh.public, 0o644)
+        _write(folder / JUDGE, fresh.private, 0o600)
+        entries = [*(_entry(key, None) for key in known), fresh.entry(datetime.now(UTC).replace(microsecond=0))]
+        _write_trusted(folder, entries)
+    return fresh.name
+
+
 def load_private(file: Path) -> EllipticCurvePrivateKey:
     """A signing key; raises UsageError, which tells nothing of what the file holds."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
@@ -217,18 +241,14 @@ def _add_keys(folder: Path, name: str) -> Made:
         key.name for key in known for new in fresh if key.name == new.old or key.name.rpartition("-")[0] == new.stem
     }
     entries = [_entry(key, moment if key.name in ended else None) for key in known]
-    entries += [
-        {"name": new.name, "role": new.role, "file": f"{new.name}.pem", "from": moment.isoformat()} for new in fresh
-    ]
-    try:
+    entries += [new.entry(moment) for new in fresh]
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for new in fresh:
             _write(folder / f"{new.name}.pem", new.public, 0o644)
-        _write(folder / TRUSTED, yaml.safe_dump({"keys": entries}, sort_keys=False).encode(), 0o644)
+        _write_trusted(folder, entries)
         for new in fresh:
             _write(folder / PRIVATE[new.role], new.private, 0o600)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot hold keys: {error.strerror}") from error
     return Made(fresh[0].name, fresh[0].old)
 
 
@@ -242,6 +262,10 @@ class _Fresh:
     old: str | None
     public: bytes
     private: bytes
+
+    def entry(self, since: datetime) -> dict[str, str]:
+        """Its lines in trusted.yaml."""
+        return {"name": self.name, "role": self.role, "file": f"{self.name}.pem", "from": since.isoformat()}
 
 
 def _fresh(folder: Path, role: KeyRole, stem: str, known: tuple[TrustedKey, ...]) -> _Fresh:
@@ -274,6 +298,18 @@ def _entry(key: TrustedKey, ended: datetime | None) -> dict[str, str]:
     facts = {name: getattr(key, name) for name in ("name", "role", "file", "identity", "issuer", "sigstore")}
     facts |= {"from": key.since.isoformat(), "until": until.isoformat() if until else None}
     return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{folder} cannot hold keys: {error.strerror}") from error
+
+
+def _write_trusted(folder: Path, entries: list[dict[str, str]]) -> None:
+    _write(folder / TRUSTED, yaml.safe_dump({"keys": entries}, sort_keys=False).encode(), 0o644)
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:

@@ -135,10 +135,10 @@ def run_state(root: Path) -> RunState:
     """What the clone of a run's branch at `root` holds; raises IntegrityError where it is not what steps write."""
     lock = root / "dvc.lock"
     spec, tip = load_run(root), text(root, "rev-parse", "HEAD")
+    reports, times = read_reports(root), read_times(root)
     try:
         stages = read_lock(lock.read_bytes() if lock.is_file() else None)
-        reports, times = read_reports(root), read_times(root)
-        wrong = wrong_in(reports, stages, times)
+        wrong = wrong_in(stages, times)
     except IntegrityError:
         wrong = "dvc.lock"
     except (ValueError, TypeError, AttributeError, RecursionError):
@@ -150,23 +150,13 @@ def run_state(root: Path) -> RunState:
     return RunState(spec, reports, stages, tip, times)
 
 
-def wrong_in(reports: Mapping[str, Any], lock: Mapping[str, Any], times: Mapping[str, Any]) -> str | None:
+def wrong_in(lock: Mapping[str, Any], times: Mapping[str, Any]) -> str | None:
     """What of a run's branch is not of the shape that steps write; whoever writes there may write anything."""
-    for name, report in reports.items():
-        if not _is_report(name, report):
-            return f"reports/{name}.json"
     for name, stage in lock.items():
         if not _is_entry(stage):
             return f"the entry of {name!r:.40} in dvc.lock"
     fine = all(isinstance(spent, dict) and isinstance(spent.get("seconds"), int | float) for spent in times.values())
     return None if fine else "reports/times.json"
-
-
-def _is_report(step: str, report: Any) -> bool:
-    if not isinstance(report, dict) or report.get("step") != step or report.get("status") not in ("done", "skipped"):
-        return False
-    texts = (report.get("run"), report.get("why"), report.get("code"), report.get("verdict") or "")
-    return all(isinstance(word, str) for word in texts) and isinstance(report.get("figures"), dict)
 
 
 def _is_entry(stage: Any) -> bool:

@@ -30,6 +30,13 @@ DVC_CONFIG = """[core]
 """
 
 
+def template(name: str) -> Path:
+    """A file that every workspace gets: shipped in the package, or at the top of a source tree."""
+    package = Path(__file__).parents[1]
+    shipped = package / "template" / name
+    return shipped if shipped.is_file() else package.parent / name
+
+
 def lay_out(root: Path) -> None:
     """Make the folders that Git keeps also when they are empty, and say what it leaves alone."""
     (root / ".gitignore").write_text(GITIGNORE, encoding="utf-8")

@@ -6,19 +6,17 @@ names what must be there and of which type; more keys are allowed. Old shapes st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from cl_steps.documents import Unreadable, read_json
 from cl_steps.errors import RetainError
+from cl_steps.workspace.shapes import FOLDER, shape
 from cl_steps.workspace.versions import version_file
 
 CHAMPION = "state/champion.json"
-FOLDER = Path(__file__).with_name("schemas")
 
 
 @cache
@@ -90,10 +88,9 @@ def _fault(document: Any, name: str) -> str | None:
 def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator, FormatChecker
 
-    schema = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     checker = FormatChecker(())
     checker.checks("date-time", raises=ValueError)(_is_moment)
-    return Draft202012Validator(schema, format_checker=checker)
+    return Draft202012Validator(shape(name), format_checker=checker)
 
 
 def _is_moment(value: Any) -> bool:

@@ -116,12 +116,16 @@ def test_the_dag_lets_runs_wait_one_open_looks_at_a_time_and_no_run_stays_for_ev
     assert turns.LOOK_SECONDS < 60
 
 
-def next_night(entry: Entry, now: datetime, monkeypatch: pytest.MonkeyPatch) -> datetime:
-    """When Airflow would begin the first run of a DAG that somebody unpauses now."""
+def next_night(entry: Entry, now: datetime, monkeypatch: pytest.MonkeyPatch, last: datetime | None = None) -> datetime:
+    """When Airflow would begin the next run of a DAG that somebody unpauses now, and whose last night that was."""
     dag = DagSerialization.from_dict(DagSerialization.to_dict(build(entry)))
     monkeypatch.setattr(trigger, "utcnow", lambda: now)
     model = DagModel(dag_id=dag.dag_id, bundle_name="b")
-    model.calculate_dagrun_date_fields(dag, reference_run=None)
+    reference: Any = last and SimpleNamespace(
+        logical_date=last, run_after=last, data_interval=(last, last), data_interval_start=last,
+        data_interval_end=last, partition_key=None, partition_date=None, run_type="scheduled", run_id="x",
+    )  # fmt: skip
+    model.calculate_dagrun_date_fields(dag, reference_run=reference)
     assert model.next_dagrun_create_after
     return model.next_dagrun_create_after
 
@@ -130,6 +134,19 @@ def next_night(entry: Entry, now: datetime, monkeypatch: pytest.MonkeyPatch) -> 
 def test_unpausing_begins_no_night_that_is_past(monkeypatch: pytest.MonkeyPatch, hour: float) -> None:
     now = datetime(2026, 5, 4, tzinfo=UTC) + timedelta(hours=hour)
     assert timedelta(0) < next_night(ENTRY, now, monkeypatch) - now <= timedelta(days=1)
+
+
+@pytest.mark.parametrize("days", [1, 3, 30])
+def test_unpausing_a_line_that_had_nights_makes_up_for_the_last_one_alone(
+    monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """Airflow's catchup=False: of all nights that a pause left out it begins the latest, and `open` decides."""
+    now = datetime(2026, 5, 4, 15, tzinfo=UTC)
+    last = datetime(2026, 5, 4, 2, tzinfo=UTC) - timedelta(days=days)
+    assert next_night(ENTRY, now, monkeypatch, last) == datetime(2026, 5, 4, 2, tzinfo=UTC)
+    assert next_night(ENTRY, now, monkeypatch, datetime(2026, 5, 4, 2, tzinfo=UTC)) == datetime(
+        2026, 5, 5, 2, tzinfo=UTC
+    )
 
 
 def test_a_line_whose_first_day_is_to_come_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

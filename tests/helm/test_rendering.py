@@ -141,6 +141,20 @@ def test_everything_is_denied_first() -> None:
     assert policy == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
+def test_the_watch_alone_remembers_where_main_was_on_the_claim_that_is_named() -> None:
+    found = manifests(case("minimal") | {"watch": {"heads": "retain-heads"}})
+    mounting = {owner for owner, pod in pods(found) if "persistentVolumeClaim" in str(pod["volumes"])}
+    assert mounting == {"retain-watch"}
+    assert {"name": "heads", "persistentVolumeClaim": {"claimName": "retain-heads"}} in watch_of(found)["volumes"]
+    assert watch_of(found)["containers"][0]["args"][-2:] == ["--heads", "/heads/heads.json"]
+    assert "heads" not in str(watch_of(manifests(case("minimal"))))
+
+
+def watch_of(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The spec of the watch's pod."""
+    return next(pod for owner, pod in pods(found) if owner == "retain-watch")
+
+
 def test_a_step_reaches_dns_git_and_the_store_alone(tmp_path: Path) -> None:
     values = case("minimal")
     (entry,) = lines_of(values, tmp_path)

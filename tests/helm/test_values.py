@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import jsonschema
 import pytest
 
+from dags import schedule as schedules
 from dags.profiles import Ask, Authorities, Notify, Profile, Resources, Secrets, Toleration
 from dags.registry import TAKEN, Entry
 from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
@@ -93,6 +95,7 @@ WRONG = {
     "CIDR and namespace": {"network": {"git": [{"cidr": "192.0.2.1/32", "namespace": "git", "port": 443}]}},
     "neither": {"network": {"git": [{"port": 443}]}},
     "five fields but four": {"watch": {"schedule": "0 * * *"}},
+    "a watch that never comes": {"watch": {"schedule": "17 * 30 FEB *"}},
     "no backup kept": {"backup": {"keep": 0}},
     "unbounded storage": {"watch": {"resources": {"limits": {"ephemeral-storage": None}}}},
     "a runner without pods": {"profiles": {"cpu": {"runner": "local"}}},
@@ -130,6 +133,7 @@ WRONG_LINES = {
     "an hour that no day has": {"schedule": "0 25 * * *"},
     "a weekday for a month": {"schedule": "0 2 * MON *"},
     "a day that is none": {"schedule": "0 2 0 * *"},
+    "a day that its month does not have": {"schedule": "0 2 31 2 *"},
     "no trusted secret": {"secrets": {"step": "a"}},
     "variables of a worker for a pod": {"environment": ["HTTPS_PROXY"]},
     "a secret of a notifier": {"notify": [{"notifier": "a.B", "arguments": {"slack_token": "x"}}]},
@@ -145,6 +149,30 @@ def test_a_wrong_line_is_refused(name: str) -> None:
     values["lines"] = [{**values["lines"][0], **WRONG_LINES[name]}]
     with pytest.raises(jsonschema.ValidationError):
         check(values)
+
+
+def test_the_chart_refuses_the_days_that_never_come_and_no_other() -> None:
+    """Its patterns cannot count days; every pair of late days and of months is asked of croniter as well."""
+    days, months = (
+        ("1", "28", "29", "30", "31", "29-31", "30-31", "30/2", "31/5"),
+        ("*", *map(str, range(1, 13)), "Feb"),
+    )
+    cron = jsonschema.Draft7Validator({**SCHEMA["definitions"]["cron"], "definitions": SCHEMA["definitions"]})
+    pairs = [",".join(dict.fromkeys(pair)) for pair in combinations_with_replacement(days, 2)]
+    for day, month, weekday in product(
+        pairs, (",".join(pair) for pair in combinations_with_replacement(months, 2)), ("*", "1")
+    ):
+        schedule = f"0 2 {day} {month} {weekday}"
+        assert cron.is_valid(schedule) == comes(schedule), schedule
+
+
+def comes(schedule: str) -> bool:
+    """Whether Airflow's own reading of a schedule finds a next time."""
+    try:
+        schedules.check(schedule)
+    except ValueError:
+        return False
+    return True
 
 
 def test_patterns_are_ones_that_go_knows() -> None:

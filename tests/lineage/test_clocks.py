@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,18 +16,25 @@ import yaml
 
 from cl_steps import close, promote
 from cl_steps.commands.answer import refuse
+from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, RetainError, UsageError
+from cl_steps.lineage.judging import Judging
 from cl_steps.lineage.rollback import roll_back
+from cl_steps.lineage.verify.judged import doubt_of
 from cl_steps.lineage.verify.signatures import Trust
 from cl_steps.lineage.verify.state import check_record
 from cl_steps.lineage.verify.whole import verify
+from cl_steps.pipeline import STAGES
+from cl_steps.workspace.branch import open_run
 from cl_steps.workspace.context import json_text, read_reports
+from cl_steps.workspace.execute import run_stage
+from cl_steps.workspace.git import git
 from cl_steps.workspace.ledger import event_moment
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import Change, reading
 from cl_steps.workspace.times import add_time, read_times
-from tests.promoting import play
-from tests.workspace.conftest import make_workspace
+from tests.promoting import SAME, play, stage
+from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 
 
 @contextmanager
@@ -127,6 +135,98 @@ def test_a_key_does_not_sign_when_it_would_not_count(line: Line) -> None:
         roll_back(line, "v1", "worse", False, "ops", "command line")
     with reading(line.git) as main:
         assert main.tip == before
+
+
+def test_a_judge_counts_at_the_moment_that_main_records_whatever_the_clock_of_who_asks(line: Line) -> None:
+    """Main is days ahead of this machine, and the judge's key ended between the two: verify would ask main's moment."""
+    play(line, "r-2")
+    end_judge(line, datetime.now(UTC) + timedelta(hours=1))
+    main_is_ahead(line)
+    with pytest.raises(IntegrityError, match=r"retain-judge-1 counts from .* until .*; clear gate"):
+        promote.run(line, "r-2")
+    assert close.run(line, "r-2") == "failed"
+    assert faults(line) == []
+
+
+def test_a_judge_whose_key_is_younger_than_this_machines_clock_counts(line: Line) -> None:
+    """The keys were made, and main went on, by a clock that is two days ahead of ours."""
+    main_is_ahead(line)
+    document = yaml.safe_load(Path(line.trusted_keys).read_text())
+    judge = next(key for key in document["keys"] if key["role"] == "judge")
+    judge["from"] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    Path(line.trusted_keys).write_text(yaml.safe_dump(document))
+    assert night(line, "r-2") == "v3"
+    with reading(line.git) as main:
+        assert [doubt_of(trust_in(line), main.records()[-1], name) for name in ("evaluate", "gate")] == [None, None]
+
+
+def test_a_key_that_ends_while_its_run_is_promoted_does_not_count(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look was before the end of the key, and the record is made after it."""
+    play(line, "r-2")
+    monkeypatch.setattr(promote, "check_judged", lambda *_, **__: None)
+    end_judge(line, datetime.now(UTC) - timedelta(seconds=1))
+    with pytest.raises(IntegrityError, match="what gate found in run r-2 does not count"):
+        promote.run(line, "r-2")
+
+
+def test_a_run_that_nobody_closed_is_closed_with_the_next_and_may_still_be_gone_on_with(line: Line) -> None:
+    """As Airflow leaves one that took longer than a run may: its steps ended, and its `close` was skipped."""
+    open_run(line, RunSpec(id="r-lost"))
+    for step in STAGES[:2]:
+        run_stage(line, "r-lost", step, fake_stage(step, GOOD[step.name]))
+    assert close_of_another(line, "r-5", days=7) == {"r-1", "r-5"}
+    assert close_of_another(line, "r-6", days=9) == {"r-1", "r-5", "r-6", "r-lost"}
+    with reading(line.git) as main:
+        event = main.ledger().runs["r-lost"]
+    assert (event["outcome"], event["intake"]["assets"]) == ("failed", 20)
+    words = (
+        r"nobody closed it, and nothing came from it since 20..-..-..: it stopped after drift: see the log of the step"
+    )
+    assert re.match(words, event["why"])
+    assert faults(line) == []
+    for step in STAGES[2:]:
+        verdict = "reject" if step.name == "gate" else None
+        run_stage(line, "r-lost", step, stage(step, verdict, SAME), Judging(line))
+    assert close.run(line, "r-lost") == "rejected"
+
+
+def test_a_run_that_cannot_be_read_holds_no_other_ones_close_up(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+    open_run(line, RunSpec(id="r-lost"))
+    git(Path(line.git), "update-ref", "-d", "refs/heads/runs/r-lost")
+    assert close_of_another(line, "r-6", days=9) == {"r-1", "r-6"}
+    assert "run r-lost stays open: there is no run 'r-lost'" in capsys.readouterr().err
+
+
+def close_of_another(line: Line, run: str, days: int) -> set[str]:
+    """The runs that have an end once another one was closed so many days later."""
+    with clock(days=days):
+        open_run(line, RunSpec(id=run))
+        assert close.run(line, run) == "failed"
+    with reading(line.git) as main:
+        return set(main.ledger().runs)
+
+
+def main_is_ahead(line: Line) -> None:
+    """A run that another machine opened and closed, whose clock is two days ahead."""
+    with clock(days=2):
+        open_run(line, RunSpec(id="r-0"))
+        assert close.run(line, "r-0") == "failed"
+
+
+def end_judge(line: Line, until: datetime) -> None:
+    document = yaml.safe_load(Path(line.trusted_keys).read_text())
+    judge = next(key for key in document["keys"] if key["role"] == "judge")
+    Path(line.trusted_keys).write_text(
+        yaml.safe_dump(
+            {"keys": [key for key in document["keys"] if key is not judge] + [{**judge, "until": until.isoformat()}]}
+        )
+    )
+
+
+def trust_in(line: Line) -> Trust:
+    trust = Trust.read(line.trusted_keys)
+    assert trust
+    return trust
 
 
 PRUNED = {

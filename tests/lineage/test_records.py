@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from cl_steps.errors import IntegrityError
 from cl_steps.lineage.records import RECORD_SCHEMA, files_of
 from cl_steps.lineage.verify.record import disagreements, next_digests, state_digests
 from cl_steps.workspace.branch import branch_of, read_run
-from cl_steps.workspace.context import json_text
+from cl_steps.workspace.context import SHAPE, StepReport, json_text, write_report
 from cl_steps.workspace.git import clone, git, text
 from cl_steps.workspace.line import Line
 from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.schemas import FOLDER, event_fault, record_fault, report_fault, shapes
+from cl_steps.workspace.schemas import event_fault, record_fault, report_fault, shapes
+from cl_steps.workspace.shapes import FOLDER, fits
 from tests.lineage.tampering import line_about_to_learn, line_of_three
 from tests.workspace.conftest import GOOD, play
 
@@ -93,6 +96,47 @@ def test_an_act_lacks_nothing(act: Record) -> None:
     assert "at" in (event_fault({**event, "at": "2026-02-30T00:00:00+00:00"}) or "")
     assert "at" in (event_fault({**event, "at": "2026-02-03T00:00:00"}) or "")
     assert event_fault({**event, "kind": "../record-1"})
+
+
+REPORT: Record = {
+    "schema": 1, "step": "gate", "run": "r-1", "status": "done", "code": "0" * 64, "verdict": "promote", "why": "",
+    "figures": {},
+}  # fmt: skip
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    1,
+    1.0,
+    2,
+    "",
+    "x",
+    "0" * 64,
+    "0" * 65,
+    "0" * 64 + "\n",
+    [],
+    {},
+    "skipped",
+    "update",
+)
+
+
+@pytest.mark.parametrize("key", REPORT)
+def test_a_report_is_read_by_the_shape_that_verify_asks_for(key: str) -> None:
+    """`fits` reads the JSON Schema itself, and finds what jsonschema finds."""
+    assert fits(REPORT, SHAPE)
+    without = {name: value for name, value in REPORT.items() if name != key}
+    for document in ({**REPORT, key: value} for value in WRONG):
+        assert fits(document, SHAPE) == (report_fault(document) is None), document
+    assert not fits(without, SHAPE)
+    assert report_fault(without)
+
+
+def test_reports_are_read_without_the_library_that_verifies_them(tmp_path: Path) -> None:
+    write_report(tmp_path, "gate", "r-1", StepReport("promote", "as good"))
+    code = "import sys; from cl_steps.workspace.context import read_reports; from pathlib import Path; "
+    code += f"print(len(read_reports(Path({str(tmp_path)!r}))), 'jsonschema' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1", "False"]
 
 
 @pytest.mark.parametrize("document", [None, [], {}, "x", {"schema": 99}, {"schema": [], "kind": {}}])

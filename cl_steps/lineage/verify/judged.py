@@ -24,17 +24,19 @@ def check_judges(trust: Trust | None, versions: list[Version]) -> Iterator[Findi
         record = version.record
         if trust and record and record["schema"] >= FIRST and record["parent"] is not None:
             for step in STAGES:
-                if step.judges and (doubt := _doubt(trust, record, step.name)):
-                    yield _finding(trust, record, f"{version.name} {step.name}", doubt)
+                if step.judges and (doubt := doubt_of(trust, record, step.name)):
+                    yield _finding(trust, record, version.name, step.name, doubt)
 
 
-def _finding(trust: Trust, record: Mapping[str, Any], where: str, doubt: Doubt) -> Finding:
-    if doubt.kind == "untrusted" and datetime.fromisoformat(record["created"]) < trust.judges_since:
+def _finding(trust: Trust, record: Mapping[str, Any], version: str, step: str, doubt: Doubt) -> Finding:
+    where, unsigned = f"{version} {step}", not record["judged"].get(step)
+    if (unsigned or doubt.kind == "untrusted") and datetime.fromisoformat(record["created"]) < trust.judges_since:
         return Finding("unsigned", where, "it was judged before the first trusted key of a judge", fault=False)
     return Finding(doubt.kind, where, str(doubt))
 
 
-def _doubt(trust: Trust, record: Mapping[str, Any], step: str) -> Doubt | None:
+def doubt_of(trust: Trust, record: Mapping[str, Any], step: str) -> Doubt | None:
+    """Why what a record's judges signed of a step does not count; None where it does."""
     reports = {name: sha256(json_text(report).encode()) for name, report in record["reports"].items()}
     found = found_in(record["stages"], reports, record["begun"]["commit"], step)
     try:
