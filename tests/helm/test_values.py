@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dags.profiles import Ask, Authorities, Notify, Profile, Resources, Secrets, Toleration
+from dags.profiles import Ask, Authorities, Checks, Notify, Profile, Resources, Secrets, Toleration
 from dags.registry import TAKEN, Entry
 from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
 
@@ -21,6 +21,7 @@ FREE = {
 TYPED = {
     "profile": Profile,
     "stepResources": Resources,
+    "checksContainer": Checks,
     "toleration": Toleration,
     "authorities": Authorities,
     "line": Entry,
