@@ -126,6 +126,15 @@ def test_a_pod_that_could_read_a_key_is_refused(name: str, how: str) -> None:
     assert refusals(changed(name, HOSTILE[how])), how
 
 
+@pytest.mark.parametrize("how", [how for how in HOSTILE if "before" in how or "room" in how])
+def test_in_place_of_the_gates_checks_container_there_is_no_other(how: str) -> None:
+    def instead(spec: Pod, container: Pod) -> None:
+        spec["initContainers"] = []
+        HOSTILE[how](spec, container)
+
+    assert refusals(changed("gate", instead)), how
+
+
 def test_a_gate_without_a_container_for_its_checks_gets_no_key() -> None:
     def nowhere(_: Pod, container: Pod) -> None:
         container["env"] = [variable for variable in container["env"] if variable["name"] != apart.FOLDER]
