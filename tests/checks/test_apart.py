@@ -82,14 +82,14 @@ import os
 def test_who_runs_this():
     assert os.getcwd() == {str(shared / "work" / "checks")!r}
     assert "hunter2" not in repr(dict(os.environ))
-def test_brand(evaluation): assert evaluation.new_slices == (), "the logo is gone"
+def test_brand(evaluation): assert evaluation.new_slices == (), "the logo is gone " + os.getcwd()
 """
     (workspace / "checks" / "test_own.py").write_text(look, encoding="utf-8")
     with container(shared) as process:
         report = gate.run(Context(workspace, PARAMS, RunSpec()))
         assert process.poll() is None, "a container that ends is started anew"
     assert report.verdict == "reject"
-    assert "your check test_own::test_brand failed: AssertionError: the logo is gone" in report.why
+    assert "your check test_own::test_brand failed: AssertionError: the logo is gone /checks" in report.why
     assert report.figures["user_checks"] == {"passed": 1, "failed": 1, "skipped": 0}
     assert report.figures["isolation"]["container"] is True
     assert report.figures["isolation"]["files"] is True
@@ -118,6 +118,22 @@ def test_writing():
         found = asked(workspace, shared, look)
     assert [case.outcome for case in found.cases] == ["passed"] * 5
     assert not found.problem
+
+
+def test_a_room_is_whole_when_it_gets_its_name(
+    workspace: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(room: Path, name: Path) -> None:
+        assert name == shared / apart.ROOM
+        assert json.loads((room / apart.TASK).read_text(encoding="utf-8")) == {
+            "seconds": SECONDS, "bytes": PARAMS.gate.checks_bytes, "confined": True,
+        }  # fmt: skip
+        assert {path.name for path in room.iterdir()} == {apart.TASK, "checks", "inputs", "out", "tmp"}
+        raise OSError("enough")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Unavailable, match="enough"):
+        asked(workspace, shared)
 
 
 def test_without_the_container_nothing_is_decided(
