@@ -110,6 +110,7 @@ HOSTILE: dict[str, Callable[[Pod, Pod], object]] = {
         s, "initContainers", {**beside(), "lifecycle": {"preStop": {"exec": {"command": ["cat"]}}}}
     ),
     "a container beside": lambda s, _: add(s, "ephemeralContainers", {"name": "x", "image": "registry.example/mine:1"}),
+    "processes that see each other": lambda s, _: s.update(shareProcessNamespace=True),
     "a disk": lambda s, _: add(s, "volumes", {"name": "x", "persistentVolumeClaim": {"claimName": "x"}}),
     "a folder of the node": lambda s, _: add(s, "volumes", {"name": "x", "hostPath": {"path": "/"}}),
     "a volume over our code": lambda _, c: add(c, "volumeMounts", {"name": "scratch", "mountPath": "/opt/retain"}),
