@@ -120,9 +120,7 @@ def test_writing():
     assert not found.problem
 
 
-def test_a_room_is_whole_when_it_gets_its_name(
-    workspace: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_room_is_whole_when_it_gets_its_name(workspace: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def rename(room: Path, name: Path) -> None:
         assert name == shared / apart.ROOM
         assert json.loads((room / apart.TASK).read_text(encoding="utf-8")) == {
