@@ -210,6 +210,9 @@ def test_the_policy_lets_no_key_near_anything_but_the_checks_container(place: Si
     alone = deepcopy(pod)
     del alone["spec"]["initContainers"]
     assert "the gate's checks run in a container of their own" in tried(alone)
+    together = deepcopy(pod)
+    together["spec"]["shareProcessNamespace"] = True
+    assert "runs retain's own entrypoint, and nothing beside it" in tried(together)
     for name in ("judge", "credentials"):
         mounted = deepcopy(pod)
         [beside] = mounted["spec"]["initContainers"]
