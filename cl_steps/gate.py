@@ -1,8 +1,8 @@
 """Step: decide from the paired figures: promote, reject or inconclusive.
 
 The verdict is `decide`'s, a pure function of figures and parameters that promotion works out again. The shipped checks
-show it as a pytest suite, one test a check; the user's own `checks/test_*.py` run in a room of their own and can only
-add failures. No torch is imported.
+show it as a pytest suite, one test a check; the user's own `checks/test_*.py` run in a room of their own (in a pod, in
+a container of its own: `checks/apart.py`) and can only add failures. No torch is imported.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.checks.junit import Case, write_junit
-from cl_steps.checks.own import complaints, run_own
-from cl_steps.checks.room import PACKAGE, Suite, isolation, run_suite
+from cl_steps.checks.own import complaints, room_of_own, run_own
+from cl_steps.checks.room import PACKAGE, Suite, run_suite
 from cl_steps.config import Params
 from cl_steps.errors import RetainError
 from cl_steps.stats import decision as rule
@@ -77,5 +77,5 @@ def _figures(decision: Decision, own: Suite) -> dict[str, Any]:
         "checks": [asdict(check) for check in decision.checks],
         "level": decision.level,
         "user_checks": counts,
-        "isolation": isolation(),
+        "isolation": room_of_own(),
     }

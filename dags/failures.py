@@ -64,6 +64,8 @@ OWN_LIMIT = re.compile(
     r'emptydir volume "(?P<volume>[^"]*)" exceeds|ephemeral (?:local )?storage (?:usage|limit)', re.I
 )
 """What a kubelet says of a pod that wrote more than it asked for. A node that is full is said in other words."""
+OF_VOLUME = {"shm": "shm of its gpu_step", "checks": "scratch of its checks"}
+"""Which setting of the profile bounds a volume; `scratch` the rest."""
 SIGKILL, SIGTERM = 128 + 9, 128 + 15
 
 
@@ -111,7 +113,7 @@ def _of_pod(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
         hours = f"{seconds / 3600:g} hours"
         return Finding("deadline", "fail", f"it took longer than {hours}: raise deadline_hours, or do fewer steps")
     if reason == "Evicted" and (limit := OWN_LIMIT.search(message)):
-        setting = "shm of its gpu_step" if limit["volume"] == "shm" else "scratch"
+        setting = OF_VOLUME.get(limit["volume"], "scratch")
         return Finding(
             "storage", "fail", f"it wrote more than it may: raise {setting} in its profile ({_line(message)})"
         )
@@ -142,7 +144,7 @@ def _of_container(status: Mapping[str, Any]) -> Finding | None:
 
 def _of_start(status: Mapping[str, Any]) -> Finding | None:
     """Why a step never began."""
-    waiting = _state(status).get("waiting", {})
+    waiting = _waiting(status)
     reason, message = waiting.get("reason", ""), _line(waiting.get("message", ""))
     if reason in (*BAD_IMAGE, *NOT_PULLED):
         return _of_image(reason, message)
@@ -175,6 +177,13 @@ def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state of the step's container."""
     statuses = status.get("containerStatuses") or []
     return next((s.get("state", {}) for s in statuses if s.get("name") == CONTAINER), {})
+
+
+def _waiting(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the step's container waits for; where that is one before it (the checks' own), what this waits for."""
+    own = _state(status).get("waiting", {})
+    before = [s.get("state", {}).get("waiting") for s in status.get("initContainerStatuses") or []]
+    return next(filter(None, before), own) if own.get("reason", "PodInitializing") == "PodInitializing" else own
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

@@ -4,6 +4,9 @@ It meets the `restricted` pod security standard: no root, no privilege, no capab
 Kubernetes' API. No secret is in it: credentials are files of a mounted Secret, and a step's Secret can write the
 branches of runs and nothing else. Whose signatures count, every pod is told; a key that signs has only who signs with
 it: the judge's evaluate and gate, the other what changes main in a person's or the gate's name.
+
+Who runs the owner's checks has a second container for them, a sidecar of Kubernetes' own kind (1.29: an init container
+that stays): the same image, no credential, no key, and one folder in which both meet (`cl_steps/checks/apart.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.checks import apart
 from cl_steps.lineage import keys
-from cl_steps.pipeline import Role
+from cl_steps.pipeline import GATE, PROMOTE, Role
 from dags.failures import CONTAINER
 from dags.profiles import Profile, Resources, Secrets, Toleration
 
@@ -24,6 +28,14 @@ ROOM = {"name": "RETAIN_SCRATCH_BYTES", "valueFrom": {"resourceFieldRef": {"reso
 """How much a landing may fill, which the node's disk does not say; Kubernetes puts it in, in bytes."""
 SIGNING, JUDGE, TRUSTED = "/etc/retain/signing", "/etc/retain/judge", "/etc/retain/trusted"
 AUTHORITIES = "/etc/retain/authorities"
+CHECKS, CHECKS_FOLDER = "checks", "/room"
+CHECKS_COMMAND = ("/usr/bin/tini", "--", "python", "-P", "-m", apart.__name__, CHECKS_FOLDER)
+"""What the checks' container runs: not the image's entry point, which wants a /scratch."""
+HARDENED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 BELIEVES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO")
 """Which variables name the file with the authorities: for Python, requests, curl, S3 and Git."""
 FILES = {
@@ -92,6 +104,8 @@ def _spec(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str]
         "containers": [_container(profile, secrets, settings, job)],
         "volumes": [volume for volume, _ in _places(profile, secrets, job)],
     }
+    if _runs_checks(secrets, job):
+        spec["initContainers"] = [_checks_container(profile)]
     if profile.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in profile.pull_secrets]
     return spec | _placement(profile, job)
@@ -117,6 +131,26 @@ def _toleration(toleration: Toleration) -> dict[str, Any]:
     return {key: value for key, value in (given | rest).items() if value not in ("", None)}
 
 
+def _runs_checks(secrets: Secrets | None, job: Job) -> bool:
+    """The gate does, and where nobody's signature says what the gate found, promotion does it again."""
+    return job.name == GATE.name or (job.name == PROMOTE.name and not (secrets and secrets.trusted_keys))
+
+
+def _checks_container(profile: Profile) -> dict[str, Any]:
+    wanted = profile.checks
+    amounts = {"cpu": wanted.cpu, "memory": wanted.memory, "ephemeral-storage": wanted.scratch}
+    return {
+        "name": CHECKS,
+        "image": profile.image,
+        "imagePullPolicy": profile.pull_policy,
+        "restartPolicy": "Always",
+        "command": list(CHECKS_COMMAND),
+        "resources": {"requests": dict(amounts), "limits": amounts},
+        "securityContext": HARDENED,
+        "volumeMounts": [{"name": CHECKS, "mountPath": CHECKS_FOLDER}],
+    }
+
+
 def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str, str], job: Job) -> dict[str, Any]:
     found = {**profile.environment, **settings, "RETAIN_IMAGE": profile.image}
     if profile.authorities:
@@ -131,6 +165,8 @@ def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str,
         found["RETAIN_TRUSTED_KEYS"] = f"{TRUSTED}/{keys.TRUSTED}"
     if job.gpu:
         found["RETAIN_PROCESSES"] = "auto"
+    if _runs_checks(secrets, job):
+        found[apart.FOLDER] = CHECKS_FOLDER
     return {
         "name": CONTAINER,
         "image": profile.image,
@@ -138,11 +174,7 @@ def _container(profile: Profile, secrets: Secrets | None, settings: Mapping[str,
         "args": list(job.arguments),
         "env": [*({"name": name, "value": value} for name, value in sorted(found.items())), ROOM],
         "resources": _resources(profile.gpu_step if job.gpu else profile.cpu_step, profile.scratch),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": HARDENED,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [_mount(*place) for place in _places(profile, secrets, job)],
     }
@@ -163,6 +195,8 @@ def _places(profile: Profile, secrets: Secrets | None, job: Job) -> list[tuple[d
     if job.gpu:
         memory = {"medium": "Memory", "sizeLimit": profile.gpu_step.shm}
         found.append(({"name": "shm", "emptyDir": memory}, "/dev/shm"))  # noqa: S108  (where shared memory is mounted)
+    if _runs_checks(secrets, job):
+        found.append(({"name": CHECKS, "emptyDir": {"sizeLimit": profile.checks.scratch}}, CHECKS_FOLDER))
     if secrets:
         found.append((_secret("credentials", secrets.trusted if job.role == "trusted" else secrets.step), CREDENTIALS))
     if secrets and secrets.signing and job.signs:

@@ -52,6 +52,14 @@ class Resources(Block):
     tolerations: tuple[Toleration, ...] = ()
 
 
+class Checks(Block):
+    """What the container of the owner's checks gets, beside the step's own in one pod; requests are limits, too."""
+
+    cpu: Quantity = "1"
+    memory: Quantity = "3Gi"
+    scratch: Quantity = "1Gi"
+
+
 class Authorities(Block):
     """Whom a step's TLS believes: a key of a ConfigMap, one PEM file with all authorities, the public ones too."""
 
@@ -78,6 +86,7 @@ class Profile(Block):
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     cpu_step: Resources = Resources()
     gpu_step: Resources = Resources(cpu="4", memory="16Gi", gpus=1, shm="2Gi")
+    checks: Checks = Checks()
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
     scratch: Quantity = "20Gi"
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)

@@ -42,7 +42,7 @@ class Case:
 def read_cases(path: Path, room: str) -> tuple[Case, ...] | None:
     """The cases of a JUnit file, `room` taken out of their texts; None where it is missing, too large or no JUnit."""
     try:
-        content = _plain_bytes(path)
+        content = plain_bytes(path, MAX_BYTES)
         _refuse_types(content)
         found = list(ElementTree.fromstring(content).iter("testcase"))  # noqa: S314  entities are refused above
     except (OSError, ValueError, expat.ExpatError, ElementTree.ParseError):
@@ -50,15 +50,15 @@ def read_cases(path: Path, room: str) -> tuple[Case, ...] | None:
     return tuple(_case(element, room) for element in found[:MAX_CASES])
 
 
-def _plain_bytes(path: Path) -> bytes:
+def plain_bytes(path: Path, most: int) -> bytes:
     """The bytes of a plain file, which nobody's pipe, link or device stands for; raises OSError or ValueError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as stream:
         facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > most:
             raise ValueError("no plain file, or too large")
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
+        content = stream.read(most + 1)
+    if len(content) > most:
         raise ValueError("it grew")
     return content
 
@@ -100,14 +100,14 @@ def write_junit(path: Path, suites: Mapping[str, tuple[Case, ...]]) -> None:
 
 def _case(element: ElementTree.Element, room: str) -> Case:
     said = next((child for child in element if child.tag in _OUTCOMES), None)
-    place, name = (_clean(element.get(key, ""), room) for key in ("classname", "name"))
+    place, name = (clean(element.get(key, ""), room) for key in ("classname", "name"))
     if said is None:
         return Case(place, name, "passed")
-    return Case(place, name, _OUTCOMES[said.tag], _clean(said.get("message", ""), room), _clean(said.text or "", room))
+    return Case(place, name, _OUTCOMES[said.tag], clean(said.get("message", ""), room), clean(said.text or "", room))
 
 
-def _clean(text: str, room: str = "") -> str:
-    """Without what changes from run to run, and without what XML or a terminal would stumble over."""
+def clean(text: str, room: str = "") -> str:
+    """A stranger's text without what changes from run to run, and without what XML or a terminal would stumble over."""
     return _UNPRINTABLE.sub("?", _ADDRESS.sub("0x...", text.replace(room, "")))[:MAX_CHARACTERS]
 
 
@@ -118,7 +118,7 @@ def _counts(cases: tuple[Case, ...]) -> dict[str, str]:
 
 
 def _append(suite: ElementTree.Element, case: Case) -> None:
-    element = ElementTree.SubElement(suite, "testcase", classname=_clean(case.place), name=_clean(case.name))
+    element = ElementTree.SubElement(suite, "testcase", classname=clean(case.place), name=clean(case.name))
     for tag, outcome in _OUTCOMES.items():
         if case.outcome == outcome:
-            ElementTree.SubElement(element, tag, message=_clean(case.message)).text = _clean(case.text)
+            ElementTree.SubElement(element, tag, message=clean(case.message)).text = clean(case.text)

@@ -17,11 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from cl_steps.checks.room import INPUTS
 from cl_steps.config import Params
 from cl_steps.stats.decision import Check, Decision, decide
 from cl_steps.stats.figures import Figures, read_figures
-
-INPUTS = "RETAIN_CHECK_INPUTS"
 
 
 class Evaluation:

@@ -5,6 +5,8 @@ of system calls; where `unshare` may make namespaces, no other process is seen, 
 of it together takes too much. What it leaves is one JUnit file, which is read as hostile: at worst it says that the
 check passed which wrote it.
 
+In a pod, `apart.py` puts the room of the owner's checks into a container of its own besides.
+
 A ready sandbox was tried first: bubblewrap (and nsjail, which works the same way) makes namespaces, and says "no
 permissions to create new namespace" in a pod that meets the `restricted` standard, which is where checks run at night.
 Landlock and seccomp need no permission there.
@@ -27,15 +29,16 @@ import cl_steps
 from cl_steps.checks import launch, syscalls
 from cl_steps.checks.clearing import clear
 from cl_steps.checks.junit import Case, read_cases
-from cl_steps.checks.plugin import INPUTS
 from cl_steps.checks.watching import End, watch
 from cl_steps.config import Params
 from cl_steps.errors import UsageError
 
 PACKAGE = Path(cl_steps.__file__).parent
+INPUTS = "RETAIN_CHECK_INPUTS"
 NAMESPACES = ("unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 ISOLATION = "RETAIN_CHECKS_ISOLATION"
 """Of the deployment, never of a workspace: `none` lets checks run where they cannot be confined."""
+REPORT = "out/junit.xml"
 NO_REPORT = "they ended without a report"
 SYSTEM = (
     "/usr",
@@ -76,12 +79,12 @@ def run_suite(tests: Path, figures: Path, params: Params, seconds: int, *, ours:
     Raises:
         UsageError: a file among the tests is a symbolic link, or this machine cannot confine them.
     """
-    confined = _can_be_confined(ours)
+    confined = can_be_confined(ours)
     room = Path(tempfile.mkdtemp(prefix="retain-checks-")).resolve()
     try:
-        _furnish(room, tests, figures, params)
-        end = _run(room, seconds, params.gate.checks_bytes, confined)
-        return _judged(end, read_cases(room / "out" / "junit.xml", str(room)))
+        furnish(room, tests, figures, params)
+        end = work(room, seconds, params.gate.checks_bytes, confined)
+        return judged(end, read_cases(room / REPORT, str(room)))
     finally:
         clear(room)
 
@@ -94,8 +97,12 @@ def isolation() -> dict[str, bool]:
     return {"files": launch.landlock_version() > 0, "calls": calls, "network": calls or apart, "processes": apart}
 
 
-def _can_be_confined(ours: bool) -> bool:
-    """Whether they are to be confined: they are, or they are ours, or the deployment says that they need not be."""
+def can_be_confined(ours: bool = False) -> bool:
+    """Whether they are to be confined: they are, or they are ours, or the deployment says that they need not be.
+
+    Raises:
+        UsageError: they are to be, and this machine cannot do it.
+    """
     lacking = [name for name in ("files", "calls") if not isolation()[name]]
     if not lacking:
         return True
@@ -107,7 +114,12 @@ def _can_be_confined(ours: bool) -> bool:
     )
 
 
-def _furnish(room: Path, tests: Path, figures: Path, params: Params) -> None:
+def furnish(room: Path, tests: Path, figures: Path, params: Params) -> None:
+    """Put into an empty folder what checks are given, and where they may write.
+
+    Raises:
+        UsageError: a file among the tests is a symbolic link.
+    """
     for path in tests.rglob("*"):
         if path.is_symlink():
             raise UsageError(f"{path} is a symbolic link, which checks may not hold: put the file itself there")
@@ -125,7 +137,8 @@ def _make_read_only(folder: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def _run(room: Path, seconds: int, memory_bytes: int, confined: bool) -> End:
+def work(room: Path, seconds: int, memory_bytes: int, confined: bool) -> End:
+    """Run the checks of a furnished room to their end; what they say is in its REPORT."""
     command = [*_namespaces(), sys.executable, "-s", "-P", "-B", str(PACKAGE / "checks" / "launch.py")]
     process = subprocess.Popen(
         [*command, json.dumps(_spec(room, seconds, memory_bytes, confined))],
@@ -149,7 +162,7 @@ def _spec(room: Path, seconds: int, memory_bytes: int, confined: bool) -> dict[s
         f"--rootdir={room / 'checks'}",
         f"--confcutdir={room / 'checks'}",
         f"--basetemp={room / 'tmp' / 'pytest'}",
-        f"--junitxml={room / 'out' / 'junit.xml'}",
+        f"--junitxml={room / REPORT}",
         "-ojunit_family=xunit2",
     ]
     return {
@@ -189,7 +202,8 @@ def _namespaces() -> tuple[str, ...]:
     return NAMESPACES if done.returncode == 0 else ()
 
 
-def _judged(end: End, cases: tuple[Case, ...] | None) -> Suite:
+def judged(end: End, cases: tuple[Case, ...] | None) -> Suite:
+    """What came of a suite, from how its room ended and what its report says."""
     if end.problem:
         return Suite(cases or (), end.problem)
     if cases is None:

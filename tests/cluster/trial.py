@@ -15,7 +15,8 @@ from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, apply, kubectl
 
 STEP = {"cpu": "900m", "memory": "3Gi"}
-POD = {"image": STEPS_IMAGE, "namespace": NAMESPACE, "pull_policy": "IfNotPresent", "cpu_step": STEP, "scratch": "4Gi"}
+POD = {"image": STEPS_IMAGE, "namespace": NAMESPACE, "pull_policy": "IfNotPresent", "cpu_step": STEP, "scratch": "4Gi",
+       "checks": {"cpu": "300m", "memory": "2Gi", "scratch": "512Mi"}}  # fmt: skip
 QUICK = {"poll_seconds": 2, "log_seconds": 10, "grace_seconds": 30, "schedule_seconds": 600, "start_seconds": 300}
 PROFILES: dict[str, Any] = {
     "cpu": {**POD, **QUICK, "gpu_step": {**STEP, "gpus": 0, "shm": "256Mi"}},
@@ -23,7 +24,7 @@ PROFILES: dict[str, Any] = {
     "queued": {**POD, **QUICK, "gpu_step": {**STEP, "gpus": 0, "shm": "256Mi"}, "queue": "retain"},
     "wide": {**POD, **QUICK, "gpu_step": {"cpu": "450m", "memory": "3Gi", "gpus": 0, "shm": "256Mi"}, "nodes": 2},
 }
-LINES = {"demo": "cpu", "tight": "tight", "wide": "wide", "queued": "queued"}
+LINES = {"demo": "cpu", "judged": "cpu", "tight": "tight", "wide": "wide", "queued": "queued"}
 
 
 def entry(name: str, git: str) -> dict[str, Any]:

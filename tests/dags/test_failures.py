@@ -133,6 +133,7 @@ def test_an_image_that_is_not_there_or_not_ours_is_not(reason: str, message: str
         ("Pod ephemeral local storage usage exceeds the total limit of containers 20Gi. ", "raise scratch in"),
         ('Usage of EmptyDir volume "scratch" exceeds the limit "20Gi". ', "raise scratch in"),
         ('Usage of EmptyDir volume "shm" exceeds the limit "2Gi". ', "raise shm of its gpu_step"),
+        ('Usage of EmptyDir volume "checks" exceeds the limit "1Gi". ', "raise scratch of its checks"),
     ],
 )
 def test_who_broke_its_own_limit_is_told_which_and_not_resumed(message: str, words: str) -> None:
@@ -166,6 +167,18 @@ def test_a_drained_pod_whose_step_said_what_is_wrong_goes_on_from_its_checkpoint
     pod = ended(143, message="asked to stop")
     pod["status"]["conditions"] = [condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "")]
     assert find(pod).todo == "resume"
+
+
+def test_what_the_checks_container_waits_for_is_what_its_step_waits_for() -> None:
+    pod = waiting("PodInitializing")
+    beside = {"name": "checks", "state": {"waiting": {"reason": "ErrImagePull", "message": "manifest unknown"}}}
+    pod["status"]["initContainerStatuses"] = [beside]
+    assert (find(pod).kind, find(pod).todo) == ("image", "fail")
+    beside["state"] = {"running": {}}
+    assert (find(pod).kind, find(pod).todo) == ("start", "again")
+    pod = ended(5)
+    pod["status"]["initContainerStatuses"] = [{"name": "checks", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]
+    assert find(pod).kind == "integrity"
 
 
 def test_other_containers_do_not_count() -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from kubernetes.utils.quantity import parse_quantity
 
+from cl_steps.checks import apart
 from cl_steps.lineage import keys
 from cl_steps.pipeline import STEPS
 from cl_steps.workspace.machine import Machine
@@ -161,8 +162,34 @@ def test_the_pod_keeps_the_restricted_standard_and_holds_no_secret(entry: Entry,
         assert own["capabilities"] == {"drop": ["ALL"]}
         assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True)
         assert container["resources"]["limits"] == container["resources"]["requests"]
-        assert not container["envFrom"]
-        assert all(variable == ROOM for variable in container["env"] if "valueFrom" in variable)
+        assert not container.get("envFrom")
+        assert all(variable == ROOM for variable in container.get("env", ()) if "valueFrom" in variable)
+    kubernetes_validate.validate(pod_of(entry, name), "1.36", strict=True)
+
+
+SIDECARS = {("large", "gate"), ("small", "gate"), ("small", "promote")}
+"""Where nobody's signature says what the gate found, promotion runs the owner's checks again."""
+
+
+@pytest.mark.parametrize(("entry", "name"), CASES, ids=[f"{entry.name}-{name}" for entry, name in CASES])
+def test_owners_checks_have_a_container_of_their_own_that_holds_nothing(entry: Entry, name: str) -> None:
+    spec = pod_of(entry, name)["spec"]
+    [step] = spec["containers"]
+    told = {variable["name"]: variable.get("value") for variable in step["env"]}
+    if (entry.name, name) not in SIDECARS:
+        assert spec["initContainers"] == []
+        assert apart.FOLDER not in told
+        return
+    [beside] = spec["initContainers"]
+    assert beside["restartPolicy"] == "Always"
+    assert beside["image"] == step["image"]
+    assert not beside.get("env")
+    [mount] = beside["volumeMounts"]
+    assert mount["mountPath"] == told[apart.FOLDER] == beside["command"][-1]
+    [shared] = [volume for volume in spec["volumes"] if volume["name"] == mount["name"]]
+    assert shared.keys() == {"name", "emptyDir"}
+    assert spec["automountServiceAccountToken"] is False
+    assert mount in step["volumeMounts"]
 
 
 def mounted(name: str) -> dict[str, str]:
@@ -228,7 +255,7 @@ def test_every_pod_knows_whom_to_trust_and_who_signs_finds_its_key(name: str) ->
     maps = {volume["name"]: volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
     assert maps == {"trusted": "large-keys", "authorities": "authorities"}
     assert told["RETAIN_TRUSTED_KEYS"] == f"{mounts['trusted']['mountPath']}/{keys.TRUSTED}"
-    assert all(mount["readOnly"] for mount in mounts.values() if mount["name"] not in ("scratch", "shm"))
+    assert all(mount["readOnly"] for mount in mounts.values() if mount["name"] not in ("scratch", "shm", "checks"))
     assert ("signing" in mounts) is ("RETAIN_SIGNING_KEY" in told)
     if "signing" in mounts:
         assert told["RETAIN_SIGNING_KEY"] == f"{mounts['signing']['mountPath']}/{keys.SIGNING}"

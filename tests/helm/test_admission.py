@@ -9,6 +9,7 @@ from typing import Any
 import cel
 import pytest
 
+from cl_steps.checks import apart
 from cl_steps.pipeline import STEPS
 from dags.pods import Job, manifest
 from dags.profiles import Profile, Secrets
@@ -64,6 +65,12 @@ def add(place: Pod, key: str, value: Any) -> None:
     place.setdefault(key, []).append(value)
 
 
+def beside() -> Pod:
+    """The checks' container, as the gate's pod has it."""
+    [found] = pod_of("gate")["spec"]["initContainers"]
+    return dict(found)
+
+
 HOSTILE: dict[str, Callable[[Pod, Pod], object]] = {
     "another image": lambda _, c: c.update(image="registry.example/mine:1"),
     "the same image by another digest": lambda _, c: c.update(image=c["image"][:-1] + "0"),
@@ -81,7 +88,29 @@ HOSTILE: dict[str, Callable[[Pod, Pod], object]] = {
     ),
     "a second container": lambda s, c: add(s, "containers", {**c, "name": "x", "image": "registry.example/mine:1"}),
     "a container before": lambda s, c: add(s, "initContainers", {**c, "name": "x", "image": "registry.example/mine:1"}),
+    "something of another kind before": lambda s, _: add(s, "initContainers", {**beside(), "restartPolicy": None}),
+    "a Secret before": lambda s, _: add(
+        s, "initContainers", {**beside(), "volumeMounts": [{"name": "credentials", "mountPath": "/room"}]}
+    ),
+    "a Secret besides the room": lambda s, _: add(
+        s,
+        "initContainers",
+        {**beside(), "volumeMounts": [*beside()["volumeMounts"], {"name": "x", "mountPath": "/etc/retain/judge"}]},
+    ),
+    "no room before": lambda s, _: add(
+        s, "initContainers", {key: value for key, value in beside().items() if key != "volumeMounts"}
+    ),
+    "variables before": lambda s, _: add(s, "initContainers", {**beside(), "env": [{"name": "X", "value": "1"}]}),
+    "a command before": lambda s, _: add(s, "initContainers", {**beside(), "command": ["cat", "/room/x"]}),
+    "arguments before": lambda s, _: add(s, "initContainers", {**beside(), "args": ["x"]}),
+    "our entry point before": lambda s, _: add(
+        s, "initContainers", {**{k: v for k, v in beside().items() if k != "command"}, "args": ["step", "gate"]}
+    ),
+    "a hook before": lambda s, _: add(
+        s, "initContainers", {**beside(), "lifecycle": {"preStop": {"exec": {"command": ["cat"]}}}}
+    ),
     "a container beside": lambda s, _: add(s, "ephemeralContainers", {"name": "x", "image": "registry.example/mine:1"}),
+    "processes that see each other": lambda s, _: s.update(shareProcessNamespace=True),
     "a disk": lambda s, _: add(s, "volumes", {"name": "x", "persistentVolumeClaim": {"claimName": "x"}}),
     "a folder of the node": lambda s, _: add(s, "volumes", {"name": "x", "hostPath": {"path": "/"}}),
     "a volume over our code": lambda _, c: add(c, "volumeMounts", {"name": "scratch", "mountPath": "/opt/retain"}),
@@ -96,6 +125,29 @@ HOSTILE: dict[str, Callable[[Pod, Pod], object]] = {
 def test_a_pod_that_could_read_a_key_is_refused(name: str, how: str) -> None:
     name = "approve" if name == "answer" else name
     assert refusals(changed(name, HOSTILE[how])), how
+
+
+@pytest.mark.parametrize("how", [how for how in HOSTILE if "before" in how or "room" in how])
+def test_in_place_of_the_gates_checks_container_there_is_no_other(how: str) -> None:
+    def instead(spec: Pod, container: Pod) -> None:
+        spec["initContainers"] = []
+        HOSTILE[how](spec, container)
+
+    assert refusals(changed("gate", instead)), how
+
+
+def test_a_gate_without_a_container_for_its_checks_gets_no_key() -> None:
+    def nowhere(_: Pod, container: Pod) -> None:
+        container["env"] = [variable for variable in container["env"] if variable["name"] != apart.FOLDER]
+
+    def elsewhere(_: Pod, container: Pod) -> None:
+        nowhere(_, container)
+        add(container, "env", {"name": apart.FOLDER, "value": "/scratch"})
+
+    for change in (nowhere, elsewhere, lambda spec, _: spec.pop("initContainers")):
+        assert refusals(changed("gate", change)) == [
+            "the gate's checks run in a container of their own, wherever the judge's Secret is"
+        ]
 
 
 OTHERS = [["step", "update"], ["sample", "x"], ["export"], ["step"], ["keys", "/scratch"], ["backup"]]

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from dags import schedule as schedules
-from dags.profiles import Ask, Authorities, Notify, Profile, Resources, Secrets, Toleration
+from dags.profiles import Ask, Authorities, Checks, Notify, Profile, Resources, Secrets, Toleration
 from dags.registry import TAKEN, Entry
 from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
 
@@ -23,6 +23,7 @@ FREE = {
 TYPED = {
     "profile": Profile,
     "stepResources": Resources,
+    "checksContainer": Checks,
     "toleration": Toleration,
     "authorities": Authorities,
     "line": Entry,
