@@ -45,6 +45,8 @@ HEAVY = (
     "pandas",
     "peft",
     "pyarrow.parquet",
+    "pydantic.main",
+    "ruamel.yaml",
     "scipy.stats",
     "sklearn.linear_model",
     "torch",
@@ -76,8 +78,8 @@ def measure(tests: Tests, mutant: Mutant, args: argparse.Namespace) -> Row:
             number, seconds = number + len(names), seconds + took
             if code == 0:
                 break
+            by = failed or tests.otherwise(mutant, names, code)
             if failed is None or tests.passes(failed):
-                by = failed or ("time" if code is None else "import")
                 return row_of(mutant, outcome="killed", by=by, tests=number, seconds=round(seconds, 1))
             names = tuple(name for name in names if name != failed)
     return row_of(mutant, outcome="survived", by="", tests=number, seconds=round(seconds, 1))

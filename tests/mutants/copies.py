@@ -25,12 +25,12 @@ from typing import Any
 import pytest
 
 SETTINGS = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "MPLBACKEND": "Agg"}
-QUIET = ("-q", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-"""A plugin may have been imported before pytest is."""
+QUIET = ("-q", "--disable-plugin-autoload", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""Plugins of libraries cost a second a start; a module may have been imported before pytest is."""
 HELD_BACK = ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """A pytest plugin: the chosen tests in their order, how each ended, and the first that failed."""
 

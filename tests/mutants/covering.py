@@ -46,6 +46,19 @@ class Tests:
             self.passing[name] = self.copy.pytest([name], 300).code == 0
         return self.passing[name]
 
+    def otherwise(self, mutant: Mutant, names: tuple[str, ...], code: int | None) -> str:
+        """What noticed a fault where no test failed; raises RuntimeError where it was no fault of the module's."""
+        if code is None:
+            return "time"
+        said = self.copy.log()
+        files = tuple(dict.fromkeys(name.partition("::")[0] for name in names))
+        if code == 2 and self._collects(files):
+            return "import"
+        raise RuntimeError(f"pytest ended with {code}, {mutant.path}:{mutant.line} {mutant.change}: {said[-3000:]}")
+
+    def _collects(self, files: tuple[str, ...]) -> bool:
+        return self.copy.pytest(files, 300, "--collect-only").code in (0, 5)
+
     def failing(self, mutant: Mutant, names: tuple[str, ...], limit: float) -> tuple[str | None, int | None, float]:
         """The first test that fails with a fault, pytest's exit code (None: it took too long), and the seconds."""
         source = (self.copy.root / mutant.path).read_bytes()
@@ -72,22 +85,22 @@ class Tests:
     def circles(self, path: str) -> Iterator[list[str]]:
         """Test files that may run a module, in widening circles: one is recorded where those before saw nothing.
 
-        Those named after it, or else after its folder; those named after a module that imports it; those of the folder
-        that mirrors its own and import it, the ones that do so themselves first; all that import it, and that folder.
+        Those named after it, or else after its folder; those of the folder that mirrors its own and import it
+        themselves; those named after a module that imports it; all that import it, and that folder.
         """
         dotted, under = _dotted(path), path.removeprefix("cl_steps/").split("/")
         mirror = f"tests/{under[0]}/" if len(under) > 1 else "tests/test_"
         importing = [name for name, imported in self._imports.items() if dotted in imported]
-        importing.sort(key=lambda name: dotted not in self._own_imports[name])
         folder = [name for name in self._imports if name.startswith(mirror)]
         known = dict.fromkeys([*folder, *importing])
         file = Path(path)
         named = _named(known, file) or _named(known, file.parent) or _named(self._imports, file)
         users = [name for user, imported in self._own_imports.items() if dotted in imported for name in self._of(user)]
-        close = [name for name in importing if name.startswith(mirror)]
-        wide = [*importing, *(folder if len(under) > 1 else ())]
+        mirrored = [name for name in importing if name.startswith(mirror)]
+        close = [name for name in mirrored if dotted in self._own_imports[name]]
+        wide = [*mirrored, *importing, *(folder if len(under) > 1 else ())]
         seen: set[str] = set()
-        for circle in (named, users, close, wide):
+        for circle in (named, close, users, wide):
             new = [name for name in dict.fromkeys(circle) if name not in seen]
             seen |= set(new)
             yield from (new[start : start + FILES] for start in range(0, len(new), FILES))

@@ -154,7 +154,7 @@ def _expressions(node: ast.expr) -> Iterator[ast.expr]:  # noqa: PLR0912 -- a ta
                 yield rest[0] if len(rest) == 1 else _with(node, values=rest)
         case ast.UnaryOp(op=ast.Not() | ast.USub()):
             yield node.operand
-        case ast.BinOp() if type(node.op) in ARITHMETIC:
+        case ast.BinOp() if type(node.op) in ARITHMETIC and not (_is_text(node.left) or _is_text(node.right)):
             yield _with(node, op=ARITHMETIC[type(node.op)]())
         case ast.Constant(value=bool()):
             yield _with(node, value=not node.value)
@@ -185,6 +185,11 @@ def _with(node: ast.AST, **fields: object) -> ast.expr:
 
 def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Then another operator is an error wherever the line is run: a path, a sentence."""
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _is_print(node: ast.AST) -> bool:

@@ -105,6 +105,7 @@ def test_a_fault_is_known_by_its_content() -> None:
         ("x = a if b else c", {"a if b else c -> c if b else a"}),
         ("x = 0.05", {"0.05 -> 0.101", "0.05 -> 0.0"}),
         ("x: int | None = a", set()),
+        ('x = a / "folder"', set()),
         ("print(a + b)", set()),
         ("raise ValueError(a + b)", {"raise ValueError(a + b) -> pass"}),
         ("f(a)", {"f(a) -> pass"}),
