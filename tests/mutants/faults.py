@@ -1,6 +1,6 @@
 """Every small fault that can be put into a module: one edit each, found in its syntax tree.
 
-Left alone: annotations, decorators, docstrings, what an error says, asserts and `print`.
+Left alone: annotations, decorators, docstrings, what an error says, asserts (and `zip`'s `strict`), and `print`.
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def _faults(node: ast.AST, scope: str, around: ast.stmt) -> Iterator[Found]:
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     """What of a node takes part in deciding."""
     if isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom) or _is_print(node):
+        return
+    if isinstance(node, ast.keyword) and node.arg == "strict":
         return
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):

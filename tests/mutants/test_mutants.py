@@ -107,6 +107,7 @@ def test_a_fault_is_known_by_its_content() -> None:
         ("x: int | None = a", set()),
         ('x = a / "folder"', set()),
         ("print(a + b)", set()),
+        ("x = zip(a, b, strict=True)", set()),
         ("raise ValueError(a + b)", {"raise ValueError(a + b) -> pass"}),
         ("f(a)", {"f(a) -> pass"}),
         ("a.b = c", {"a.b = c -> pass"}),

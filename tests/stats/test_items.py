@@ -9,7 +9,7 @@ import pytest
 
 from cl_steps.errors import UsageError
 from cl_steps.stats.captions import MAX_OTHERS, MIN_CAPTIONS, agreement, specificity
-from cl_steps.stats.drift_evidence import SHARE_BY_CHANCE, SliceEvidence, matrices, misfits, outlandish
+from cl_steps.stats.drift_evidence import SHARE_BY_CHANCE, Odd, SliceEvidence, matrices, misfits, nearest_of, outlandish
 from cl_steps.stats.items import Items, bounded, joined, read_items, write_items
 from cl_steps.stats.properties import DECIDING, PROPERTIES
 from cl_steps.stats.two_sample import MIN_ITEMS
@@ -118,7 +118,7 @@ def test_noise_is_outlandish_and_known_noise_is_not() -> None:
     assert found.share == pytest.approx(0.4, abs=0.04)
     far = round(found.share * 30)
     at_least = sum(comb(30, k) * SHARE_BY_CHANCE**k * (1 - SHARE_BY_CHANCE) ** (30 - k) for k in range(far, 31))
-    assert found.p_value == pytest.approx(at_least)
+    assert found.p_value == pytest.approx(at_least, rel=1e-6, abs=0)
     assert outlandish(reference.take([]), new) is None
 
 
@@ -141,6 +141,28 @@ def test_the_p_value_of_misfits_is_that_of_all_arrangements() -> None:
         counts.append(int((pooled[is_new] < pooled[~is_new].min()).sum()))
     assert misfits(known, new).share == pytest.approx(2 / 3)
     assert misfits(known, new).p_value == pytest.approx(np.mean(np.array(counts) >= 2))
+
+
+def test_a_picture_that_fits_as_well_as_the_limit_is_no_misfit() -> None:
+    known = np.arange(100, dtype=np.float32)
+    assert misfits(known, np.ones(10, np.float32)) == Odd(0.0, 1.0)
+    assert misfits(known, np.full(10, 0.9, np.float32)).share == 1
+
+
+def test_flat_pictures_are_not_outlandish_where_all_are_flat() -> None:
+    flat = make_items(60, 9)
+    flat.properties[:] = 0.0
+    assert outlandish(flat, flat) == Odd(0.0, 1.0)
+
+
+def test_the_nearest_slice_is_a_known_one_that_is_large_enough() -> None:
+    reference, seed = make_items(120, 10), np.random.SeedSequence(0)
+    of_a, of_b = reference.of_slice("a"), reference.of_slice("b")
+    of_b.properties[:] += 50
+    new = of_b.take(range(20))
+    assert nearest_of(joined(of_a, of_b.take(range(20, len(of_b)))), new, seed).name == "b"
+    assert nearest_of(joined(of_a, of_b.take(range(20, 19 + MIN_ITEMS))), new, seed).name == "a"
+    assert nearest_of(reference, new.take(range(MIN_ITEMS - 1)), seed) is None
 
 
 def test_pictures_without_contrast_are_outlandish() -> None:
