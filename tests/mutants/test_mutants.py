@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.mutants.__main__ import drawn, parsed, run
+from tests.mutants.copies import Copy
 from tests.mutants.faults import mutants
 from tests.mutants.results import HERE, Results, identity, read_accepted, row_of, survivors, table
 
@@ -19,25 +21,24 @@ def smaller(a: int, b: int) -> int:
     return a if a < b else b
 
 
-def down(n: int) -> int:
-    while n:
-        n -= 1
-    return n
+def after(a: int) -> int:
+    a += FIRST
+    return a
 
 
 def unseen(a: int) -> int:
     return a + 1
 """
 TEST = """\
-from toy.numbers import FIRST, down, smaller
+from toy.numbers import FIRST, after, smaller
 
 
 def test_smaller():
     assert (smaller(1, 2), smaller(2, 1), smaller(1, 1)) == (1, 1, 1)
 
 
-def test_down():
-    assert down(FIRST) == 0
+def test_after():
+    assert after(1) == 4
 
 
 def test_always_fails():
@@ -69,22 +70,33 @@ def toy(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fault_is_killed_and_an_equivalent_one_survives(toy: Path) -> None:
-    args = parsed(["toy/numbers.py", "--sample", "0", "--patience", "2"])
+    args = parsed(["toy/numbers.py", "--sample", "0"])
     args.deciding, args.accepted = ("toy",), toy / "accepted.yaml"
     results = Results.read(toy / "results.jsonl")
     rows = {row["change"]: row for row in run(toy, results, args, heavy=())}
     assert rows["a < b -> a <= b"]["outcome"] == "survived"
     assert rows["a < b -> a > b"]["by"] == "tests/test_numbers.py::test_smaller"
-    assert rows["n -= 1 -> pass"]["by"] == "time"
+    assert rows["a += FIRST -> pass"]["by"] == "tests/test_numbers.py::test_after"
     assert (rows["a + 1 -> a - 1"]["outcome"], rows["a + 1 -> a - 1"]["tests"]) == ("survived", 2)
     assert {row["by"] for row in rows.values()} <= {
-        "", "time", "tests/test_numbers.py::test_smaller", "tests/test_numbers.py::test_down",
+        "", "tests/test_numbers.py::test_smaller", "tests/test_numbers.py::test_after",
     }  # fmt: skip
     assert (toy / "toy/numbers.py").read_text(encoding="utf-8") == TOY
     accepted = read_accepted(args.accepted)
     assert "equivalent: of two equal numbers" in survivors(rows.values(), accepted)
     assert f"| toy | {len(rows)} | " in table(rows.values(), accepted)
     assert list(run(toy, Results.read(toy / "results.jsonl"), args, heavy=())) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_hangs_ends_after_its_time(toy: Path) -> None:
+    copy = Copy(toy)
+    try:
+        assert copy.child(lambda: (0, time.sleep(600)), 0.3).code is None
+        assert copy.child(lambda: (3, ["left"]), 60).left == ["left"]
+    finally:
+        copy.close()
+    assert not copy.place.exists()
 
 
 def test_a_fault_is_known_by_its_content() -> None:
