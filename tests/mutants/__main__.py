@@ -94,10 +94,11 @@ def run(root: Path, results: Results, args: argparse.Namespace, heavy: tuple[str
         for path in modules(root, tuple(args.paths)) or deciding:
             every = mutants(path, (root / path).read_bytes())
             results.keep(path, every)
-            for mutant in drawn(every, args.seed, args.sample):
+            sample = set(drawn(every, args.seed, args.sample))
+            for mutant in every:
                 known = results.rows.get(identity(row_of(mutant)))
-                open_ = known and known["outcome"] == "survived" and identity(known)[:3] not in accepted
-                if known is None or (args.again and open_):
+                doubtful = known and known["outcome"] == "survived" and identity(known)[:3] not in accepted
+                if (known is None and mutant in sample) or (doubtful and args.again):
                     row = measure(tests, mutant, args)
                     results.add(row)
                     yield row

@@ -176,6 +176,13 @@ def test_figures_survive_their_folder_byte_for_byte(tmp_path: Path) -> None:
     same(back.samples["candidate", "black-ink"].features, figures.samples["candidate", "black-ink"].features)
 
 
+def test_the_mean_of_a_figure_over_its_units() -> None:
+    figures = night()
+    values = list(figures.items["candidate", "black-ink", "loss"].values())
+    assert figures.mean("candidate", "black-ink", "loss") == pytest.approx(sum(values) / UNITS)
+    assert figures.mean("candidate", "no-ink", "loss") is None
+
+
 def test_unreadable_figures_are_an_integrity_error(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="run evaluate again"):
         read_figures(tmp_path)
