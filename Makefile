@@ -2,7 +2,7 @@
 # make airflow   Airflow's web interface on the demo line, until Ctrl+C
 # make test   the tests;   make check   style, types, import contracts;   make bench   how fast the parts are
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-slow test-cluster check lock install bench clean
+.PHONY: help demo airflow test test-slow test-cluster test-mutants check lock install bench clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -47,6 +47,10 @@ test-slow: install
 # Needs a KUBECONFIG, kubectl and the two images: tests/cluster/README.md.
 test-cluster: install
 	$(BIN)/python -m pytest -m cluster -v tests/cluster
+
+# Hours; begun again it goes on. MUTANTS: what to say to it, as tests/mutants/README.md has it.
+test-mutants: install
+	nice -n 15 $(BIN)/python -m tests.mutants $(MUTANTS)
 
 check: install
 	$(BIN)/ruff check .

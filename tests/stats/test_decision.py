@@ -122,6 +122,17 @@ def test_too_few_units_never_pass() -> None:
     assert "6 held-out items, 8 are needed" in decision.why
 
 
+def test_a_single_unit_is_too_few_and_not_none() -> None:
+    assert "1 held-out items, 8 are needed" in decide(night(units=1), PARAMS).why
+
+
+def test_a_promotion_names_the_check_closest_to_its_own_margin() -> None:
+    """Closest by share of the margin: 4 of 5 % in loss are more than 0.05 of 0.08 in fidelity."""
+    decision = decide(night(loss={"blue-ink": 1.04}, fidelity={"black-ink": -0.05}), PARAMS)
+    assert decision.verdict == "promote"
+    assert "closest to its margin: blue-ink rose by 4 % in loss (margin 5 %)" in decision.why
+
+
 def test_more_looks_and_attempts_ask_for_more() -> None:
     levels = [
         decide(night(looks=looks), Params.model_validate({"ingest": {"max_attempts": attempts}})).level
@@ -163,6 +174,13 @@ def test_figures_survive_their_folder_byte_for_byte(tmp_path: Path) -> None:
     assert back.items == figures.items
     assert decide(back, PARAMS) == decide(figures, PARAMS)
     same(back.samples["candidate", "black-ink"].features, figures.samples["candidate", "black-ink"].features)
+
+
+def test_the_mean_of_a_figure_over_its_units() -> None:
+    figures = night()
+    values = list(figures.items["candidate", "black-ink", "loss"].values())
+    assert figures.mean("candidate", "black-ink", "loss") == pytest.approx(sum(values) / UNITS)
+    assert figures.mean("candidate", "no-ink", "loss") is None
 
 
 def test_unreadable_figures_are_an_integrity_error(tmp_path: Path) -> None:

@@ -116,5 +116,9 @@ def test_why_says_one_thing_a_slice_and_the_figures_all() -> None:
     )
 
 
+def test_the_verdict_counts_every_test_that_was_made() -> None:
+    assert decide(Evidence((KNOWN, NEW)), KNOBS).tests == 6 + 2
+
+
 def test_an_empty_batch_is_quiet() -> None:
     assert decide(Evidence(()), KNOBS).verdict == "quiet"

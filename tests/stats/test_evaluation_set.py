@@ -30,7 +30,9 @@ PLAN = seed_plan(0, 1)
 def test_the_choice_does_not_depend_on_order_or_on_other_slices() -> None:
     some = rows(50, 50)
     one = choose(some, PLAN, 20)["a"]
-    assert one == choose([*rows(9, 9, "b"), *some[::-1]], PLAN, 20)["a"]
+    mixed = choose([*rows(9, 9, "b"), *some[::-1]], PLAN, 20)
+    assert one == mixed["a"]
+    assert list(mixed) == ["a", "b"]
     assert len(one.rows) == 20
 
 
@@ -54,6 +56,9 @@ def test_few_prompts_make_each_draw_a_unit() -> None:
     group = choose(rows(60, FEW_PROMPTS - 1), PLAN, 100)["a"]
     units = [draw.unit for draw in draws(group, PLAN, 48)]
     assert len(units) == len(set(units)) >= 48
+    assert {draw.number for draw in draws(group, PLAN, 48)} == {0}
+    enough = choose(rows(60, FEW_PROMPTS), PLAN, 100)["a"]
+    assert len({draw.unit for draw in draws(enough, PLAN, 48)}) == FEW_PROMPTS
 
 
 def test_nothing_to_draw() -> None:
@@ -77,6 +82,8 @@ def test_fidelity_is_one_for_held_out_images_and_blind_to_wordings() -> None:
     images = {"a": concepts[which] + 0.5 * rng.normal(size=(60, 32)), "b": rng.normal(size=(40, 32))}
     scale = CaptionScale.of(images, captions)
     assert set(scale.scales) == {"a"}  # the images of b have nothing to do with their captions
+    faint = {name: features / 100 for name, features in images.items()}
+    assert set(CaptionScale.of(faint, captions).scales) == {"a"}
     right = scale.fidelity("a", images["a"], captions["a"])
     assert right.mean() == pytest.approx(1)
     other = scale.fidelity("a", images["a"], captions["a"][np.argsort(which, kind="stable")[::-1]])

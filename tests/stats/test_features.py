@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from cl_steps.errors import UsageError
-from cl_steps.stats.features import Extractor, folder_digest
+from cl_steps.stats.features import Extractor, _tensor, folder_digest
 
 SIDE = 16
 
@@ -99,6 +100,22 @@ def test_texts_agree_with_themselves_in_any_company(clip: Path) -> None:
     among = extractor.text_features(["cat", "a red hat", "a very long caption that nobody can read whole", "a red hat"])
     assert np.allclose(among[[1, 3]], alone, atol=1e-6)
     assert not np.allclose(among[0], alone, atol=1e-3)
+
+
+def test_a_model_may_return_its_features_themselves() -> None:
+    features = torch.ones(2, 3)
+    assert _tensor(features) is features
+
+
+def test_every_batch_has_the_same_size(clip: Path) -> None:
+    extractor, sizes = Extractor(clip), []
+
+    def embed(items: Sequence[int]) -> torch.Tensor:
+        sizes.append(len(items))
+        return torch.ones(len(items), extractor.num_features)
+
+    assert len(extractor._batched(range(extractor.batch_size + 3), embed)) == extractor.batch_size + 3
+    assert sizes == [extractor.batch_size] * 2
 
 
 def test_agreement_is_the_cosine(clip: Path) -> None:

@@ -1,16 +1,18 @@
 """Items: round trip, and a bounded sample that depends on no order."""
 
 from itertools import combinations
+from math import comb
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cl_steps.errors import UsageError
-from cl_steps.stats.captions import MIN_CAPTIONS, agreement, specificity
-from cl_steps.stats.drift_evidence import matrices, misfits, outlandish
+from cl_steps.stats.captions import MAX_OTHERS, MIN_CAPTIONS, agreement, specificity
+from cl_steps.stats.drift_evidence import SHARE_BY_CHANCE, Odd, SliceEvidence, matrices, misfits, nearest_of, outlandish
 from cl_steps.stats.items import Items, bounded, joined, read_items, write_items
 from cl_steps.stats.properties import DECIDING, PROPERTIES
+from cl_steps.stats.two_sample import MIN_ITEMS
 
 
 def make_items(count: int, seed: int, num_features: int = 3) -> Items:
@@ -84,6 +86,29 @@ def test_specificity_is_one_for_the_best_caption_and_half_for_unrelated_ones() -
     assert agreement(axes, axes) == pytest.approx(1)
 
 
+def test_specificity_is_what_its_definition_says() -> None:
+    rng = np.random.default_rng(3)
+    images, texts = (rng.normal(size=(40, 5)).astype(np.float32) for _ in range(2))
+    captions = [f"caption {row % 17}" for row in range(40)]
+    slices = ["a" if row % 17 < 9 else "b" for row in range(40)]
+    texts = np.stack([texts[captions.index(caption)] for caption in captions])
+    products = [float(image @ text) for image, text in zip(images, texts, strict=True)]
+    assert agreement(images, texts) == pytest.approx(products, abs=1e-5)
+    for row, found in enumerate(specificity(images, texts, captions, slices)):
+        others = {captions[at]: at for at in range(40) if slices[at] == slices[row] and captions[at] != captions[row]}
+        worse = [images[row] @ texts[at] < images[row] @ texts[row] for at in others.values()]
+        assert found == pytest.approx(np.mean(worse))
+
+
+def test_which_of_many_captions_are_compared_does_not_depend_on_their_order() -> None:
+    rng = np.random.default_rng(4)
+    images, texts = (rng.normal(size=(MAX_OTHERS + 50, 4)).astype(np.float32) for _ in range(2))
+    captions, order = [f"caption {row}" for row in range(len(texts))], rng.permutation(len(texts))
+    whole = specificity(images, texts, captions, ["a"] * len(texts))
+    mixed = specificity(images[order], texts[order], [captions[at] for at in order], ["a"] * len(texts))
+    assert mixed == pytest.approx(whole[order])
+
+
 def test_noise_is_outlandish_and_known_noise_is_not() -> None:
     reference, new = make_items(200, 6), make_items(30, 7)
     assert outlandish(reference, new).share < 0.05
@@ -91,7 +116,9 @@ def test_noise_is_outlandish_and_known_noise_is_not() -> None:
     noisy[:12, PROPERTIES.index("noise")] = np.log1p(70)
     found = outlandish(reference, Items(new.sha256, new.slices, new.features, new.agreement, new.specificity, noisy))
     assert found.share == pytest.approx(0.4, abs=0.04)
-    assert found.p_value < 1e-8
+    far = round(found.share * 30)
+    at_least = sum(comb(30, k) * SHARE_BY_CHANCE**k * (1 - SHARE_BY_CHANCE) ** (30 - k) for k in range(far, 31))
+    assert found.p_value == pytest.approx(at_least, rel=1e-6, abs=0)
     assert outlandish(reference.take([]), new) is None
 
 
@@ -116,6 +143,28 @@ def test_the_p_value_of_misfits_is_that_of_all_arrangements() -> None:
     assert misfits(known, new).p_value == pytest.approx(np.mean(np.array(counts) >= 2))
 
 
+def test_a_picture_that_fits_as_well_as_the_limit_is_no_misfit() -> None:
+    known = np.arange(100, dtype=np.float32)
+    assert misfits(known, np.ones(10, np.float32)) == Odd(0.0, 1.0)
+    assert misfits(known, np.full(10, 0.9, np.float32)).share == 1
+
+
+def test_flat_pictures_are_not_outlandish_where_all_are_flat() -> None:
+    flat = make_items(60, 9)
+    flat.properties[:] = 0.0
+    assert outlandish(flat, flat) == Odd(0.0, 1.0)
+
+
+def test_the_nearest_slice_is_a_known_one_that_is_large_enough() -> None:
+    reference, seed = make_items(120, 10), np.random.SeedSequence(0)
+    of_a, of_b = reference.of_slice("a"), reference.of_slice("b")
+    of_b.properties[:] += 50
+    new = of_b.take(range(20))
+    assert nearest_of(joined(of_a, of_b.take(range(20, len(of_b)))), new, seed).name == "b"
+    assert nearest_of(joined(of_a, of_b.take(range(20, 19 + MIN_ITEMS))), new, seed).name == "a"
+    assert nearest_of(reference, new.take(range(MIN_ITEMS - 1)), seed) is None
+
+
 def test_pictures_without_contrast_are_outlandish() -> None:
     reference, new = make_items(200, 6), make_items(30, 7)
     grey = new.properties.copy()
@@ -123,3 +172,7 @@ def test_pictures_without_contrast_are_outlandish() -> None:
     found = outlandish(reference, Items(new.sha256, new.slices, new.features, new.agreement, new.specificity, grey))
     assert found.share == 1
     assert found.p_value < 1e-8
+
+
+def test_a_slice_is_new_below_the_least_number_of_items() -> None:
+    assert [SliceEvidence("a", number, 9, 9).is_new for number in (MIN_ITEMS - 1, MIN_ITEMS)] == [True, False]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.workspace.ledger import fold, parse_event
+from cl_steps.workspace.ledger import fold, parse_event, read_ledger
 
 
 def run(
@@ -157,3 +159,21 @@ def test_a_no_is_no_yes_to_the_same_batch() -> None:
     events = [run("a", "held")]
     assert fold([*events, answer("a", yes=False)]).answer_for("digest-a") is None
     assert fold([*events, answer("a", yes=True), answer("a", yes=False)]).answer_for("digest-a") is None
+
+
+def test_only_a_held_run_waits_for_its_approved_batch() -> None:
+    said = [run("a", "held"), answer("a", yes=True)]
+    assert fold([*said, {**run("a", "promoted"), "version": "v2"}]).approved() is None
+    assert fold([*said, {"kind": "rebase", "run": "a"}]).approved() is None
+
+
+def test_events_count_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for number in reversed(range(30)):
+        event = {"schema": 2, **answer("a", yes=number % 2 == 1), "reason": str(number)}
+        (tmp_path / f"{number:02d}.json").write_text(json.dumps(event), encoding="utf-8")
+    assert read_ledger(tmp_path).answers["a"].reason == "29"
+
+
+def test_pruned_runs_are_remembered_and_an_unknown_kind_is_passed_over() -> None:
+    events = [{"kind": "prune", "runs": {"a": "tip"}}, {"kind": "migration", "runs": {"b": "tip"}}]
+    assert fold(events).pruned == {"a": "tip"}
