@@ -35,7 +35,7 @@ demo: install
 
 # LINE: a workspace with a .retain/lines.yaml; RETAIN_DATABASE: another database than SQLite, by its SQLAlchemy URL.
 airflow: install
-	@$(BIN)/python -m dags.serve $(LINE) --port $(PORT)
+	@$(BIN)/python -m cl_steps.orchestration.serve $(LINE) --port $(PORT)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

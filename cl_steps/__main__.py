@@ -16,7 +16,7 @@ from cl_steps.data.quarantine import printable
 from cl_steps.errors import FaultsFound
 from cl_steps.foreign import told
 from cl_steps.pipeline import STAGES, STEPS
-from cl_steps.workspace.stopping import EXIT_TERMINATED, asked_to_stop, how_to_go_on, stopping
+from cl_steps.run.stopping import EXIT_TERMINATED, asked_to_stop, how_to_go_on, stopping
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ COMMANDS = (
         ),
     ),
     Command(
-        "reproduce", "make a version again and compare", "cl_steps.commands.reproduce:reproduce",
+        "reproduce", "make a version again and compare", "cl_steps.operations.reproduce:reproduce",
         (
             arg("version", nargs="?", default="champion", metavar="VERSION", help="such as v7 (default: champion)"),
             arg("--from", dest="start", default=None, metavar="v3", help="play the line again from this version on"),

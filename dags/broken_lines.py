@@ -7,8 +7,8 @@ file with an error out of its schedule.
 from __future__ import annotations
 
 from cl_steps.errors import UsageError
-from dags.faults import faults, sentence
-from dags.registry import Reading, lines_file, read
+from cl_steps.orchestration.faults import faults, sentence
+from cl_steps.orchestration.registry import Reading, lines_file, read
 
 
 def found() -> Reading:

@@ -26,15 +26,15 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimet
 from airflow.sdk.definitions.param import ParamsDict
 
 from cl_steps.errors import UsageError
+from cl_steps.orchestration import light
+from cl_steps.orchestration.asking import FORM, Ask, answer_arguments
+from cl_steps.orchestration.last_good import keep, line_as_it_was
+from cl_steps.orchestration.page_places import page_place
+from cl_steps.orchestration.registry import Entry, Fault, Reading, lines_file, read
+from cl_steps.orchestration.runners import Runner, runner_of
+from cl_steps.orchestration.telling import notifiers
+from cl_steps.orchestration.turns import MOST_RUNS, Open, longest_run
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, Step
-from dags import light
-from dags.asking import FORM, Ask, answer_arguments
-from dags.last_good import keep, line_as_it_was
-from dags.page_places import page_place
-from dags.registry import Entry, Fault, Reading, lines_file, read
-from dags.runners import Runner, runner_of
-from dags.telling import notifiers
-from dags.turns import MOST_RUNS, Open, longest_run
 
 LOG = logging.getLogger("retain.lines")
 LONGEST_WAIT = timedelta(minutes=15)

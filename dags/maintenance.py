@@ -15,8 +15,8 @@ from pathlib import Path
 
 from airflow.sdk import DAG, Context, CronTriggerTimetable
 
-from dags.on_line import Call, OnLine
-from dags.registry import Entry, lines_file, read_lines
+from cl_steps.orchestration.on_line import Call, OnLine
+from cl_steps.orchestration.registry import Entry, lines_file, read_lines
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 AUDIT, PRUNE = "0 5 * * 6", "0 5 * * 0"

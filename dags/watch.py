@@ -16,12 +16,12 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cl_steps.errors import IntegrityError, RetainError
-from cl_steps.workspace.mainline import reading
-from dags.faults import faults
-from dags.heads import check_head, is_to_tell
-from dags.registry import Entry, Fault, lines_file, read
-from dags.runners import settled
-from dags.telling import hours_overdue, tell
+from cl_steps.orchestration.faults import faults
+from cl_steps.orchestration.heads import check_head, is_to_tell
+from cl_steps.orchestration.registry import Entry, Fault, lines_file, read
+from cl_steps.orchestration.runners import settled
+from cl_steps.orchestration.telling import hours_overdue, tell
+from cl_steps.repository.mainline import reading
 
 LOG = logging.getLogger("retain.watch")
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)

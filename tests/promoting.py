@@ -16,14 +16,14 @@ from functools import cache, partial
 from pathlib import Path
 
 from cl_steps.config import RunSpec
-from cl_steps.lineage.judging import CANDIDATE, FIGURES, Judging
 from cl_steps.pipeline import EVALUATE, GATE, STAGES, UPDATE, Step
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line, local
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.context import Context, StepReport
+from cl_steps.run.stage import StepFunction, run_stage
 from cl_steps.stats.figures import Figures, write_figures
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.execute import StepFunction, run_stage
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line, local
+from cl_steps.verify.judging import CANDIDATE, FIGURES, Judging
 from tests.stats.nights import night
 from tests.workspace.conftest import GOOD, fake_stage, keyed, make_workspace
 

@@ -13,10 +13,10 @@ import pytest
 from cl_steps.commands import demo
 from cl_steps.commands.screen import Screen
 from cl_steps.errors import RetainError, UsageError
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.ledger import event_path
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.ledger.fold import event_path
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.run.context import json_text
 from tests.dags.conftest import make_line
 
 
@@ -60,7 +60,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_line(folder)
         (folder / demo.MARKER).write_text(json.dumps({"seed": seed, "finished": False}), encoding="utf-8")
 
-    monkeypatch.setattr("dags.play.Player", FalsePlayer)
+    monkeypatch.setattr("cl_steps.orchestration.play.Player", FalsePlayer)
     monkeypatch.setattr(FalsePlayer, "failing", "")
     monkeypatch.setattr(FalsePlayer, "asked", [])
     monkeypatch.setattr(demo, "_make_line", make)

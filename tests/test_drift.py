@@ -17,15 +17,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from cl_steps import drift
 from cl_steps.config import Drift
 from cl_steps.data.shards import Asset, read_assets, write_dataset
 from cl_steps.demo.drawing import DIGIT_WORDS, HELD_OUT, STYLES, caption, digits_of, draw
 from cl_steps.errors import UsageError
 from cl_steps.report.evidently_report import EvidentlyResult
+from cl_steps.run.context import Context, StepReport, write_report
 from cl_steps.stats.features import Extractor
 from cl_steps.stats.items import Items
-from cl_steps.workspace.context import Context, StepReport, write_report
+from cl_steps.steps import drift
 
 EXTRACTOR = Path(drift.__file__).parent / "demo" / "extractor"
 KNOWN = ("black-ink", "sepia-ink")

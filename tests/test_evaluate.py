@@ -17,15 +17,15 @@ import pytest
 import torch
 from PIL import Image
 
-from cl_steps import evaluate, gate
 from cl_steps.config import Compute, Evaluate, Gate, Lora, Margins, Params, RunSpec, Serving
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
-from cl_steps.diffusion.lora import adapter_digest
-from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.errors import IntegrityError
+from cl_steps.models.lora import adapter_digest
+from cl_steps.models.model import Denoiser, open_denoiser
+from cl_steps.run.context import Context, StepReport
 from cl_steps.stats import measure
 from cl_steps.stats.figures import read_figures
-from cl_steps.workspace.context import Context, StepReport
+from cl_steps.steps import evaluate, gate
 from tests.tiny import SIDE, TARGET_MODULES, make_tiny_clip, make_tiny_pipeline
 
 LORA = Lora(rank=2, alpha=2, target_modules=TARGET_MODULES)

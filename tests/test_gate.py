@@ -11,14 +11,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cl_steps import gate
-from cl_steps.checks import room
+from cl_steps.checks import sandbox as room
 from cl_steps.checks.junit import Case, read_cases, write_junit
 from cl_steps.checks.own import run_own
 from cl_steps.config import Gate, Params, RunSpec
 from cl_steps.errors import RetainError, UsageError
+from cl_steps.run.context import Context, StepReport
 from cl_steps.stats.figures import Figures, write_figures
-from cl_steps.workspace.context import Context, StepReport
+from cl_steps.steps import gate
 from tests.stats.nights import night
 
 GOOD = night(new=("neon-ink",), fidelity={"neon-ink": 0.5})
@@ -236,5 +236,7 @@ def test_junit_is_written_as_it_was_read(tmp_path: Path) -> None:
 
 
 def test_the_gate_imports_no_torch() -> None:
-    code = "import sys, cl_steps.gate; sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'dvc')))"
+    code = (
+        "import sys, cl_steps.steps.gate; sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'dvc')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

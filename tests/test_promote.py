@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cl_steps import close, promote
 from cl_steps.commands import answer
 from cl_steps.commands.answer import approve, refuse
 from cl_steps.commands.backup import backup
@@ -21,16 +20,17 @@ from cl_steps.commands.status import runs
 from cl_steps.commands.verify import verify
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, RetainError, StaleRun, UsageError
-from cl_steps.lineage.judging import CANDIDATE, FIGURES, Judging
-from cl_steps.lineage.keys import make_keys
 from cl_steps.pipeline import EVALUATE, GATE, STAGES
+from cl_steps.records.keys import make_keys
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.repository.run_branch import checked_out, open_run, read_run
+from cl_steps.run.stage import run_stage
 from cl_steps.stats.figures import Figures
-from cl_steps.workspace import store
-from cl_steps.workspace.branch import checked_out, open_run, read_run
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.steps import close, promote
+from cl_steps.store import dvc as store
+from cl_steps.verify.judging import CANDIDATE, FIGURES, Judging
 from tests.promoting import SAME, forge, on_branch, play, ready, stage
 from tests.stats.nights import night
 from tests.workspace.conftest import GOOD

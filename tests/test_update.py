@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cl_steps import update
 from cl_steps.config import Compute, Lora, Params, RunSpec, Update
-from cl_steps.continual.guard import Guard
-from cl_steps.continual.learner import Learner
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
-from cl_steps.diffusion.lora import FILE_NAME, adapter_digest
-from cl_steps.diffusion.model import Denoiser, open_denoiser
-from cl_steps.diffusion.plan import Plan
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
-from cl_steps.workspace.context import Context, StepReport, json_text
+from cl_steps.learning.guard import Guard
+from cl_steps.learning.learner import Learner
+from cl_steps.learning.plan import Plan
+from cl_steps.models.lora import FILE_NAME, adapter_digest
+from cl_steps.models.model import Denoiser, open_denoiser
+from cl_steps.run.context import Context, StepReport, json_text
+from cl_steps.steps import update
 from tests.tiny import disturb, make_tiny_pipeline
 
 LORA = Lora(rank=2, alpha=4, target_modules=("to_q", "conv1"))
@@ -289,7 +289,7 @@ def test_the_first_night_of_a_line_without_data_has_nothing_to_replay(root: Path
 
 def test_a_guard_that_goes_back_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rise = {"old a": {"rise": 0.2, "rise_lower": 0.1}}
-    monkeypatch.setattr("cl_steps.continual.guard.compare", lambda *_: rise)
+    monkeypatch.setattr("cl_steps.learning.guard.compare", lambda *_: rise)
     report = run(root, probe_budget=0.05)
     assert report.why == "the probe loss of old a rose by 20.0%, beyond 5.0%: went back to step 0"
     assert report.figures["probe"]["kept_step"] == 0

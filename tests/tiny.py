@@ -23,7 +23,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from cl_steps.diffusion.model import Denoiser
+from cl_steps.models.model import Denoiser
 
 MAX_TOKENS = 8
 WIDTH = 16

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.checks.junit import MAX_BYTES, clean, plain_bytes, read_cases
-from cl_steps.checks.room import REPORT, Suite, can_be_confined, furnish, judged, work
+from cl_steps.checks.sandbox import REPORT, Suite, can_be_confined, furnish, judged, work
 from cl_steps.checks.watching import End
 from cl_steps.config import Params
 from cl_steps.documents import read_json

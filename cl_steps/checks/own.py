@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cl_steps.checks import apart
 from cl_steps.checks.junit import Case
-from cl_steps.checks.room import Suite, isolation, run_suite
+from cl_steps.checks.sandbox import Suite, isolation, run_suite
 from cl_steps.config import Params
 
 LONGEST_MESSAGE = 200

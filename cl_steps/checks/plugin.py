@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.checks.room import INPUTS
+from cl_steps.checks.sandbox import INPUTS
 from cl_steps.config import Params
 from cl_steps.stats.decision import Check, Decision, decide
 from cl_steps.stats.figures import Figures, read_figures

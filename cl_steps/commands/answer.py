@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from cl_steps.commands.night import person
 from cl_steps.errors import UsageError
-from cl_steps.lineage.records import now
-from cl_steps.lineage.signing import event_files
-from cl_steps.workspace.ledger import EVENT_SCHEMA, Event, event_path
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.ledger.fold import EVENT_SCHEMA, Event, event_path
+from cl_steps.records.builders import now
+from cl_steps.records.signer import event_files
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import Change, reading
 
 
 def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
@@ -21,7 +21,7 @@ def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
     given = _answer(line, run, "yes", reason, by, through)
     if given["gate"] is None:
         return f"approved: the next night learns exactly the batch of {run}; now: retain night {dir} --batch {run}"
-    from cl_steps.promote import run as promote
+    from cl_steps.steps.promote import run as promote
 
     return f"approved: {promote(line, run)}"
 

@@ -14,9 +14,9 @@ from cl_steps.config import Ingest
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
 from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.errors import NoUsableData, UsageError
-from cl_steps.lineage.assets import Where, where
-from cl_steps.lineage.near import near as near_duplicates
-from cl_steps.workspace.line import Line, resolve
+from cl_steps.repository.line import Line, resolve
+from cl_steps.trace.assets import Where, where
+from cl_steps.trace.similar import near as near_duplicates
 
 LABELS = {
     "learnt": "learnt by",

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from cl_steps.errors import FaultsFound
-from cl_steps.lineage.verify.signatures import trust_of
-from cl_steps.lineage.verify.whole import verify
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.verify.authenticity import trust_of
+from cl_steps.verify.verification import verify
 
 NOT_TOUCHED = "a model that is not as it should be is not opened"
 
@@ -41,13 +41,13 @@ def audit(dir: str, no_sealed: bool, json: bool) -> dict[str, Any] | str:
 
 
 def _sealed(line: Line) -> list[dict[str, Any]]:
-    from cl_steps.lineage.sealed import audit_sealed
+    from cl_steps.verify.holdout import audit_sealed
 
     with reading(line.git) as main:
         return [found.document() for found in audit_sealed(line, main)]
 
 
 def _text(asked: list[dict[str, Any]], why: str) -> list[str]:
-    from cl_steps.lineage.sealed import SliceAudit, in_words
+    from cl_steps.verify.holdout import SliceAudit, in_words
 
     return [in_words(SliceAudit(**found)) for found in asked] or [f"sealed images: {why}"]

@@ -20,10 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
-from cl_steps.workspace.bundle import mirror_workspace, open_bundle, refuse_full, send_all, stored_objects, write_bundle
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.sealed import read_keys, seal, unseal, write_keys
-from cl_steps.workspace.vault import Vault, at, sha256
+from cl_steps.operations.key_file import read_keys, seal, unseal, write_keys
+from cl_steps.repository.bundle import (
+    mirror_workspace,
+    open_bundle,
+    refuse_full,
+    send_all,
+    stored_objects,
+    write_bundle,
+)
+from cl_steps.repository.line import resolve
+from cl_steps.store.vault import Vault, at, sha256
 
 BUNDLE, OBJECTS, KEYS, MANIFEST = "workspace.bundle", "objects.json", "keys.json", "manifest.json"
 STAMP = "%Y%m%dT%H%M%S%fZ"

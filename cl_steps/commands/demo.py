@@ -26,14 +26,14 @@ from cl_steps.commands.screen import Screen
 from cl_steps.commands.status import run_events
 from cl_steps.demo.nights import write_initial, write_night
 from cl_steps.errors import RetainError, UsageError
+from cl_steps.ledger.fold import FINAL
 from cl_steps.pipeline import STEPS
-from cl_steps.workspace.checkout import sync
-from cl_steps.workspace.context import write_json
-from cl_steps.workspace.ledger import FINAL
-from cl_steps.workspace.line import Line, resolve
+from cl_steps.repository.checkout import sync
+from cl_steps.repository.line import Line, resolve
+from cl_steps.run.context import write_json
 
 if TYPE_CHECKING:
-    from dags.play import Player
+    from cl_steps.orchestration.play import Player
 
 NAME = "demo"
 MARKER = ".retain/demo.json"
@@ -131,7 +131,7 @@ class _Play:
                 self._screen.line(f"    {line}")
 
     def _player(self) -> Player:
-        from dags.play import Player
+        from cl_steps.orchestration.play import Player
 
         lines = self._write_lines(page=False)
         self._screen.began("starting Airflow")

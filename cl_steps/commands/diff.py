@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cl_steps.commands.lineage import NONE, short_value, write_page
+from cl_steps.data.manifests import reading_store
 from cl_steps.data.quarantine import printable
-from cl_steps.lineage.changes import changes
-from cl_steps.lineage.manifests import reading_store
-from cl_steps.lineage.pictures import sample_files
 from cl_steps.report.diff_page import render
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.trace.changes import changes
+from cl_steps.trace.pictures import sample_files
 
 Document = dict[str, Any]
 SOFTWARE = ("code", "image", "python", "devices", "machine")

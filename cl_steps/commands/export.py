@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cl_steps.commands.models import Model, fetched
 from cl_steps.errors import UsageError
-from cl_steps.lineage.formats.bom import bill_of_materials
-from cl_steps.lineage.formats.card import model_card
-from cl_steps.lineage.formats.credentials import manifest
-from cl_steps.lineage.formats.facts import Facts, gather
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.formats.bom import bill_of_materials
+from cl_steps.formats.card import model_card
+from cl_steps.formats.credentials import manifest
+from cl_steps.formats.facts import Facts, gather
+from cl_steps.operations.models import Model, fetched
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.run.context import json_text
 
 CARD, BASE_CARD, BOM, CREDENTIALS = "README.md", "BASE_README.md", "bom.cdx.json", "content-credentials.json"
 LICENCES = ("licen[cs]e*", "LICEN[CS]E*")
@@ -51,7 +51,7 @@ def _write_parts(model: Model, folder: Path) -> None:
 
 
 def _write_merged(model: Model, folder: Path) -> None:
-    from cl_steps.diffusion.loading import load_pipeline
+    from cl_steps.models.loading import load_pipeline
 
     pipeline = load_pipeline(model.base)
     pipeline.load_lora_weights(model.adapter, weight_name="pytorch_lora_weights.safetensors")

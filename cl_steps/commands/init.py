@@ -10,16 +10,16 @@ from typing import Any
 
 import yaml
 
-from cl_steps.commands.first_state import write_state
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping, parse_overrides
 from cl_steps.errors import UsageError
-from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
-from cl_steps.lineage.records import first_record
-from cl_steps.lineage.signing import version_files
-from cl_steps.workspace.context import write_json
-from cl_steps.workspace.create import lay_out, publish, store_state, template
-from cl_steps.workspace.line import Line, local, resolve
-from cl_steps.workspace.progress import say
+from cl_steps.operations.first_state import write_state
+from cl_steps.operations.new_workspace import lay_out, publish, store_state, template
+from cl_steps.progress import say
+from cl_steps.records.builders import first_record
+from cl_steps.records.keys import JUDGE, SIGNING, TRUSTED, make_keys
+from cl_steps.records.signer import version_files
+from cl_steps.repository.line import Line, local, resolve
+from cl_steps.run.context import write_json
 
 KEYS = ".retain/keys"
 

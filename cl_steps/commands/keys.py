@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys, rotate_keys
+from cl_steps.records.keys import JUDGE, SIGNING, TRUSTED, make_keys, rotate_keys
 
 
 def keys(folder: str, name: str, rotate: bool) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 from cl_steps.data.quarantine import printable
 from cl_steps.errors import UsageError
-from cl_steps.lineage import tree
 from cl_steps.report.lineage_page import render
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.trace import tree
 
 NONE = "-"
 COLUMNS = 118

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cl_steps.errors import UsageError
-from cl_steps.lineage.formats import credentials
-from cl_steps.lineage.formats.credentials import FORMATS, Credentials
-from cl_steps.lineage.formats.facts import gather
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.formats import credentials
+from cl_steps.formats.credentials import FORMATS, Credentials
+from cl_steps.formats.facts import gather
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
 
 TIMESTAMPS = "RETAIN_TSA"
 

@@ -21,15 +21,15 @@ from typing import Any
 from cl_steps.commands.night import person
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
-from cl_steps.lineage.keys import JUDGE, SIGNING, add_judge, read_trusted
-from cl_steps.lineage.records import now
-from cl_steps.lineage.signing import event_files
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.create import template
-from cl_steps.workspace.ledger import EVENT_SCHEMA, event_path
-from cl_steps.workspace.line import DEPLOYMENT, Line, resolve
-from cl_steps.workspace.mainline import Change, Mainline, reading
-from cl_steps.workspace.stages import Renewed, renew
+from cl_steps.ledger.fold import EVENT_SCHEMA, event_path
+from cl_steps.operations.new_workspace import template
+from cl_steps.operations.stages import Renewed, renew
+from cl_steps.records.builders import now
+from cl_steps.records.keys import JUDGE, SIGNING, add_judge, read_trusted
+from cl_steps.records.signer import event_files
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.line import DEPLOYMENT, Line, resolve
+from cl_steps.repository.mainline import Change, Mainline, reading
 
 PARAMS, PIPELINE = "params.yaml", "dvc.yaml"
 NUMBER = re.compile(rb"^format:[ \t]*[0-9]+", re.MULTILINE)

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.commands.report import write_report
-from cl_steps.lineage.formats.bom import bill_of_materials
-from cl_steps.lineage.formats.card import model_card
-from cl_steps.lineage.formats.facts import Facts, gather, name_of
-from cl_steps.lineage.formats.mlflow import Server
-from cl_steps.lineage.formats.registry import Registry
-from cl_steps.lineage.signing import provenance_path, signature_path
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Mainline, reading
-from cl_steps.workspace.progress import say
-from cl_steps.workspace.versions import version_file
+from cl_steps.formats.bom import bill_of_materials
+from cl_steps.formats.card import model_card
+from cl_steps.formats.facts import Facts, gather, name_of
+from cl_steps.formats.mlflow import Server
+from cl_steps.formats.registry import Registry
+from cl_steps.ledger.names import version_file
+from cl_steps.progress import say
+from cl_steps.records.signer import provenance_path, signature_path
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.run.context import json_text
 
 PAGE = "night.html"
 

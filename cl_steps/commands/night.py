@@ -20,14 +20,14 @@ from cl_steps.errors import (
     UsageError,
 )
 from cl_steps.foreign import told
-from cl_steps.lineage.formats.openlineage import OFFLINE
+from cl_steps.formats.openlineage import OFFLINE
+from cl_steps.ledger.fold import FINAL
 from cl_steps.pipeline import next_step
-from cl_steps.workspace.branch import RunState, open_run, read_run, run_id
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.ledger import FINAL
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.progress import say
-from cl_steps.workspace.stopping import asked_to_stop, goes_on_with
+from cl_steps.progress import say
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.run_branch import RunState, open_run, read_run, run_id
+from cl_steps.run.stopping import asked_to_stop, goes_on_with
 
 ENDINGS: dict[str, type[RetainError]] = {
     "no_update": NothingToDo,

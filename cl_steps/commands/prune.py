@@ -30,17 +30,17 @@ from typing import Any
 from cl_steps.commands.night import person
 from cl_steps.commands.status import size
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.lineage.records import now
-from cl_steps.lineage.signing import event_files
-from cl_steps.workspace.archive import put_away
-from cl_steps.workspace.beginning import begun_ref
-from cl_steps.workspace.bundle import Refs
-from cl_steps.workspace.git import GitError, git, reason, text
-from cl_steps.workspace.ledger import EVENT_SCHEMA, event_path, parse_event
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Change, Mainline
-from cl_steps.workspace.needs import RUNS, current_refs, mirrored, needs
-from cl_steps.workspace.objects import open_objects
+from cl_steps.ledger.fold import EVENT_SCHEMA, event_path, parse_event
+from cl_steps.operations.retention import RUNS, current_refs, mirrored, needs
+from cl_steps.records.builders import now
+from cl_steps.records.signer import event_files
+from cl_steps.repository.archive import put_away
+from cl_steps.repository.beginning import begun_ref
+from cl_steps.repository.bundle import Refs
+from cl_steps.repository.git import GitError, git, reason, text
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import Change, Mainline
+from cl_steps.store.objects import open_objects
 
 ENDS = ("rejected", "stale", "failed", "no_update")
 GRACE = timedelta(days=1)

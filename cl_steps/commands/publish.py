@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
-from cl_steps.workspace.bundle import Refs, is_folder, mirror_workspace, send_all, stored_objects
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.git import git as run_git
-from cl_steps.workspace.git import remote_refs, text
-from cl_steps.workspace.line import Line, local, resolve
-from cl_steps.workspace.mainline import Change, Mainline
-from cl_steps.workspace.progress import progress, say
-from cl_steps.workspace.reach import reaching
-from cl_steps.workspace.store import missing, opened_store
+from cl_steps.progress import progress, say
+from cl_steps.repository.bundle import Refs, is_folder, mirror_workspace, send_all, stored_objects
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.git import git as run_git
+from cl_steps.repository.git import remote_refs, text
+from cl_steps.repository.line import Line, local, resolve
+from cl_steps.repository.mainline import Change, Mainline
+from cl_steps.store.availability import reaching
+from cl_steps.store.dvc import missing, opened_store
 
 CONFIG = ".dvc/config"
 MAIN = "refs/heads/main"

@@ -11,18 +11,18 @@ import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cl_steps.commands.base import find_base, keep_base, open_base
+from cl_steps.acts.rebase import Wish, ask, refuse_same
 from cl_steps.commands.night import ending, new_id, person, play
 from cl_steps.config import RunSpec, parse_overrides, validate_block
 from cl_steps.errors import UsageError
-from cl_steps.lineage.rebase import Wish, ask, refuse_same
-from cl_steps.workspace.beginning import refuse_own_rules
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.progress import say
-from cl_steps.workspace.stopping import goes_on_with
+from cl_steps.operations.base import find_base, keep_base, open_base
+from cl_steps.progress import say
+from cl_steps.repository.beginning import refuse_own_rules
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.stopping import goes_on_with
 
 
 def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -> str:

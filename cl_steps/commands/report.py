@@ -8,8 +8,8 @@ from pathlib import Path
 from cl_steps.errors import UsageError
 from cl_steps.report.collect import collect
 from cl_steps.report.page import DETAILED, evidently_files, render
-from cl_steps.workspace.line import DEPLOYMENT, Line, resolve
-from cl_steps.workspace.pages import PAGE, folder_of, opened, publish
+from cl_steps.report.pages import PAGE, folder_of, opened, publish
+from cl_steps.repository.line import DEPLOYMENT, Line, resolve
 
 
 def report(dir: str, open: bool, to: str = "") -> str:

@@ -7,10 +7,10 @@ that name no run. What the server took is taken back where it lets that, too.
 from __future__ import annotations
 
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
-from cl_steps.workspace.beginning import BEGUN
-from cl_steps.workspace.git import GitError, git, remote_refs, text
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.repository.beginning import BEGUN
+from cl_steps.repository.git import GitError, git, remote_refs, text
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import Mainline, reading
 
 PROBE = "probe-of-rights"
 MAIN, TAG, RUN, ARCHIVE = "refs/heads/main", "refs/tags/model@v0.0.999999999", "refs/heads/runs/", "refs/heads/archive"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from cl_steps.acts.rollback import Done, roll_back
 from cl_steps.commands.night import person
-from cl_steps.lineage.rollback import Done, roll_back
-from cl_steps.workspace.line import resolve
+from cl_steps.repository.line import resolve
 
 
 def rollback(version: str, reason: str, relearn: bool, by: str, through: str, dir: str) -> str:
-    """Restore the state of `version`; raises as `cl_steps.lineage.rollback.roll_back` does."""
+    """Restore the state of `version`; raises as `cl_steps.acts.rollback.roll_back` does."""
     return _text(roll_back(resolve(dir), version, reason, relearn, by or person(), through), dir)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cl_steps.commands.models import fetched
 from cl_steps.errors import UsageError
-from cl_steps.workspace.line import resolve
+from cl_steps.operations.models import fetched
+from cl_steps.repository.line import resolve
 
 
 def sample(prompt: str, dir: str, version: str | None, out: str, count: int, seed: int) -> str:
@@ -18,7 +18,7 @@ def sample(prompt: str, dir: str, version: str | None, out: str, count: int, see
     with fetched(resolve(dir), version) as model:
         from PIL import Image
 
-        from cl_steps.diffusion.model import open_denoiser
+        from cl_steps.models.model import open_denoiser
 
         denoiser = open_denoiser(model.base, model.params.compute)
         denoiser.adapters.load("default", model.adapter)

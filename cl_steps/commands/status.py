@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cl_steps.errors import IntegrityError
-from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.git import remote_refs
-from cl_steps.workspace.ledger import Event, Ledger
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.repository.git import remote_refs
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import read_run
 
 Document = dict[str, Any]
 
@@ -132,8 +132,8 @@ def _status_text(document: Document) -> str:
 
 def _sizes(line: Line) -> Document:
     """Objects and bytes of the store in all and by what needs them first, and of a clone of Git; not the work place."""
-    from cl_steps.workspace.needs import mirrored, needs
-    from cl_steps.workspace.objects import open_objects
+    from cl_steps.operations.retention import mirrored, needs
+    from cl_steps.store.objects import open_objects
 
     with open_objects(line.store) as objects, mirrored(line.git) as (main, refs):
         needed, every = needs(main, refs), {*objects.sizes, *objects.drafts}

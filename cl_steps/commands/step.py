@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import UsageError
-from cl_steps.lineage.formats.openlineage import observed
-from cl_steps.lineage.judging import Judging
+from cl_steps.formats.openlineage import observed
 from cl_steps.pipeline import STAGES, STEPS, Step
-from cl_steps.workspace.context import Context
-from cl_steps.workspace.execute import run_in_place, run_stage
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.progress import say
+from cl_steps.progress import say
+from cl_steps.repository.line import Line, resolve
+from cl_steps.run.context import Context
+from cl_steps.run.stage import run_in_place, run_stage
+from cl_steps.verify.judging import Judging
 
 
 def step(name: str, workspace: str | None, run: str | None) -> None:

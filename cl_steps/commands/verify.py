@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cl_steps.errors import FaultsFound
-from cl_steps.lineage.verify.signatures import trust_of
-from cl_steps.lineage.verify.whole import verify as verify_line
-from cl_steps.workspace.line import resolve
+from cl_steps.repository.line import resolve
+from cl_steps.verify.authenticity import trust_of
+from cl_steps.verify.verification import verify as verify_line
 
 
 def verify(version: str, all: bool, keys: str | None, dir: str, json: bool) -> dict[str, Any] | str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
-from cl_steps.workspace.heads import read_heads, refuse_older, write_heads
-from cl_steps.workspace.mainline import Mainline, reading
-from cl_steps.workspace.store import missing, opened_store, read_dvc_file
-from cl_steps.workspace.vault import at
+from cl_steps.repository.heads import read_heads, refuse_older, write_heads
+from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.store.dvc import missing, opened_store, read_dvc_file
+from cl_steps.store.vault import at
 
 Row = dict[str, Any]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cl_steps.acts.withdrawal import Done, Request, forget
+from cl_steps.acts.withdrawal import withdraw as take_out
 from cl_steps.commands.night import person
-from cl_steps.lineage.withdrawal import Done, Request, forget
-from cl_steps.lineage.withdrawal import withdraw as take_out
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.ledger import Event
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.ledger.fold import Event
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
 
 SHOWN = 20
 Document = dict[str, Any]
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 def withdraw(
     what: str | None, source: str | None, reason: str, erase: bool, by: str, through: str, dir: str, json: bool
 ) -> Document | str:
-    """Withdraw an image file, a SHA-256 or a source; raises as `cl_steps.lineage.withdrawal.withdraw` does."""
+    """Withdraw an image file, a SHA-256 or a source; raises as `cl_steps.acts.withdrawal.withdraw` does."""
     line, folder = resolve(dir), Path(dir)
     if erase:
         refuse_dirty(folder, line)

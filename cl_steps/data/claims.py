@@ -17,7 +17,7 @@ from cl_steps.data import metadata
 from cl_steps.data.captions import file_of
 from cl_steps.data.landing import Landing, with_digest
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
-from cl_steps.workspace.landing.entries import Entry
+from cl_steps.landing.entries import Entry
 
 MAX_TOLD = 100_000
 """So many bad lines are told one by one; the others are told once a file."""

@@ -30,9 +30,9 @@ from cl_steps.data.quarantine import Quarantined, Unusable
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
 from cl_steps.data.withdrawn import NOTHING, Withdrawn
 from cl_steps.errors import Unavailable
-from cl_steps.workspace.landing.entries import Source
-from cl_steps.workspace.landing.folder import Folder
-from cl_steps.workspace.progress import progress
+from cl_steps.landing.entries import Source
+from cl_steps.landing.folder import Folder
+from cl_steps.progress import progress
 
 MAX_THREADS = 4
 COUNTS = ("new", "duplicates", "near_duplicates", "known", "quarantined")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from cl_steps.config import Ingest
 from cl_steps.data.captions import fault_of_name
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
-from cl_steps.workspace.landing.bounds import within
-from cl_steps.workspace.landing.entries import Changed, Entry, Source, TooLarge
+from cl_steps.landing.bounds import within
+from cl_steps.landing.entries import Changed, Entry, Source, TooLarge
 
 REASONS = {
     "symlink": "this is a link: put the file itself here",

@@ -15,17 +15,17 @@ from typing import Any
 
 from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
+from cl_steps.ledger.fold import Event, parse_event
 from cl_steps.pipeline import STAGES
-from cl_steps.report.story import Night, Pictures, Story, table, text
+from cl_steps.report.overview import Night, Pictures, Story, table, text
+from cl_steps.repository.archive import archived
+from cl_steps.repository.bundle import ARCHIVE
+from cl_steps.repository.git import GitError, blobs, git, reason
+from cl_steps.repository.git import text as git_text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Mainline
 from cl_steps.stats.samples import SAMPLE_FILES
-from cl_steps.workspace import store
-from cl_steps.workspace.archive import archived
-from cl_steps.workspace.bundle import ARCHIVE
-from cl_steps.workspace.git import GitError, blobs, git, reason
-from cl_steps.workspace.git import text as git_text
-from cl_steps.workspace.ledger import Event, parse_event
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Mainline
+from cl_steps.store import dvc as store
 
 ReadFolder = Callable[[store.Out, Iterable[str]], dict[str, bytes]]
 

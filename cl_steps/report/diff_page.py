@@ -1,6 +1,6 @@
 """The page of `retain diff`: what changed from one version to another, with the pictures of both.
 
-The document comes from `cl_steps.lineage.changes`; all of its texts may be hostile and are escaped by the template.
+The document comes from `cl_steps.trace.changes`; all of its texts may be hostile and are escaped by the template.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.report.overview import legible_json, number, rows, table, text
 from cl_steps.report.page import environment
 from cl_steps.report.samples import Pair, Picture, pairs
-from cl_steps.report.story import legible_json, number, rows, table, text
 from cl_steps.report.words import DASH, Grid, Pill, moment, whole
 
 Document = Mapping[str, Any]

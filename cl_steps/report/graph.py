@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cl_steps.report.story import table, text
+from cl_steps.report.overview import table, text
 from cl_steps.report.words import DASH, whole
 
 Document = Mapping[str, Any]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from cl_steps.report.overview import Night, number, table, text
 from cl_steps.report.plots import short
-from cl_steps.report.story import Night, number, table, text
 from cl_steps.report.svg import MUTED, SERIES, Margins, new_axes, styled, to_svg
 
 if TYPE_CHECKING:

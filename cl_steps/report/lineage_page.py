@@ -1,6 +1,6 @@
 """The page of `retain lineage`: the graph of what made a version, the line around it, and every fact of its record.
 
-The document comes from `cl_steps.lineage.tree`; all of its texts may be hostile and are escaped by the template.
+The document comes from `cl_steps.trace.tree`; all of its texts may be hostile and are escaped by the template.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_steps.report.graph import Graph, made_graph
+from cl_steps.report.overview import legible_json, number, table, text
 from cl_steps.report.page import environment
-from cl_steps.report.rail import Rail, rail
-from cl_steps.report.story import legible_json, number, table, text
+from cl_steps.report.timeline import Rail, rail
 from cl_steps.report.words import DASH, Grid, Pill, moment, pill, seconds, whole
 from cl_steps.stats.decision import amount
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cl_steps.report.story import Story
+from cl_steps.report.overview import Story
 from cl_steps.report.view import evidently_name, page_view
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from cl_steps.report.story import Night, Story, new_slices, number, rows, scores, table, text
+from cl_steps.report.overview import Night, Story, new_slices, number, rows, scores, table, text
 from cl_steps.report.svg import BAD, GOOD, INK, MUTED, PAPER, RULE, SERIES, WARN, Margins, new_axes, styled, to_svg
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from cl_steps.report.story import Table, rows, table, text
+from cl_steps.report.overview import Table, rows, table, text
 from cl_steps.stats.samples import PROMPTS, grid_file
 
 PNG = b"\x89PNG\r\n\x1a\n"

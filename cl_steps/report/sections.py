@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_steps.report import plots
-from cl_steps.report.story import Night, Report, Story, legible_json, number, rows, table, text
+from cl_steps.report.overview import Night, Report, Story, legible_json, number, rows, table, text
 from cl_steps.report.words import DASH, Grid, pill, whole
 from cl_steps.stats.decision import amount
 

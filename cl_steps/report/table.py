@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cl_steps.report.story import Night, Story, new_slices, number, scores
+from cl_steps.report.overview import Night, Story, new_slices, number, scores
 
 HEADINGS = ("night", "drift", "gate", "ended", "version", "old slices", "new slices", "seconds")
 NONE = "-"

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from cl_steps.pipeline import STAGES
 from cl_steps.report import plots
 from cl_steps.report.histograms import histograms_plot
+from cl_steps.report.overview import Night, Story, new_slices, number, table, text
 from cl_steps.report.samples import Pair, pairs
 from cl_steps.report.sections import (
     RecordView,
@@ -24,7 +25,6 @@ from cl_steps.report.sections import (
     scores_grid,
     slices_grid,
 )
-from cl_steps.report.story import Night, Story, new_slices, number, table, text
 from cl_steps.report.words import DASH, Grid, Pill, answer_words, moment, pill, seconds, started_by, whole
 
 PLURALS = {

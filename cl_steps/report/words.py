@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cl_steps.report.story import Report, number, text
+from cl_steps.report.overview import Report, number, text
 
 TONES = {
     "promote": "good",

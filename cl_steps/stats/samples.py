@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from cl_steps.run.context import write_json
 from cl_steps.stats.figures import MODELS
-from cl_steps.workspace.context import write_json
 
 PROMPTS = "prompts.json"
 SAMPLE_FILES = ("grid-*.png", PROMPTS)

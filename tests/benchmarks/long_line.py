@@ -13,17 +13,17 @@ import subprocess
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from cl_steps import close, promote
 from cl_steps.commands import prune, status
 from cl_steps.config import RunSpec
+from cl_steps.ledger.names import tag_of
 from cl_steps.pipeline import DRIFT
 from cl_steps.report.collect import collect
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import clone, git, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.versions import tag_of
+from cl_steps.repository.git import clone, git, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.stage import run_stage
+from cl_steps.steps import close, promote
 from tests.lineage.cheap import put_folder, put_run
 from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 

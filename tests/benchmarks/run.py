@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 if TYPE_CHECKING:
-    from cl_steps.workspace.line import Line
+    from cl_steps.repository.line import Line
 
 IMPORTS = (
     "cl_steps.__main__",
-    "cl_steps.ingest",
-    "cl_steps.drift",
-    "cl_steps.update",
-    "cl_steps.evaluate",
+    "cl_steps.steps.ingest",
+    "cl_steps.steps.drift",
+    "cl_steps.steps.update",
+    "cl_steps.steps.evaluate",
     "dags.lines",
 )
 
@@ -60,8 +60,8 @@ def learning(steps: int = 60) -> None:
 
     from cl_steps.commands.demo import OVERRIDES
     from cl_steps.config import Lora, Update
-    from cl_steps.continual.distillation import Distillation
-    from cl_steps.continual.learner import Learner, Pool, Pools
+    from cl_steps.learning.learner import Learner, Pool, Pools
+    from cl_steps.learning.methods.distillation import Distillation
 
     denoiser, lora = _denoiser(), Lora(rank=16, alpha=64, target_modules=tuple(OVERRIDES["update.lora.target_modules"]))
     for name in ("default", "teacher"):
@@ -108,7 +108,7 @@ def duplicates(new: int = 5_000, known: int = 100_000) -> None:
 
 def ledger(events: int = 1_000) -> None:
     """Reading main of a line after many runs."""
-    from cl_steps.workspace.ledger import fold
+    from cl_steps.ledger.fold import fold
 
     batch = {"digest": "d", "of": None}
     intake = {"md5": "m", "assets": 10}
@@ -125,9 +125,9 @@ def landing(files: int = 20_000, keys: int = 2_000, lines: int = 100_000) -> Non
     """What a run copies of a landing of small files before it looks at them; and bad metadata, taken in and written."""
     from cl_steps.config import Ingest, Params
     from cl_steps.data.intake import take_in
-    from cl_steps.workspace.landing.place import open_landing
-    from cl_steps.workspace.landing.snapshot import Snapshot, take_snapshot
-    from cl_steps.workspace.line import Line
+    from cl_steps.landing.place import open_landing
+    from cl_steps.landing.snapshot import Snapshot, take_snapshot
+    from cl_steps.repository.line import Line
     from tests.buckets import s3_server
 
     with tempfile.TemporaryDirectory() as scratch, s3_server() as bucket:
@@ -153,7 +153,7 @@ def _denoiser():  # noqa: ANN202  (torch is imported late)
     import torch
 
     from cl_steps.config import Compute
-    from cl_steps.diffusion.model import open_denoiser
+    from cl_steps.models.model import open_denoiser
 
     torch.set_num_threads(1)
     return open_denoiser(Path(__file__).parents[2] / "cl_steps" / "demo" / "base", Compute(threads=1))
@@ -164,8 +164,8 @@ def drift() -> None:
     from cl_steps.config import Ingest
     from cl_steps.data.intake import take_in
     from cl_steps.demo.nights import write_initial
-    from cl_steps.drift import measure
     from cl_steps.stats.features import Extractor
+    from cl_steps.steps.drift import measure
 
     extractor = Extractor.open(Path(__file__).parents[2] / "cl_steps" / "demo" / "extractor")
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,7 +192,6 @@ def lines(count: int = 500) -> None:
         import dags.acts
         import dags.lines
         import dags.maintenance
-        import dags.steppod
 
         file.write_text(yaml.safe_dump({"profiles": {"gpu": {"image": "i"}}, "lines": entries}), encoding="utf-8")
         with clock(f"{count} lines of pods, read and made into DAGs", count, "DAGs"):
@@ -208,8 +207,8 @@ def lines(count: int = 500) -> None:
 
 def index(versions: int = 1_000, arrivals: int = 1_000, replay: int = 3_000) -> None:
     """The asset index of a long line: 5,000 rows of manifests a version (its intake, its batch, its replay buffer)."""
-    from cl_steps.lineage.assets import find
-    from cl_steps.lineage.index import ask, place
+    from cl_steps.trace.assets import find
+    from cl_steps.trace.index import ask, place
 
     with tempfile.TemporaryDirectory() as scratch:
         line, names = _long_line(Path(scratch), versions, arrivals, replay)
@@ -222,7 +221,7 @@ def index(versions: int = 1_000, arrivals: int = 1_000, replay: int = 3_000) -> 
 
 
 def _look_up(db: sqlite3.Connection, names: list[str]) -> None:
-    from cl_steps.lineage.assets import find
+    from cl_steps.trace.assets import find
 
     took = []
     for name in names:

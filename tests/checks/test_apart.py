@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps import gate
 from cl_steps.checks import apart
-from cl_steps.checks.room import Suite
+from cl_steps.checks.sandbox import Suite
 from cl_steps.config import Gate, Params, RunSpec
 from cl_steps.errors import Unavailable, UsageError
+from cl_steps.run.context import Context
 from cl_steps.stats.figures import write_figures
-from cl_steps.workspace.context import Context
+from cl_steps.steps import gate
 from tests.stats.nights import night
 
 SECONDS = 40

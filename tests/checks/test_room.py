@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.checks import launch, room, syscalls
+from cl_steps.checks import launch, syscalls
+from cl_steps.checks import sandbox as room
 from cl_steps.checks.clearing import clear
 from cl_steps.checks.junit import read_cases
-from cl_steps.checks.room import Suite, run_suite
+from cl_steps.checks.sandbox import Suite, run_suite
 from cl_steps.config import Gate, Params
 from cl_steps.errors import UsageError
 from cl_steps.stats.figures import write_figures

@@ -34,7 +34,7 @@ class Airflow:
         before = len(self._words())
         with (self._folder / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dags.serve", str(self._folder), "--port", str(self._port)],
+                [sys.executable, "-m", "cl_steps.orchestration.serve", str(self._folder), "--port", str(self._port)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self._env},

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dags.pods import FILES
+from cl_steps.orchestration.pods.manifest import FILES
 from tests.cluster.servers import credentials
 
 PASSWORDS = {"step": "a-step", "opener": "an-opener", "trusted": "a-trusted"}

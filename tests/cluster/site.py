@@ -20,8 +20,8 @@ from urllib.request import Request, urlopen
 
 import yaml
 
-from cl_steps.lineage.keys import JUDGE, SIGNING
-from dags.pods import FILES
+from cl_steps.orchestration.pods.manifest import FILES
+from cl_steps.records.keys import JUDGE, SIGNING
 from tests.cluster.running import PASSWORDS, basic
 from tests.cluster.servers import credentials
 from tests.helm import chart

@@ -17,8 +17,8 @@ import fsspec
 import pytest
 
 from cl_steps.errors import Unavailable
-from cl_steps.workspace import git as product
-from cl_steps.workspace import store
+from cl_steps.repository import git as product
+from cl_steps.store import dvc as store
 from tests.cluster.running import Running, basic, running
 
 

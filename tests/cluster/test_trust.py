@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cl_steps.orchestration.pods.manifest import CHECKS, CHECKS_FOLDER, Job, manifest
+from cl_steps.orchestration.pods.profiles import Profile, Secrets
 from cl_steps.pipeline import STAGES, STEPS
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.mainline import Change, reading
-from dags.pods import CHECKS, CHECKS_FOLDER, Job, manifest
-from dags.profiles import Profile, Secrets
+from cl_steps.repository.git import git, text
+from cl_steps.repository.mainline import Change, reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, Site, kubectl
 from tests.cluster.trial import PROFILES, entry, land, last, nothing_is_left
@@ -121,9 +121,9 @@ for name in names:
 pathlib.Path("dvc.lock").write_text(yaml.safe_dump(lock))
 subprocess.run(["retain", "keys", "/scratch/keys", "--name", "judged"], check=True, stdout=subprocess.DEVNULL)
 from cl_steps.lineage import judging
-from cl_steps.lineage.signing import KeyFile, sign_statement
+from cl_steps.records.signer import KeyFile, sign_statement
 from cl_steps.pipeline import STEPS
-from cl_steps.workspace.branch import run_state
+from cl_steps.repository.run_branch import run_state
 root = pathlib.Path(".")
 for name in ("evaluate", "gate"):
     subjects, materials = judging._found(root, run_state(root), STEPS[name], ())

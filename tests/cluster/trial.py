@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from cl_steps.demo.nights import write_night
-from cl_steps.workspace.ledger import Event
-from cl_steps.workspace.mainline import reading
+from cl_steps.ledger.fold import Event
+from cl_steps.repository.mainline import reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, apply, kubectl
 

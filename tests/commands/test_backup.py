@@ -16,10 +16,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cl_steps.commands import backup as command
 from cl_steps.commands.backup import STAMP
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.ledger import EVENT_SCHEMA
-from cl_steps.workspace.line import Line, local
-from cl_steps.workspace.store import dvc_file, file_md5
+from cl_steps.ledger.fold import EVENT_SCHEMA
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line, local
+from cl_steps.store.dvc import dvc_file, file_md5
 
 Cli = Callable[..., tuple[int, str, str]]
 PASSPHRASE = "correct horse battery staple"
@@ -224,7 +224,7 @@ def test_keys_come_back_and_only_with_their_passphrase(folder: Path, tmp_path: P
 
 def test_a_changed_header_of_the_keys_is_found(folder: Path, tmp_path: Path, keys: Path) -> None:
     from cl_steps.errors import IntegrityError
-    from cl_steps.workspace.sealed import read_keys, seal, unseal, write_keys
+    from cl_steps.operations.key_file import read_keys, seal, unseal, write_keys
 
     sealed = json.loads(seal(read_keys(keys), tmp_path / "passphrase"))
     for changed in (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.commands.base import copy_model
 from cl_steps.errors import UsageError
+from cl_steps.operations.base import copy_model
 
 
 @pytest.fixture

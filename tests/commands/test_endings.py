@@ -18,8 +18,8 @@ import pytest
 from cl_steps.commands import step as step_command
 from cl_steps.errors import Unavailable
 from cl_steps.pipeline import CLOSE, INGEST, Step
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
 from tests.commands.conftest import Cli
 from tests.workspace.conftest import fake_stage, make_workspace
 

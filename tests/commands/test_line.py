@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from cl_steps.demo.nights import write_night
-from cl_steps.workspace.git import text
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.repository.git import text
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import Change, reading
 from tests.commands.conftest import Cli
 
 RUNS: dict[str, str] = {}

@@ -16,9 +16,9 @@ import pytest
 from cl_steps.commands import publish
 from cl_steps.config import RunSpec
 from cl_steps.errors import UsageError
-from cl_steps.workspace.branch import open_run, read_run
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line, local, resolve
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line, local, resolve
+from cl_steps.repository.run_branch import open_run, read_run
 from tests.cluster.running import Running, running
 from tests.commands.conftest import Cli
 

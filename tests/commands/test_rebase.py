@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cl_steps.__main__ import main
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
 from tests.commands.conftest import SETTINGS, Cli
 from tests.tiny import make_tiny_clip, make_tiny_pipeline
 

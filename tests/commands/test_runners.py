@@ -16,10 +16,10 @@ import pytest
 from cl_steps.config import RunSpec
 from cl_steps.demo.nights import write_night
 from cl_steps.pipeline import STEPS
-from cl_steps.workspace.branch import open_run, read_run
-from cl_steps.workspace.line import local
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.store import lock_outs
+from cl_steps.repository.line import local
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import open_run, read_run
+from cl_steps.store.dvc import lock_outs
 
 NO_NETWORK = """
 import socket, sys

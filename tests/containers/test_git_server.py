@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps import close, promote
 from cl_steps.commands.prune import prune
 from cl_steps.commands.rights import rights
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError
-from cl_steps.lineage.judging import Judging
 from cl_steps.pipeline import STAGES
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.bundle import mirror_workspace, send_all
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line
+from cl_steps.repository.bundle import mirror_workspace, send_all
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.stage import run_stage
+from cl_steps.steps import close, promote
+from cl_steps.verify.judging import Judging
 from tests.promoting import SAME, forge, ready, stage
 from tests.workspace.conftest import GOOD
 

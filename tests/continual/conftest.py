@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from cl_steps.config import Compute, Lora, Update
-from cl_steps.continual.distillation import TEACHER, Distillation
-from cl_steps.continual.learner import STUDENT, Learner, Pool, Pools
-from cl_steps.continual.processes import ALONE, Processes
-from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
+from cl_steps.learning.methods.distillation import TEACHER, Distillation
+from cl_steps.learning.processes import ALONE, Processes
+from cl_steps.models.model import Denoiser, open_denoiser
 from tests.tiny import TARGET_MODULES, make_tiny_pipeline
 
 LORA = Lora(rank=2, alpha=4, target_modules=TARGET_MODULES)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cl_steps.continual.distillation import TEACHER, Distillation
-from cl_steps.continual.learner import STUDENT
-from cl_steps.continual.penalty import Forward
-from cl_steps.diffusion.model import Denoiser
+from cl_steps.learning.learner import STUDENT
+from cl_steps.learning.methods.distillation import TEACHER, Distillation
+from cl_steps.learning.methods.penalty import Forward
+from cl_steps.models.model import Denoiser
 from tests.continual.conftest import LORA
 from tests.tiny import disturb
 

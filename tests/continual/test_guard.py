@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from cl_steps.continual import guard as module
-from cl_steps.continual.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
-from cl_steps.continual.learner import STUDENT, Learner
+from cl_steps.learning import guard as module
+from cl_steps.learning.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
+from cl_steps.learning.learner import STUDENT, Learner
 from tests.continual.conftest import MakeLearner, pool
 
 

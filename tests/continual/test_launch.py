@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cl_steps import update
 from cl_steps.config import Params, RunSpec
-from cl_steps.continual import launch
-from cl_steps.diffusion.lora import FILE_NAME
 from cl_steps.errors import RetainError, UsageError
-from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.machine import Machine
+from cl_steps.learning import launch
+from cl_steps.models.lora import FILE_NAME
+from cl_steps.run.context import Context, StepReport
+from cl_steps.run.machine import Machine
+from cl_steps.steps import update
 from tests.test_update import PARAMS, make_workspace
 
 LONG = PARAMS.update.model_copy(update={"steps": 120, "checkpoint_every": 5, "learning_rate": 1e-3})
@@ -113,7 +113,9 @@ def when(condition: Callable[[], object], act: Callable[[], object]) -> None:
 def workers() -> list[psutil.Process]:
     """The processes that learn, below this one."""
     found = psutil.Process().children(recursive=True)
-    return [p for p in found if "cl_steps.update" in p.cmdline() and "accelerate.commands.launch" not in p.cmdline()]
+    return [
+        p for p in found if "cl_steps.steps.update" in p.cmdline() and "accelerate.commands.launch" not in p.cmdline()
+    ]
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Update
-from cl_steps.continual.distillation import TEACHER
-from cl_steps.continual.learner import MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
-from cl_steps.diffusion.model import Denoiser
 from cl_steps.errors import UsageError
+from cl_steps.learning.learner import MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
+from cl_steps.learning.methods.distillation import TEACHER
+from cl_steps.models.model import Denoiser
 from tests.continual.conftest import UPDATE, MakeLearner
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_steps.continual.guard import Bank, Guard
-from cl_steps.continual.learner import Learner
-from cl_steps.continual.methods import METHODS
-from cl_steps.continual.sharing import parts_of, rows_at_once
-from cl_steps.diffusion.model import Denoiser
-from cl_steps.diffusion.plan import Plan, Planner
 from cl_steps.errors import UsageError
+from cl_steps.learning.guard import Bank, Guard
+from cl_steps.learning.learner import Learner
+from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.plan import Plan, Planner
+from cl_steps.learning.sharing import parts_of, rows_at_once
+from cl_steps.models.model import Denoiser
 from tests.continual.conftest import MakeLearner, pool
 
 ITEMS = {"replay_distill": (9, True), "replay": (9, False), "finetune": (0, False)}

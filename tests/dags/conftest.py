@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from cl_steps.config import RunSpec
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line, local
-from dags.play import Player, configure
+from cl_steps.orchestration.play import Player, configure
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line, local
 from tests.dags.stub import StubChild
 
 HOME = Path(tempfile.mkdtemp(prefix="retain-airflow-"))
@@ -49,7 +49,7 @@ class Silent:
 @pytest.fixture
 def scenario(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Write down what the steps of a fresh tiny line shall find; returns the line."""
-    from dags import runners
+    from cl_steps.orchestration import runners
 
     monkeypatch.setattr(runners, "Child", StubChild)
 

@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 import yaml
 
-from cl_steps.workspace.line import resolve
-from cl_steps.workspace.mainline import reading
-from dags import serve
+from cl_steps.orchestration import serve
+from cl_steps.repository.line import resolve
+from cl_steps.repository.mainline import reading
 from tests.cluster.airflow import FINAL, Airflow
 
 ROOT = Path(__file__).parents[2]

@@ -37,7 +37,14 @@ def main(scratch: Path, images: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     play(scratch / "demo-line")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "RETAIN"))}
-    command = [sys.executable, "-m", "dags.serve", str(scratch / "demo-line"), "--port", SITE.rpartition(":")[2]]
+    command = [
+        sys.executable,
+        "-m",
+        "cl_steps.orchestration.serve",
+        str(scratch / "demo-line"),
+        "--port",
+        SITE.rpartition(":")[2],
+    ]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as served:
         try:
             look(images, password(served), scratch / "demo-line" / ".retain" / "lines.yaml")
@@ -51,7 +58,7 @@ def play(workspace: Path) -> None:
     from fabricate import fabricate
 
     from cl_steps.commands.report import write_report
-    from dags import play
+    from cl_steps.orchestration import play
     from tests.dags.conftest import Silent, make_line
     from tests.dags.stub import StubChild
 
@@ -61,7 +68,7 @@ def play(workspace: Path) -> None:
     entry = {"name": "demo", "workspace": str(workspace), "retry_seconds": 0}
     lines.write_text(yaml.safe_dump({"lines": [entry]}), encoding="utf-8")
     player = play.Player.open(workspace / ".retain" / "airflow", lines, "demo", Silent())
-    from dags import runners
+    from cl_steps.orchestration import runners
 
     class Child(StubChild):
         """A stub also of `retain report`."""

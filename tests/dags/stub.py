@@ -12,15 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cl_steps import close
-from cl_steps.lineage.records import now, run_event
+from cl_steps.ledger.fold import event_path
 from cl_steps.pipeline import STAGES, STEPS
-from cl_steps.workspace.branch import checked_out, run_state
-from cl_steps.workspace.context import StepReport, json_text, write_report
-from cl_steps.workspace.execute import push_branch
-from cl_steps.workspace.ledger import event_path
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.records.builders import now, run_event
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.repository.run_branch import checked_out, run_state
+from cl_steps.run.context import StepReport, json_text, write_report
+from cl_steps.run.stage import push_branch
+from cl_steps.steps import close
 
 FIGURES = {
     "ingest": {"batch": {"runs": [], "assets": 3, "slices": {}, "digest": "0"}, "intake": {"assets": 0, "slices": {}}}
@@ -28,7 +28,7 @@ FIGURES = {
 
 
 class StubChild:
-    """As `dags.runners.Child`, in this process."""
+    """As `cl_steps.orchestration.runners.Child`, in this process."""
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
         _, self._name, _, workspace, _, self._run = arguments

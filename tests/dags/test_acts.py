@@ -16,16 +16,17 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-import cl_steps.promote
+import cl_steps.steps.promote
 from cl_steps.__main__ import _parser
-from cl_steps.lineage.keys import make_keys
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from dags import acts, light, maintenance, runners
-from dags.on_line import OnLine
-from dags.play import Player
-from dags.profiles import Profile
-from dags.steppod import StepPod
+from cl_steps.orchestration import light, runners
+from cl_steps.orchestration.on_line import OnLine
+from cl_steps.orchestration.play import Player
+from cl_steps.orchestration.pods.profiles import Profile
+from cl_steps.orchestration.pods.steppod import StepPod
+from cl_steps.records.keys import make_keys
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from dags import acts, maintenance
 from tests.dags.acting import ActingChild, with_versions
 from tests.dags.conftest import WORKSPACE, make_line
 from tests.dags.test_pods import LARGE
@@ -242,7 +243,7 @@ def test_a_process_that_acts_has_the_signing_key(tmp_path: Path) -> None:
 
 
 def test_a_champion_without_a_record_is_no_news(line: Line) -> None:
-    from cl_steps.workspace.mainline import Change
+    from cl_steps.repository.mainline import Change
 
     with reading(line.git) as main:
         assert main.push(Change({"state/champion.json": b'{"version": "v9"}'}, "lost"))
@@ -253,12 +254,12 @@ def test_a_champion_without_a_record_is_no_news(line: Line) -> None:
 @pytest.mark.slow
 def test_the_commands_themselves_act_on_a_line(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
     """`retain rollback` and `retain prune` in processes of their own, on a line with two real versions."""
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda root, params, verdict, run: None)
     shutil.rmtree(WORKSPACE, ignore_errors=True)
     line = make_workspace(WORKSPACE, signed=True)
     line.save(WORKSPACE)
     play(line, "r-1", GOOD)
-    cl_steps.promote.run(line, "r-1")
+    cl_steps.steps.promote.run(line, "r-1")
     before = len(champion_events())
     assert act("rollback", version="v1", reason=HOSTILE)["rollback"] == "success"
     with reading(line.git) as main:

@@ -11,12 +11,12 @@ import pytest
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from cl_steps import close, promote
 from cl_steps.__main__ import _parser
 from cl_steps.commands.answer import refuse
-from dags.asking import FORM, Ask, answer_arguments, question, time_to_answer
-from dags.profiles import Ask as Asked
-from dags.registry import Entry
+from cl_steps.orchestration.asking import FORM, Ask, answer_arguments, question, time_to_answer
+from cl_steps.orchestration.pods.profiles import Ask as Asked
+from cl_steps.orchestration.registry import Entry
+from cl_steps.steps import close, promote
 from tests.workspace.conftest import GOOD, make_workspace, play
 
 ENTRY = Entry(name="a", workspace="https://git/a", store="s3://b/a", schedule="0 2 * * *")

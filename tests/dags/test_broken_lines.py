@@ -17,11 +17,12 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, select
 
 from cl_steps.errors import UsageError
-from cl_steps.workspace.mainline import Change, reading
-from dags import last_good, lines
+from cl_steps.orchestration import last_good
+from cl_steps.orchestration.play import Player
+from cl_steps.orchestration.registry import TAKEN, Entry
+from cl_steps.repository.mainline import Change, reading
+from dags import lines
 from dags.lines import build_all
-from dags.play import Player
-from dags.registry import TAKEN, Entry
 from dags.watch import watch
 from tests.dags.conftest import make_line
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dags.failures import find, refused, todo_of
+from cl_steps.orchestration.pods.failures import find, refused, todo_of
 
 
 def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from cl_steps.__main__ import _parser
-from dags import maintenance, runners
-from dags.on_line import OnLine
-from dags.play import Player
+from cl_steps.orchestration import runners
+from cl_steps.orchestration.on_line import OnLine
+from cl_steps.orchestration.play import Player
+from dags import maintenance
 from tests.dags.acting import ActingChild
 from tests.dags.conftest import make_line
 from tests.dags.test_pods import LARGE

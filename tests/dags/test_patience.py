@@ -16,11 +16,12 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import kube_config
 
 from cl_steps.errors import Unavailable
+from cl_steps.orchestration import reap
+from cl_steps.orchestration.pods import patience, stepjob, steppod
+from cl_steps.orchestration.pods.patience import patient
+from cl_steps.orchestration.pods.stepjob import JobTrigger
+from cl_steps.orchestration.runners import runner_of
 from cl_steps.pipeline import STEPS
-from dags import patience, reap, stepjob, steppod
-from dags.patience import patient
-from dags.runners import runner_of
-from dags.stepjob import JobTrigger
 from tests.dags.api_server import ApiServer, serving
 from tests.dags.test_pods import LARGE, RUN, WIDE
 from tests.dags.test_steppod import Store

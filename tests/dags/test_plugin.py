@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dags.play import Player
+from cl_steps.orchestration.play import Player
 
 # Airflow's own: it builds on deprecated parts of its libraries.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -161,7 +161,7 @@ def test_a_link_is_not_followed_and_a_pipe_not_waited_for(ask: Ask, lines: Path)
 
 
 def test_a_file_too_large_is_none_of_ours(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cl_steps.workspace import pages
+    from cl_steps.report import pages
 
     monkeypatch.setattr(pages, "MAX_BYTES", 10)
     assert ask("retain_kept/").status_code == 404
@@ -207,8 +207,8 @@ def test_lines_that_cannot_be_read_are_said_so(ask: Ask, lines: Path) -> None:
 
 
 def test_a_bucket_is_read_with_the_lines_own_credentials(tmp_path: Path) -> None:
-    from dags.page_places import storage_options
-    from dags.registry import Entry
+    from cl_steps.orchestration.page_places import storage_options
+    from cl_steps.orchestration.registry import Entry
 
     (tmp_path / "aws-credentials").write_text("[default]\naws_access_key_id = k\naws_secret_access_key = s%s\n")
     (tmp_path / "aws-config").write_text("[default]\nregion = eu\nendpoint_url = http://store:9000\n")
@@ -224,11 +224,11 @@ def test_other_processes_pay_next_to_nothing_for_the_plugin(tmp_path: Path) -> N
     code = (
         "import time, sys, airflow.plugins_manager\n"
         "before = set(sys.modules); began = time.perf_counter()\n"
-        "import dags.plugin\n"
+        "import cl_steps.orchestration.tab.plugin\n"
         "print((time.perf_counter() - began) * 1000, *(set(sys.modules) - before))"
     )
     environment = {"PATH": "/usr/bin:/bin", "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     took, *modules = done.stdout.split()
-    assert set(modules) == {"dags", "dags.plugin"}
+    assert set(modules) == {"dags", "cl_steps.orchestration.tab.plugin"}
     assert float(took) < MAX_MILLISECONDS

@@ -14,13 +14,13 @@ import yaml
 from kubernetes.utils.quantity import parse_quantity
 
 from cl_steps.checks import apart
-from cl_steps.lineage import keys
+from cl_steps.orchestration.pods.manifest import BELIEVES, ROOM
+from cl_steps.orchestration.pods.profiles import Authorities, Profile, Resources, Secrets, Toleration
+from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.runners import runner_of
 from cl_steps.pipeline import STEPS
-from cl_steps.workspace.machine import Machine
-from dags.pods import BELIEVES, ROOM
-from dags.profiles import Authorities, Profile, Resources, Secrets, Toleration
-from dags.registry import Entry
-from dags.runners import runner_of
+from cl_steps.records import keys
+from cl_steps.run.machine import Machine
 
 GOLDEN = Path(__file__).parent / "pods"
 RUN = "2026-01-01-abcdef12"

@@ -50,9 +50,9 @@ def test_a_night_on_postgres(database: str, tmp_path: Path) -> None:
 
 def play_night(folder: Path, database: str) -> dict[str, Any]:
     """Migrate, serialize, play a night of stubs; returns what the database has of it."""
-    from dags import serve
-    from dags.play import Player
-    from dags.registry import read_lines
+    from cl_steps.orchestration import serve
+    from cl_steps.orchestration.play import Player
+    from cl_steps.orchestration.registry import read_lines
     from tests.dags.conftest import make_line
     from tests.dags.stub import StubChild
 
@@ -73,7 +73,7 @@ def play_night(folder: Path, database: str) -> dict[str, Any]:
 
     reserialize = get_parser().parse_args(["dags", "reserialize"])
     reserialize.func(reserialize)
-    from dags import runners
+    from cl_steps.orchestration import runners
 
     runners.Child = StubChild  # type: ignore[assignment, misc]
     well = Player(read_lines(lines)[0]).play("scheduled", datetime(2026, 1, 1, tzinfo=UTC), {})

@@ -21,16 +21,16 @@ from kubernetes.client import ApiClient, BatchV1Api, Configuration, CoreV1Api
 from kubernetes.config import kube_config
 from kubernetes_asyncio.config import kube_config as async_kube_config
 
-from cl_steps import close, promote
+from cl_steps.orchestration.asking import FORM, Ask
+from cl_steps.orchestration.pods import steppod
+from cl_steps.orchestration.pods.stepjob import JobTrigger
+from cl_steps.orchestration.pods.steppod import StepTrigger
+from cl_steps.orchestration.reap import reap
+from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.runners import runner_of
 from cl_steps.pipeline import STEPS
-from dags import steppod
-from dags.asking import FORM, Ask
+from cl_steps.steps import close, promote
 from dags.lines import build
-from dags.reap import reap
-from dags.registry import Entry
-from dags.runners import runner_of
-from dags.stepjob import JobTrigger
-from dags.steppod import StepTrigger
 from tests.dags.api_server import ApiServer, serving
 from tests.dags.test_pods import LARGE, RUN, WIDE
 from tests.dags.test_steppod import Store

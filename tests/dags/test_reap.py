@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dags.reap import main, orphans, reap
+from cl_steps.orchestration.reap import main, orphans, reap
 
 NOW = datetime.now(UTC)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cl_steps.errors import UsageError
-from cl_steps.lineage.keys import make_keys
+from cl_steps.orchestration import registry
+from cl_steps.orchestration.pods.profiles import LOCAL
+from cl_steps.orchestration.registry import Entry, line_called, read, read_lines
+from cl_steps.orchestration.runners import runner_of
 from cl_steps.pipeline import STEPS
-from dags import registry
-from dags.profiles import LOCAL
-from dags.registry import Entry, line_called, read, read_lines
-from dags.runners import runner_of
+from cl_steps.records.keys import make_keys
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -14,11 +14,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cl_steps.errors import UsageError
+from cl_steps.orchestration import runners
+from cl_steps.orchestration.pods.profiles import Profile
+from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.runners import Child, IntegrityFault, environment, runner_of, settle, settled
 from cl_steps.pipeline import DRIFT, EVALUATE, UPDATE
-from dags import runners
-from dags.profiles import Profile
-from dags.registry import Entry
-from dags.runners import Child, IntegrityFault, environment, runner_of, settle, settled
 
 
 @pytest.fixture

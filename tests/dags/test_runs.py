@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from cl_steps.commands.status import run_events
-from cl_steps.lineage.records import now
-from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.ledger import Event, event_path
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
-from dags import turns
-from dags.play import Player
+from cl_steps.ledger.fold import Event, event_path
+from cl_steps.orchestration import turns
+from cl_steps.orchestration.play import Player
+from cl_steps.records.builders import now
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.repository.run_branch import read_run
 from tests.dags.conftest import ENTRY, LINES, WORKSPACE
 
 # Airflow's own: it builds on deprecated parts of its libraries and leaves sockets to the garbage collector.

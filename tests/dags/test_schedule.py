@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dags.schedule import check, next_start, spread
+from cl_steps.orchestration.schedule import check, next_start, spread
 
 
 def test_without_jitter_a_preset_is_its_five_fields() -> None:

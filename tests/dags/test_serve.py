@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from cl_steps.errors import UsageError
-from dags import processes, serve
-from dags.processes import Processes
+from cl_steps.orchestration import processes, serve
+from cl_steps.orchestration.processes import Processes
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0
@@ -170,7 +170,7 @@ def test_the_whole_of_it_starts_lets_people_in_by_role_and_ends(workspace: Path)
 
     with socket.create_server((serve.HOST, 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dags.serve", str(workspace), "--port", str(port)]
+    command = [sys.executable, "-m", "cl_steps.orchestration.serve", str(workspace), "--port", str(port)]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "RETAIN"))}
     with subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, text=True) as served:
         said = "".join(iter(served.stdout.readline, "Ctrl+C ends it.\n"))  # type: ignore[union-attr]

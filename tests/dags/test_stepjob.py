@@ -16,11 +16,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from kubernetes.client import ApiClient, V1Job, V1Pod
 from kubernetes.client.exceptions import ApiException
 
+from cl_steps.orchestration.pods import stepjob
+from cl_steps.orchestration.pods.nodes import find_of_job, has_ended, indexed, waits_too_long
+from cl_steps.orchestration.pods.stepjob import JobTrigger
+from cl_steps.orchestration.runners import IntegrityFault, runner_of
 from cl_steps.pipeline import STEPS
-from dags import stepjob
-from dags.nodes import find_of_job, has_ended, indexed, waits_too_long
-from dags.runners import IntegrityFault, runner_of
-from dags.stepjob import JobTrigger
 from tests.dags.test_failures import EVICTED, NO_ROOM, SCRATCH_FULL, ended, waiting
 from tests.dags.test_pods import RUN, WIDE
 from tests.dags.test_steppod import Store
@@ -287,7 +287,7 @@ def test_the_trigger_fires_at_the_end_and_now_and_then(
     monkeypatch.setattr(stepjob, "AsyncKubernetesHook", Hook)
     monkeypatch.setattr(stepjob, "SETTLE_SECONDS", 0)
     kind, facts = JobTrigger(name=NAME, namespace="n", connection="cluster", poll=0, log_seconds=seconds).serialize()
-    assert kind == "dags.stepjob.JobTrigger"
+    assert kind == "cl_steps.orchestration.pods.stepjob.JobTrigger"
 
     async def first() -> Any:
         return await anext(JobTrigger(**facts).run())

@@ -11,9 +11,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from kubernetes.client import ApiClient, V1Pod
 from kubernetes.client.exceptions import ApiException
 
+from cl_steps.orchestration.pods.steppod import MAX_DISRUPTIONS, StepPod
+from cl_steps.orchestration.runners import runner_of
 from cl_steps.pipeline import STEPS
-from dags.runners import runner_of
-from dags.steppod import MAX_DISRUPTIONS, StepPod
 from tests.dags.test_failures import EVICTED, NO_ROOM, ended
 from tests.dags.test_pods import LARGE, RUN
 

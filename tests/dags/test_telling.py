@@ -13,12 +13,12 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.observability import stats
 
 from cl_steps.errors import UsageError
-from cl_steps.workspace.ledger import event_path, fold
-from cl_steps.workspace.mainline import Change, reading
-from dags.light import gpu_hours_since
-from dags.profiles import Notify
-from dags.registry import Entry
-from dags.telling import hours_overdue, measure, notifiers, pending_assets, stored_bytes, tell
+from cl_steps.ledger.fold import event_path, fold
+from cl_steps.orchestration.light import gpu_hours_since
+from cl_steps.orchestration.pods.profiles import Notify
+from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.telling import hours_overdue, measure, notifiers, pending_assets, stored_bytes, tell
+from cl_steps.repository.mainline import Change, reading
 from tests.dags.conftest import make_line
 
 HERE = "tests.dags.test_telling"

@@ -12,11 +12,11 @@ from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipExcept
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables import trigger
 
-from dags import light, turns
+from cl_steps.orchestration import light, turns
+from cl_steps.orchestration.pods.profiles import Profile
+from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.turns import MOST_RUNS, Open, longest_run
 from dags.lines import build
-from dags.profiles import Profile
-from dags.registry import Entry
-from dags.turns import MOST_RUNS, Open, longest_run
 
 ENTRY = Entry(name="a", workspace="/nowhere", schedule="0 2 * * *")
 BEGINS = {"open": "running", "close": None}

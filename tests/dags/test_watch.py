@@ -12,9 +12,9 @@ import yaml
 from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.mainline import Change, reading
-from dags import heads
+from cl_steps.orchestration import heads
+from cl_steps.repository.git import git, text
+from cl_steps.repository.mainline import Change, reading
 from dags.watch import retain_watch, watch
 from tests.dags.conftest import make_line
 from tests.dags.test_telling import HERE, TOLD

@@ -15,9 +15,9 @@ from fsspec.implementations.memory import MemoryFile
 
 from cl_steps.config import Ingest, Params
 from cl_steps.data.intake import Intake, take_in
-from cl_steps.workspace.landing.place import open_landing
-from cl_steps.workspace.landing.snapshot import BYTES, Snapshot, take_snapshot
-from cl_steps.workspace.line import Line
+from cl_steps.landing.place import open_landing
+from cl_steps.landing.snapshot import BYTES, Snapshot, take_snapshot
+from cl_steps.repository.line import Line
 from tests.buckets import put, s3_server
 from tests.data.hostile import LIMITS, counted, hostile_folder, hostile_objects
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from cl_steps.acts.purge import take_out
 from cl_steps.config import Ingest
 from cl_steps.data import claims
 from cl_steps.data.aside import write_quarantine
 from cl_steps.data.intake import Intake, take_in
 from cl_steps.data.quarantine import Quarantined
-from cl_steps.lineage.purge import take_out
 from tests.data.hostile import counted
 from tests.data.landings import encoded, fill, jsonl, picture, put
 

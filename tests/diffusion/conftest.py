@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cl_steps.config import Compute, Lora
-from cl_steps.diffusion.model import Denoiser, open_denoiser
+from cl_steps.models.model import Denoiser, open_denoiser
 from tests.tiny import TARGET_MODULES, make_tiny_pipeline
 
 

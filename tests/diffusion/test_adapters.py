@@ -12,10 +12,10 @@ from safetensors.torch import load, load_file
 from torch import Tensor
 
 from cl_steps.config import Lora
-from cl_steps.diffusion.lora import FILE_NAME, Adapter, adapter_digest, check_shape, read_adapter, write_adapter
-from cl_steps.diffusion.model import Denoiser
-from cl_steps.diffusion.tensors import tensor_bytes
 from cl_steps.errors import IntegrityError, UsageError
+from cl_steps.models.lora import FILE_NAME, Adapter, adapter_digest, check_shape, read_adapter, write_adapter
+from cl_steps.models.model import Denoiser
+from cl_steps.models.tensors import tensor_bytes
 from tests.tiny import TARGET_MODULES, disturb
 
 T = torch.tensor([5, 500])

@@ -13,8 +13,8 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from cl_steps.diffusion.checkpoints import Checkpoints
 from cl_steps.errors import Unavailable
+from cl_steps.models.checkpoints import Checkpoints
 
 TENSORS = {"a": torch.tensor([1e-45, 0.1, -0.0]), "b": torch.arange(4, dtype=torch.float64).view(2, 2)}
 

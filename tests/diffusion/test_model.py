@@ -13,9 +13,9 @@ from diffusers import DDPMScheduler
 from PIL import Image
 
 from cl_steps.config import Compute, Lora, Serving
-from cl_steps.diffusion.loading import choose_device, load_pipeline
-from cl_steps.diffusion.model import Denoiser, open_denoiser
 from cl_steps.errors import UsageError
+from cl_steps.models.loading import choose_device, load_pipeline
+from cl_steps.models.model import Denoiser, open_denoiser
 from tests.tiny import Prediction, disturb, make_tiny_pipeline
 
 SERVING = Serving(num_inference_steps=3, guidance_scale=2.0, negative_prompt="z")

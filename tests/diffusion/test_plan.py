@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from cl_steps.diffusion.plan import Planner, generator, stratified
+from cl_steps.learning.plan import Planner, generator, stratified
 
 PLANNER = Planner(
     seed=0, num_new=7, num_replay=5, batch_size=6, latent_shape=(2, 3, 3), num_timesteps=1000, caption_dropout=0.25

@@ -10,9 +10,9 @@ import cel
 import pytest
 
 from cl_steps.checks import apart
+from cl_steps.orchestration.pods.manifest import Job, manifest
+from cl_steps.orchestration.pods.profiles import Profile, Secrets
 from cl_steps.pipeline import STEPS
-from dags.pods import Job, manifest
-from dags.profiles import Profile, Secrets
 from tests.helm.chart import case, manifests, named, pods
 
 VALUES = case("full")

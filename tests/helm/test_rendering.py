@@ -13,10 +13,10 @@ import yaml
 from gotpl.errors import TemplateError
 
 from cl_steps.__main__ import COMMANDS, _parser
-from cl_steps.workspace.machine import PORT
-from dags.nodes import SERVICE, indexed
-from dags.pods import BELIEVES, Job, manifest
-from dags.registry import Entry, read_lines
+from cl_steps.orchestration.pods.manifest import BELIEVES, Job, manifest
+from cl_steps.orchestration.pods.nodes import SERVICE, indexed
+from cl_steps.orchestration.registry import Entry, read_lines
+from cl_steps.run.machine import PORT
 from tests.helm.chart import CASES, CHART, RELEASE, case, defaults, manifests, merged, named, pods, read, render
 
 POLICY = "ValidatingAdmissionPolicy"

@@ -10,9 +10,18 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dags import schedule as schedules
-from dags.profiles import Ask, Authorities, Checks, Notify, Profile, Resources, Secrets, Toleration
-from dags.registry import TAKEN, Entry
+from cl_steps.orchestration import schedule as schedules
+from cl_steps.orchestration.pods.profiles import (
+    Ask,
+    Authorities,
+    Checks,
+    Notify,
+    Profile,
+    Resources,
+    Secrets,
+    Toleration,
+)
+from cl_steps.orchestration.registry import TAKEN, Entry
 from tests.helm.chart import CASES, CHART, SCHEMA, case, check, defaults, merged
 
 FREE = {

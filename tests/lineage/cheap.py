@@ -16,14 +16,14 @@ from typing import Any
 import yaml
 
 from cl_steps.config import RunSpec
-from cl_steps.lineage.records import first_record
 from cl_steps.pipeline import STAGES, Step
-from cl_steps.workspace.beginning import beginning_files, begun_ref
-from cl_steps.workspace.context import REPORT_SCHEMA, code_digest, json_text
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, Mainline, reading
-from cl_steps.workspace.store import read_dvc_file
+from cl_steps.records.builders import first_record
+from cl_steps.repository.beginning import beginning_files, begun_ref
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, Mainline, reading
+from cl_steps.run.context import REPORT_SCHEMA, code_digest, json_text
+from cl_steps.store.dvc import read_dvc_file
 from tests.workspace.conftest import SLICES
 
 Verdicts = Mapping[str, str | None]

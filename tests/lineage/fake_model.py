@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import save_file
 
-from cl_steps import ingest
 from cl_steps.config import Params
 from cl_steps.data import evaluation, replay
 from cl_steps.data.intake import take_in
@@ -33,11 +32,12 @@ from cl_steps.data.shards import (
     write_table,
 )
 from cl_steps.pipeline import DRIFT, EVALUATE, GATE, INGEST, UPDATE
+from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.stage import StepFunction
 from cl_steps.stats.figures import Figures, HeldOutFeatures, Plan, Samples, write_figures
 from cl_steps.stats.items import Items, bounded, joined, read_items, write_items
 from cl_steps.stats.properties import properties_of
-from cl_steps.workspace.context import Context, StepReport, write_json
-from cl_steps.workspace.execute import StepFunction
+from cl_steps.steps import ingest
 from tests.data.landings import encoded, jsonl, put
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
@@ -86,7 +86,7 @@ def write_first_state(folder: Path, params: Params, known: Mapping[str, bytes]) 
 
 
 def _drift(verdict: str, context: Context) -> StepReport:
-    """As `cl_steps.drift`: the figures, and the reference that a promotion would make."""
+    """As `cl_steps.steps.drift`: the figures, and the reference that a promotion would make."""
     if context.run.rebase:
         context.fresh("tonight/drift/figures")
         reference = context.fresh("tonight/drift/reference")
@@ -122,7 +122,7 @@ def _update(context: Context) -> StepReport:
 
 
 def _evaluate(context: Context) -> StepReport:
-    """As `cl_steps.evaluate`: figures that name their images, samples, the next evaluation set and anchors."""
+    """As `cl_steps.steps.evaluate`: figures that name their images, samples, the next evaluation set and anchors."""
     champion = json.loads(context.path("state/champion.json").read_text(encoding="utf-8"))
     arrived = set(read_manifest(context.path("tonight/batch"))["slice"].to_pylist())
     figures = _figures(context, champion, sorted(arrived - set(champion["slices"])))

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cl_steps.__main__ import main as retain
-from cl_steps.lineage.formats.bom import bill_of_materials
-from cl_steps.lineage.formats.card import model_card
-from cl_steps.lineage.formats.facts import gather
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.formats.bom import bill_of_materials
+from cl_steps.formats.card import model_card
+from cl_steps.formats.facts import gather
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
 from tests.data.landings import encoded, jsonl, picture, put
 from tests.lineage.playing import begin, finish, sha_of
 

@@ -12,12 +12,12 @@ import jsonschema
 import pytest
 from openlineage.client import event_v2, facet_v2
 
-import cl_steps.promote
+import cl_steps.steps.promote
 from cl_steps.commands import step as steps
-from cl_steps.lineage.formats import openlineage
+from cl_steps.formats import openlineage
 from cl_steps.pipeline import STAGES, Step
-from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.line import Line
+from cl_steps.repository.line import Line
+from cl_steps.run.context import Context, StepReport
 from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 
 HOSTILE = "<script>secret</script> password=hunter2"
@@ -45,7 +45,7 @@ def quiet_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
     for name in list(os.environ):
         if name.startswith("OPENLINEAGE") or name == openlineage.OFFLINE:
             monkeypatch.delenv(name)
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda *_: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda *_: None)
     monkeypatch.setattr(steps, "load", loaded(dict(GOOD)))
     return make_workspace(tmp_path / "line")
 

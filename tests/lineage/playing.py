@@ -22,19 +22,19 @@ from unittest.mock import patch
 
 import yaml
 
-from cl_steps import close, promote
+from cl_steps.acts.rebase import Wish, ask
 from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
-from cl_steps.lineage.judging import Judging
-from cl_steps.lineage.rebase import Wish, ask
-from cl_steps.lineage.records import first_record
-from cl_steps.lineage.signing import version_files
+from cl_steps.operations.new_workspace import lay_out, publish, store_state
 from cl_steps.pipeline import STAGES
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.create import lay_out, publish, store_state
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line, local
+from cl_steps.records.builders import first_record
+from cl_steps.records.signer import version_files
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line, local
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.stage import run_stage
+from cl_steps.steps import close, promote
+from cl_steps.verify.judging import Judging
 from tests.data.landings import encoded, jsonl, picture, put
 from tests.lineage.fake_model import stage, write_first_state
 from tests.workspace.conftest import with_keys

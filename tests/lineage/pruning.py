@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from cl_steps import close, promote
 from cl_steps.commands.answer import refuse
 from cl_steps.commands.prune import prune
-from cl_steps.workspace.git import remote_refs
-from cl_steps.workspace.line import Line, local
-from cl_steps.workspace.needs import mirrored, needs
-from cl_steps.workspace.objects import open_objects
+from cl_steps.operations.retention import mirrored, needs
+from cl_steps.repository.git import remote_refs
+from cl_steps.repository.line import Line, local
+from cl_steps.steps import close, promote
+from cl_steps.store.objects import open_objects
 from tests.lineage.cheap import put_run
 from tests.workspace.conftest import GOOD, make_workspace
 

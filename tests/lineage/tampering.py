@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from cl_steps import close, promote
 from cl_steps.commands.answer import refuse
-from cl_steps.lineage.judging import LINK, found_in
-from cl_steps.lineage.provenance import sha256
-from cl_steps.lineage.records import now
-from cl_steps.lineage.signing import sign_statement, signer_of, version_files
-from cl_steps.lineage.verify.findings import Verification
-from cl_steps.lineage.verify.signatures import Trust
-from cl_steps.lineage.verify.whole import verify
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.line import Line, local
-from cl_steps.workspace.mainline import Change, reading
-from cl_steps.workspace.store import lock_outs, read_dvc_file
-from cl_steps.workspace.versions import tag_of
+from cl_steps.ledger.names import tag_of
+from cl_steps.records.builders import now
+from cl_steps.records.provenance import sha256
+from cl_steps.records.signer import sign_statement, signer_of, version_files
+from cl_steps.repository.git import git, text
+from cl_steps.repository.line import Line, local
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.run.context import json_text
+from cl_steps.steps import close, promote
+from cl_steps.store.dvc import lock_outs, read_dvc_file
+from cl_steps.verify.authenticity import Trust
+from cl_steps.verify.findings import Verification
+from cl_steps.verify.judging import LINK, found_in
+from cl_steps.verify.verification import verify
 from tests.workspace.conftest import GOOD, keyed, make_workspace, play
 
 FILES = {

@@ -14,11 +14,11 @@ from cl_steps.__main__ import main
 from cl_steps.commands.asset import asset, span
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.withdraw import withdraw
+from cl_steps.data.manifests import KNOWN, reading_store
 from cl_steps.errors import NoUsableData, UsageError
-from cl_steps.lineage.assets import where
-from cl_steps.lineage.manifests import KNOWN, reading_store
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.trace.assets import where
 from tests.data.landings import encoded, picture
 from tests.lineage.explaining import Fabricated
 from tests.lineage.playing import line_after, night, sha_of

@@ -11,10 +11,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from cl_steps.lineage.formats.bom import bill_of_materials
-from cl_steps.lineage.formats.facts import Base, Facts, gather
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.formats.bom import bill_of_materials
+from cl_steps.formats.facts import Base, Facts, gather
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
 from tests.lineage.playing import line_after
 
 HOSTILE = "<script>alert(1)</script> [x](javascript:y) `z` | --- {{7*7}}"

@@ -17,15 +17,15 @@ from gto.tag import parse_name
 from huggingface_hub import ModelCard
 
 from cl_steps.__main__ import main
-from cl_steps.commands.base import copy_model
-from cl_steps.diffusion import loading
-from cl_steps.lineage.formats.card import escape, model_card
-from cl_steps.lineage.formats.facts import Base, Facts, gather, header
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
-from cl_steps.workspace.versions import version_file
+from cl_steps.formats.card import escape, model_card
+from cl_steps.formats.facts import Base, Facts, gather, header
+from cl_steps.ledger.names import version_file
+from cl_steps.models import loading
+from cl_steps.operations.base import copy_model
+from cl_steps.repository.git import git, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.run.context import json_text
 from tests.lineage.playing import line_after
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) `c` | d\n---\nlicense: mit\n# e"

@@ -14,25 +14,25 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from cl_steps import close, promote
+from cl_steps.acts.rollback import roll_back
 from cl_steps.commands.answer import refuse
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, RetainError, UsageError
-from cl_steps.lineage.judging import Judging
-from cl_steps.lineage.rollback import roll_back
-from cl_steps.lineage.verify.judged import doubt_of
-from cl_steps.lineage.verify.signatures import Trust
-from cl_steps.lineage.verify.state import check_record
-from cl_steps.lineage.verify.whole import verify
+from cl_steps.ledger.fold import event_moment
+from cl_steps.ledger.times import add_time, read_times
 from cl_steps.pipeline import STAGES
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.context import json_text, read_reports
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import git
-from cl_steps.workspace.ledger import event_moment
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
-from cl_steps.workspace.times import add_time, read_times
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.context import json_text, read_reports
+from cl_steps.run.stage import run_stage
+from cl_steps.steps import close, promote
+from cl_steps.verify.authenticity import Trust
+from cl_steps.verify.before_loading import check_record
+from cl_steps.verify.judged import doubt_of
+from cl_steps.verify.judging import Judging
+from cl_steps.verify.verification import verify
 from tests.promoting import SAME, play, stage
 from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 

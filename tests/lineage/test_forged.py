@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.workspace.git import text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.git import text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
 from tests.lineage.forging import CLEAN, COMPUTED, FORGED, HARMLESS, HOSTILE, MARKUP, OWNED, TEMPLATE, Life, Words, live
 from tests.lineage.playing import make_line, sha_of
 

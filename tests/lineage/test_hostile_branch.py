@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps import promote
 from cl_steps.errors import RetainError
-from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.repository.run_branch import read_run
+from cl_steps.steps import promote
 from tests.lineage.cheap import put_run
 from tests.test_documents import BOMB
 from tests.workspace.conftest import GOOD, make_workspace

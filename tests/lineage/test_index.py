@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cl_steps.errors import NoUsableData, Unavailable
-from cl_steps.lineage.assets import Where, of_source, where
-from cl_steps.lineage.index import ask, place
-from cl_steps.workspace import store
-from cl_steps.workspace.line import Line
+from cl_steps.repository.line import Line
+from cl_steps.store import dvc as store
+from cl_steps.trace.assets import Where, of_source, where
+from cl_steps.trace.index import ask, place
 from tests.lineage.explaining import Fabricated, random_line
 
 
@@ -144,7 +144,7 @@ def test_an_update_that_fails_leaves_the_index_as_it_was(tmp_path: Path, monkeyp
         raise Unavailable("the store is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr("cl_steps.workspace.store.read_folder", away)
+        patched.setattr("cl_steps.store.dvc.read_folder", away)
         with pytest.raises(Unavailable):
             ask(line.line, lambda db: None)
     name = line.versions[line.champion].batch["sha256"][0].as_py()
@@ -228,7 +228,7 @@ def test_only_its_owner_reads_it(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = random_line(tmp_path, 0, 2)
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("cl_steps.lineage.index.place", lambda line: tmp_path / "file" / "index.sqlite")
+    monkeypatch.setattr("cl_steps.trace.index.place", lambda line: tmp_path / "file" / "index.sqlite")
     with pytest.raises(Unavailable, match="the asset index"):
         ask(line.line, lambda db: None)
 

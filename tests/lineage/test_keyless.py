@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.lineage.keys import TRUSTED
-from cl_steps.lineage.signing import KEYLESS, TOKEN, event_files, signature_path, version_files
-from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.line import Line
+from cl_steps.records.keys import TRUSTED
+from cl_steps.records.signer import KEYLESS, TOKEN, event_files, signature_path, version_files
+from cl_steps.repository.line import Line
+from cl_steps.run.context import json_text
+from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
 from tests.lineage.cheap import put_first_version
 
 pytestmark = [

@@ -10,8 +10,8 @@ import pytest
 
 from cl_steps.commands.keys import keys
 from cl_steps.errors import UsageError
-from cl_steps.lineage import keys as module
-from cl_steps.lineage.keys import (
+from cl_steps.records import keys as module
+from cl_steps.records.keys import (
     JUDGE,
     SIGNING,
     TRUSTED,

@@ -25,21 +25,21 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps import close, promote
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.config import RunSpec
 from cl_steps.errors import RetainError, Unavailable
+from cl_steps.ledger.names import tag_of
+from cl_steps.operations.retention import mirrored, needs
 from cl_steps.pipeline import STAGES
-from cl_steps.workspace import mainline
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.needs import mirrored, needs
-from cl_steps.workspace.objects import open_objects
-from cl_steps.workspace.versions import tag_of
+from cl_steps.repository import mainline
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.stage import run_stage
+from cl_steps.steps import close, promote
+from cl_steps.store.objects import open_objects
 from tests.lineage import playing
 from tests.lineage.cheap import put_run
 from tests.lineage.fake_model import stage

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cl_steps.pipeline import DRIFT
-from cl_steps.workspace.execute import checked_out, run_stage
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Mainline, reading
+from cl_steps.repository.git import git, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.run.stage import checked_out, run_stage
 from tests.benchmarks.long_line import RECORD_BYTES, long_line
 from tests.lineage.cheap import put_run
 from tests.workspace.conftest import fake_stage
@@ -21,7 +21,7 @@ VERSIONS = 12
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cl_steps.promote._check_figures", None)
+        patch.setattr("cl_steps.steps.promote._check_figures", None)
         line = long_line(tmp_path_factory.mktemp("long") / "line", VERSIONS)
     put_run(line, "begun", {"ingest": "ok"})
     return line

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from cl_steps.__main__ import main
-from cl_steps.lineage.formats import credentials
-from cl_steps.workspace.line import Line
+from cl_steps.formats import credentials
+from cl_steps.repository.line import Line
 from tests.lineage.certificates import write_signer
 from tests.lineage.playing import line_after
 
@@ -88,7 +88,7 @@ def test_a_marked_picture_names_its_version_and_keeps_its_pixels(
 
 
 def git_file(line: Line, name: str) -> bytes:
-    from cl_steps.workspace.git import git
+    from cl_steps.repository.git import git
 
     return git(Path(line.git), "show", f"main:versions/{name}")
 
@@ -152,8 +152,8 @@ def test_without_the_library_it_says_what_to_install(
 
 
 def test_the_definition_is_what_a_server_can_use(line: Line) -> None:
-    from cl_steps.lineage.formats.facts import gather
-    from cl_steps.workspace.mainline import reading
+    from cl_steps.formats.facts import gather
+    from cl_steps.repository.mainline import reading
 
     with reading(line.git) as found:
         definition = credentials.manifest(gather(line, found, "v2"))

@@ -11,23 +11,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cl_steps import config, promote
+from cl_steps import config
 from cl_steps.commands import migrate as command
 from cl_steps.commands.migrate import MIGRATIONS, Migration, migrate
 from cl_steps.commands.status import status
 from cl_steps.commands.verify import verify
 from cl_steps.config import FORMAT, RunSpec, load_params
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.lineage import keys as module
-from cl_steps.lineage.judging import believed
-from cl_steps.lineage.keys import JUDGE, TRUSTED, load_private, load_public, read_trusted
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.create import template
-from cl_steps.workspace.git import remote_refs, text
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Change, Mainline, reading
-from cl_steps.workspace.stages import EARLIER
+from cl_steps.operations.new_workspace import template
+from cl_steps.operations.stages import EARLIER
+from cl_steps.records import keys as module
+from cl_steps.records.keys import JUDGE, TRUSTED, load_private, load_public, read_trusted
+from cl_steps.repository.git import remote_refs, text
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import Change, Mainline, reading
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.context import json_text
+from cl_steps.steps import promote
+from cl_steps.verify.judging import believed
 from tests.promoting import play as play_through
 from tests.promoting import ready
 from tests.workspace.conftest import make_workspace, with_keys

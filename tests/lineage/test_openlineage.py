@@ -16,11 +16,11 @@ import pytest
 from cl_steps.commands import step as steps
 from cl_steps.config import RunSpec
 from cl_steps.errors import StaleRun, UsageError
-from cl_steps.lineage.formats import openlineage
+from cl_steps.formats import openlineage
 from cl_steps.pipeline import STAGES, STEPS
-from cl_steps.workspace.branch import open_run, read_run
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.store import lock_outs
+from cl_steps.repository.line import Line
+from cl_steps.repository.run_branch import open_run, read_run
+from cl_steps.store.dvc import lock_outs
 from tests.lineage.listening import HOSTILE, conform, of, quiet_line, told_to
 
 

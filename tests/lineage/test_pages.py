@@ -12,7 +12,7 @@ import pytest
 
 from cl_steps.commands.diff import diff
 from cl_steps.commands.lineage import lineage
-from cl_steps.report.rail import LANE, LEFT, MOST, rail
+from cl_steps.report.timeline import LANE, LEFT, MOST, rail
 from tests.lineage.explaining import Fabricated
 from tests.report.fabricate import grid_png
 

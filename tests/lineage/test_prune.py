@@ -13,20 +13,20 @@ from pathlib import Path
 import fsspec
 import pytest
 
-import cl_steps.promote
-from cl_steps import close, promote
+import cl_steps.steps.promote
 from cl_steps.commands import prune as command
 from cl_steps.commands.prune import prune
 from cl_steps.commands.status import status
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
-from cl_steps.lineage.verify.whole import verify
+from cl_steps.operations.retention import current_refs, mirrored, needs
 from cl_steps.report.collect import collect
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Mainline, reading
-from cl_steps.workspace.needs import current_refs, mirrored, needs
-from cl_steps.workspace.objects import open_objects
-from cl_steps.workspace.store import lock_outs, missing, opened
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.steps import close, promote
+from cl_steps.store.dvc import lock_outs, missing, opened
+from cl_steps.store.objects import open_objects
+from cl_steps.verify.verification import verify
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD, play
 
@@ -34,7 +34,7 @@ from tests.workspace.conftest import GOOD, play
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake figures give no verdict of their own: take the stored one."""
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda root, params, verdict, run: None)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_days_must_be_days(line: Line, days: float) -> None:
 
 
 def test_backups_do_not_ask_for_what_was_pruned(line: Line) -> None:
-    from cl_steps.workspace.bundle import stored_objects
+    from cl_steps.repository.bundle import stored_objects
 
     run_prune(line)
     with mirrored(line.git) as (main, refs), opened(Path(line.git).parent, line.store, no_scm=True) as repo:

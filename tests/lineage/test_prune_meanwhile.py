@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-import cl_steps.promote
-from cl_steps import close, promote
+import cl_steps.steps.promote
 from cl_steps.commands import prune as command
 from cl_steps.errors import UsageError
 from cl_steps.report.collect import collect
-from cl_steps.workspace import objects
-from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.objects import Objects
+from cl_steps.repository.git import git, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import read_run
+from cl_steps.steps import close, promote
+from cl_steps.store import objects
+from cl_steps.store.objects import Objects
 from tests.lineage.cheap import put_run
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD
@@ -28,7 +28,7 @@ from tests.workspace.conftest import GOOD
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake figures give no verdict of their own: take the stored one."""
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda root, params, verdict, run: None)
 
 
 @pytest.fixture

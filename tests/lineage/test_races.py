@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps import close, promote
 from cl_steps.errors import StaleRun
-from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.git import git, remote_refs, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, Mainline, reading
-from cl_steps.workspace.store import dvc_file, lock_outs
-from cl_steps.workspace.versions import tag_of
+from cl_steps.ledger.names import tag_of
+from cl_steps.repository.git import git, remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, Mainline, reading
+from cl_steps.repository.run_branch import read_run
+from cl_steps.steps import close, promote
+from cl_steps.store.dvc import dvc_file, lock_outs
 from tests.lineage.cheap import put_folder, put_runs
 from tests.workspace.conftest import GOOD, make_workspace
 
@@ -66,7 +66,7 @@ def _edited(main: Mainline, name: str, intake: bytes) -> Change:
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cl_steps.promote", "dvc.repo", "tests.lineage.test_races"])
+    context.set_forkserver_preload(["cl_steps.steps.promote", "dvc.repo", "tests.lineage.test_races"])
     barrier = context.Barrier(RACERS + EDITORS)
     with ProcessPoolExecutor(RACERS + EDITORS, mp_context=context, initializer=_begin, initargs=(barrier,)) as pool:
         yield pool

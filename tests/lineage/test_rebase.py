@@ -11,35 +11,35 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from cl_steps import close, promote
 from cl_steps.commands import step as steps
 from cl_steps.commands.answer import approve, refuse
 from cl_steps.commands.diff import diff
 from cl_steps.commands.lineage import lineage
-from cl_steps.commands.models import fetched
-from cl_steps.commands.reproduce import reproduce
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.status import runs, versions
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.lineage.assets import where
-from cl_steps.lineage.records import now
-from cl_steps.lineage.signing import event_files
-from cl_steps.lineage.verify.state import check_state
-from cl_steps.lineage.verify.whole import verify
+from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.schemas import event_fault, record_fault
+from cl_steps.operations.models import fetched
+from cl_steps.operations.reproduce import reproduce
 from cl_steps.pipeline import NEW_BASE, STAGES, STEPS, Step, of_run
+from cl_steps.records.builders import now
+from cl_steps.records.signer import event_files
 from cl_steps.report.collect import collect
 from cl_steps.report.page import render
-from cl_steps.workspace.branch import open_run, read_run
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.execute import checked_out, run_stage
-from cl_steps.workspace.ledger import event_path
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import Change, Mainline, reading
-from cl_steps.workspace.rebased import STAGE, rebased
-from cl_steps.workspace.schemas import event_fault, record_fault
-from cl_steps.workspace.store import lock_outs, read_dvc_file
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import Change, Mainline, reading
+from cl_steps.repository.rebase_branch import STAGE, rebased
+from cl_steps.repository.run_branch import open_run, read_run
+from cl_steps.run.context import json_text
+from cl_steps.run.stage import checked_out, run_stage
+from cl_steps.steps import close, promote
+from cl_steps.store.dvc import lock_outs, read_dvc_file
+from cl_steps.trace.assets import where
+from cl_steps.verify.before_loading import check_state
+from cl_steps.verify.verification import verify
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import ask_for, begin, copied, finish, line_after, night, rebase, sha_of
 from tests.lineage.tampering import _copied as signed_copy

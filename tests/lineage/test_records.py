@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from cl_steps import promote
 from cl_steps.errors import IntegrityError
-from cl_steps.lineage.records import RECORD_SCHEMA, files_of
-from cl_steps.lineage.verify.record import disagreements, next_digests, state_digests
-from cl_steps.workspace.branch import branch_of, read_run
-from cl_steps.workspace.context import SHAPE, StepReport, json_text, write_report
-from cl_steps.workspace.git import clone, git, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.schemas import event_fault, record_fault, report_fault, shapes
-from cl_steps.workspace.shapes import FOLDER, fits
+from cl_steps.ledger.schemas import event_fault, record_fault, report_fault, shapes
+from cl_steps.ledger.shapes import FOLDER, fits
+from cl_steps.records.builders import RECORD_SCHEMA, files_of
+from cl_steps.repository.git import clone, git, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import branch_of, read_run
+from cl_steps.run.context import SHAPE, StepReport, json_text, write_report
+from cl_steps.steps import promote
+from cl_steps.verify.consistency import disagreements, next_digests, state_digests
 from tests.lineage.tampering import line_about_to_learn, line_of_three
 from tests.workspace.conftest import GOOD, play
 
@@ -133,7 +133,7 @@ def test_a_report_is_read_by_the_shape_that_verify_asks_for(key: str) -> None:
 
 def test_reports_are_read_without_the_library_that_verifies_them(tmp_path: Path) -> None:
     write_report(tmp_path, "gate", "r-1", StepReport("promote", "as good"))
-    code = "import sys; from cl_steps.workspace.context import read_reports; from pathlib import Path; "
+    code = "import sys; from cl_steps.run.context import read_reports; from pathlib import Path; "
     code += f"print(len(read_reports(Path({str(tmp_path)!r}))), 'jsonschema' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["1", "False"]

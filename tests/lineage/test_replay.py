@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from cl_steps import promote
 from cl_steps.commands import step as steps
 from cl_steps.commands.prune import prune
-from cl_steps.commands.reproduce import reproduce
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.errors import UsageError
-from cl_steps.lineage.verify.whole import verify
+from cl_steps.ledger.fold import Ledger
+from cl_steps.operations.reproduce import reproduce
 from cl_steps.pipeline import STAGES, Step
-from cl_steps.workspace.git import remote_refs
-from cl_steps.workspace.ledger import Ledger
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.git import remote_refs
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.steps import promote
+from cl_steps.verify.verification import verify
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import line_after, make_line, night, sha_of
 

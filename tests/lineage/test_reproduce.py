@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from cl_steps import promote
-from cl_steps.commands import reproduce as command
 from cl_steps.commands import step as steps
-from cl_steps.commands.reproduce import adapter_distance, reproduce
 from cl_steps.errors import IntegrityError, UsageError
+from cl_steps.operations import reproduce as command
+from cl_steps.operations.reproduce import adapter_distance, reproduce
 from cl_steps.pipeline import STAGES, Step
-from cl_steps.workspace import store
-from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.git import remote_refs
-from cl_steps.workspace.line import Line, resolve
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.git import remote_refs
+from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import reading
+from cl_steps.run.context import Context, StepReport
+from cl_steps.steps import promote
+from cl_steps.store import dvc as store
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import line_after
 

@@ -13,9 +13,9 @@ import torch
 
 from cl_steps.config import Gate, Margins, Params
 from cl_steps.data.shards import Asset, read_assets, write_dataset
-from cl_steps.diffusion.lora import adapter_digest
-from cl_steps.lineage.sealed import ALL, SliceAudit, ask, in_words, judge
+from cl_steps.models.lora import adapter_digest
 from cl_steps.stats.paired import Estimate, relative_increase
+from cl_steps.verify.holdout import ALL, SliceAudit, ask, in_words, judge
 from tests.test_evaluate import PARAMS, adapter, asset, line
 
 __all__ = ["line"]

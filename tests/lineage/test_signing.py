@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from cl_steps.errors import RetainError, Unavailable, UsageError
-from cl_steps.lineage.keys import SIGNING, TRUSTED, make_keys, read_trusted
-from cl_steps.lineage.provenance import PROVENANCE, provenance
-from cl_steps.lineage.signing import (
+from cl_steps.records.keys import SIGNING, TRUSTED, make_keys, read_trusted
+from cl_steps.records.provenance import PROVENANCE, provenance
+from cl_steps.records.signer import (
     KEYLESS,
     TOKEN,
     Keyless,
@@ -26,9 +26,9 @@ from cl_steps.lineage.signing import (
     signer_of,
     version_files,
 )
-from cl_steps.lineage.verify.signatures import Doubt, Trust, check_act, check_provenance, check_version, trust_of
-from cl_steps.workspace.context import json_text
-from cl_steps.workspace.line import Line
+from cl_steps.repository.line import Line
+from cl_steps.run.context import json_text
+from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version, trust_of
 from tests.lineage.cheap import put_first_version
 
 EVENT = {"kind": "rollback", "by": "ops", "at": "2026-01-01T00:00:00+00:00", "reason": "{{ 7*7 }}"}
@@ -186,7 +186,7 @@ def test_without_a_key_nothing_is_signed_and_nothing_that_signs_is_imported(
     assert version_files(unsigned, record, tmp_path / "state/adapter") == {RECORD: json_text(record).encode()}
     assert event_files(unsigned, PATH, EVENT) == {PATH: json_text(EVENT).encode()}
     code = (
-        "import sys, cl_steps.promote, cl_steps.close; "
+        "import sys, cl_steps.steps.promote, cl_steps.steps.close; "
         "sys.exit(any(name in sys.modules for name in ('model_signing', 'securesystemslib', 'sigstore', 'jsonschema')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

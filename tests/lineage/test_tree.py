@@ -11,10 +11,10 @@ import pytest
 from cl_steps.__main__ import main
 from cl_steps.commands.lineage import Node, drawn, lineage
 from cl_steps.errors import UsageError
-from cl_steps.lineage.tree import lineage as document
-from cl_steps.lineage.versions import flat
-from cl_steps.workspace.git import git
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.git import git
+from cl_steps.repository.mainline import reading
+from cl_steps.trace.tree import lineage as document
+from cl_steps.trace.versions import flat
 from tests.lineage.explaining import Fabricated
 from tests.lineage.playing import line_after
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from cl_steps.commands import step as commands
-from cl_steps.commands.models import fetched
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError
-from cl_steps.lineage.keys import TRUSTED, make_keys
-from cl_steps.lineage.verify.state import check_state
+from cl_steps.operations.models import fetched
 from cl_steps.pipeline import DRIFT, INGEST, UPDATE
-from cl_steps.workspace.branch import branch_of, open_run
-from cl_steps.workspace.context import Context, StepReport, json_text
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import clone, git
-from cl_steps.workspace.line import Line
+from cl_steps.records.keys import TRUSTED, make_keys
+from cl_steps.repository.git import clone, git
+from cl_steps.repository.line import Line
+from cl_steps.repository.run_branch import branch_of, open_run
+from cl_steps.run.context import Context, StepReport, json_text
+from cl_steps.run.stage import run_stage
+from cl_steps.verify.before_loading import check_state
 from tests.lineage.tampering import add_version, commit, line_about_to_learn, on_main, overwrite, rewrite, stored
 from tests.workspace.conftest import fake_stage
 
@@ -149,7 +149,7 @@ def test_a_step_that_loads_no_model_asks_nothing(line: Line, trained: list[str])
 
 def test_what_is_exported_or_drawn_with_is_checked(line: Line, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cl_steps.commands.models.load_params", lambda _: None)
+        patch.setattr("cl_steps.operations.models.load_params", lambda _: None)
         with fetched(line, "v3") as model:
             assert (model.base / "bytes").read_text() == "base"
         overwrite(stored(line, "state/base.dvc", "bytes"), b"tampered")

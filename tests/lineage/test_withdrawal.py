@@ -12,27 +12,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import cl_steps.lineage.withdrawal as act
-from cl_steps import close, promote
+import cl_steps.acts.withdrawal as act
+from cl_steps.acts.purge import PARTS
+from cl_steps.acts.purge import take_out as take_out_of
+from cl_steps.acts.withdrawal_scope import own_words
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.config import Ingest
 from cl_steps.data.intake import take_in
+from cl_steps.data.manifests import reading_store
 from cl_steps.data.shards import read_assets, read_manifest, write_dataset
 from cl_steps.errors import StaleRun, UsageError
-from cl_steps.lineage.found import own_words
-from cl_steps.lineage.manifests import reading_store
-from cl_steps.lineage.purge import PARTS
-from cl_steps.lineage.purge import take_out as take_out_of
-from cl_steps.lineage.verify.whole import verify
+from cl_steps.repository.git import text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import read_run
 from cl_steps.stats.samples import slices_drawn
-from cl_steps.workspace.branch import read_run
-from cl_steps.workspace.folders import open_folders
-from cl_steps.workspace.git import text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.objects import open_objects
-from cl_steps.workspace.store import fetch, read_dvc_file
+from cl_steps.steps import close, promote
+from cl_steps.store.dvc import fetch, read_dvc_file
+from cl_steps.store.folders import open_folders
+from cl_steps.store.objects import open_objects
+from cl_steps.verify.verification import verify
 from tests.data.landings import encoded, fill, picture
 from tests.lineage.playing import begin, finish, line_after, make_line, night, sha_of
 

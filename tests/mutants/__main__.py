@@ -26,11 +26,11 @@ from tests.mutants.faults import Mutant, mutants
 from tests.mutants.results import HERE, Results, Row, identity, read_accepted, row_of, survivors, table
 
 DECIDING = (
-    "cl_steps/promote.py",
-    "cl_steps/workspace/ledger.py",
-    "cl_steps/workspace/beginning.py",
+    "cl_steps/steps/promote.py",
+    "cl_steps/ledger/fold.py",
+    "cl_steps/repository/beginning.py",
     "cl_steps/lineage",
-    "cl_steps/gate.py",
+    "cl_steps/steps/gate.py",
     "cl_steps/stats",
     "cl_steps/continual",
     "dags",

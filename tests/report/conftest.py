@@ -9,8 +9,8 @@ import pytest
 from fabricate import fabricate
 
 from cl_steps.report.collect import collect
-from cl_steps.report.story import Story
-from cl_steps.workspace.line import Line
+from cl_steps.report.overview import Story
+from cl_steps.repository.line import Line
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{7*7}} $\\alpha$ &amp;'
 

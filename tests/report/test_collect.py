@@ -14,10 +14,10 @@ from fabricate import CHALK, OLD, RUNS, object_path
 
 from cl_steps.errors import IntegrityError
 from cl_steps.report.collect import DRIFT, SAMPLES, collect
+from cl_steps.report.overview import Story
 from cl_steps.report.page import render
-from cl_steps.report.story import Story
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line
 
 
 def test_events_records_reports_and_pictures_come_together(story: Story) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from cl_steps.commands.report import write_report
 from cl_steps.report.collect import collect
+from cl_steps.report.overview import Story
 from cl_steps.report.page import evidently_files, render
-from cl_steps.report.story import Story
-from cl_steps.workspace.line import Line
+from cl_steps.repository.line import Line
 
 TAGS = {
     "html",

@@ -11,8 +11,8 @@ import pytest
 from fabricate import CHALK, NEON, OLD, RUNS, gate_check, report
 
 from cl_steps.report.histograms import histograms_plot, panels
+from cl_steps.report.overview import Night, Story
 from cl_steps.report.plots import drift_plot, forgetting_plot, gate_plot, measured, short, spread
-from cl_steps.report.story import Night, Story
 
 
 def words(svg: object) -> set[str]:

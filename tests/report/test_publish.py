@@ -14,9 +14,9 @@ from fabricate import RUNS
 from cl_steps.commands import report as command
 from cl_steps.commands.report import report
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.report.story import Story
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.pages import PAGE, folder_of, known, opened, publish, read_page
+from cl_steps.report.overview import Story
+from cl_steps.report.pages import PAGE, folder_of, known, opened, publish, read_page
+from cl_steps.repository.line import Line
 
 NAMES = {PAGE, *(f"evidently-{run}.html" for run in RUNS)}
 OLD = "evidently-2020-01-01-abcd.html"

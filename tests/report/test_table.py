@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cl_steps.report.story import Night, Story, number, text
+from cl_steps.report.overview import Night, Story, number, text
 from cl_steps.report.table import nights_table, score_change
 
 

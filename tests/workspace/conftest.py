@@ -14,17 +14,17 @@ import pytest
 import yaml
 
 from cl_steps.config import RunSpec
-from cl_steps.lineage.judging import Judging
-from cl_steps.lineage.keys import JUDGE, SIGNING, TRUSTED, make_keys
-from cl_steps.lineage.records import first_record
-from cl_steps.lineage.signing import version_files
+from cl_steps.operations.new_workspace import lay_out, publish, store_state
 from cl_steps.pipeline import STAGES, STATE, Step
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.context import Context, StepReport, write_json
-from cl_steps.workspace.create import lay_out, publish, store_state
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import git
-from cl_steps.workspace.line import Line, local
+from cl_steps.records.builders import first_record
+from cl_steps.records.keys import JUDGE, SIGNING, TRUSTED, make_keys
+from cl_steps.records.signer import version_files
+from cl_steps.repository.git import git
+from cl_steps.repository.line import Line, local
+from cl_steps.repository.run_branch import open_run
+from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.stage import run_stage
+from cl_steps.verify.judging import Judging
 
 KEYS = ".retain/keys"
 ROOT = Path(__file__).parents[2]

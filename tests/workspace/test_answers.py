@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-import cl_steps.promote
-from cl_steps import close
+import cl_steps.steps.promote
 from cl_steps.commands.answer import approve, refuse
 from cl_steps.config import RunSpec
 from cl_steps.errors import StaleRun, UsageError
-from cl_steps.workspace.branch import open_run
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import open_run
+from cl_steps.steps import close
 from tests.workspace.conftest import GOOD, play
 
 ALARMING: dict[str, str | None] = {"ingest": "ok", "drift": "alarming"}
@@ -22,7 +22,7 @@ UNSURE: dict[str, str | None] = {**GOOD, "gate": "inconclusive"}
 
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda root, params, verdict, run: None)
 
 
 def held(line: Line, run: str, verdicts: dict[str, str | None]) -> str:
@@ -58,7 +58,7 @@ def test_yes_to_an_unsure_gate_promotes_that_candidate_and_the_record_says_who(l
 def test_yes_comes_too_late_where_the_champion_changed(line: Line) -> None:
     folder = held(line, "r-1", UNSURE)
     play(line, "r-2", GOOD)
-    cl_steps.promote.run(line, "r-2")
+    cl_steps.steps.promote.run(line, "r-2")
     with pytest.raises(StaleRun):
         approve("r-1", "looks right", "ops", "command line", folder)
 

@@ -11,26 +11,26 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-import cl_steps.promote
-from cl_steps import close, promote
+import cl_steps.steps.promote
 from cl_steps.config import OF_MAIN, PER_RUN, Params, RunSpec
 from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
 from cl_steps.pipeline import INGEST, UPDATE
-from cl_steps.workspace.beginning import refuse_own_rules
-from cl_steps.workspace.branch import checked_out, open_run, read_run, run_state
-from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.execute import is_current, run_stage
-from cl_steps.workspace.git import remote_refs, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
-from cl_steps.workspace.store import lock_outs
+from cl_steps.repository.beginning import refuse_own_rules
+from cl_steps.repository.git import remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
+from cl_steps.repository.run_branch import checked_out, open_run, read_run, run_state
+from cl_steps.run.context import Context, StepReport
+from cl_steps.run.stage import is_current, run_stage
+from cl_steps.steps import close, promote
+from cl_steps.store.dvc import lock_outs
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake figures give no verdict of their own: take the stored one."""
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda root, params, verdict, run: None)
 
 
 def refuse(context: Context) -> StepReport:

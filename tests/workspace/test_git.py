@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.workspace.bundle import mirror_workspace
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.git import GitError, clone, git, reason, refusal, remote_refs, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.repository.bundle import mirror_workspace
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.git import GitError, clone, git, reason, refusal, remote_refs, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
 
 PROGRAMS = (
     "core.fsmonitor", "core.sshCommand", "core.pager", "core.editor", "core.askPass", "core.gitProxy", "gpg.program",

@@ -9,9 +9,9 @@ import pytest
 
 from cl_steps.commands.watch import watch
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.workspace.git import git, text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.repository.git import git, text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, reading
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 
 from cl_steps.config import Ingest, Params
 from cl_steps.errors import NoUsableData, RetainError, Unavailable, UsageError
-from cl_steps.workspace.landing import snapshot
-from cl_steps.workspace.landing.bounds import SCRATCH
-from cl_steps.workspace.landing.entries import Changed, Entry, Listing, TooLarge
-from cl_steps.workspace.landing.place import open_landing
-from cl_steps.workspace.landing.snapshot import BYTES, Snapshot, take_snapshot
-from cl_steps.workspace.line import Line
+from cl_steps.landing import snapshot
+from cl_steps.landing.bounds import SCRATCH
+from cl_steps.landing.entries import Changed, Entry, Listing, TooLarge
+from cl_steps.landing.place import open_landing
+from cl_steps.landing.snapshot import BYTES, Snapshot, take_snapshot
+from cl_steps.repository.line import Line
 from tests.buckets import KEYS, put, s3_server
 
 AMPLE = Ingest()
@@ -131,7 +131,7 @@ def test_metadata_that_is_too_large_takes_no_others_place(tmp_path: Path) -> Non
 
 
 def test_a_landing_without_end_is_not_listed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cl_steps.workspace.landing.entries.LISTED_BEYOND", 5)
+    monkeypatch.setattr("cl_steps.landing.entries.LISTED_BEYOND", 5)
     fill(tmp_path / "landing", *(f"{number}/a.png" for number in range(40)))
     root = tmp_path / "root"
     root.mkdir()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.workspace.ledger import fold, parse_event, read_ledger
+from cl_steps.ledger.fold import fold, parse_event, read_ledger
 
 
 def run(

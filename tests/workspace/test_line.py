@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cl_steps.errors import UsageError
-from cl_steps.workspace.checkout import refuse_dirty, sync
-from cl_steps.workspace.git import text
-from cl_steps.workspace.line import DEPLOYMENT, Line, local, resolve
-from cl_steps.workspace.mainline import Change, reading
+from cl_steps.repository.checkout import refuse_dirty, sync
+from cl_steps.repository.git import text
+from cl_steps.repository.line import DEPLOYMENT, Line, local, resolve
+from cl_steps.repository.mainline import Change, reading
 from tests.workspace.conftest import make_workspace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cl_steps.errors import UsageError
-from cl_steps.workspace.machine import Machine
+from cl_steps.run.machine import Machine
 
 TWO = {"RETAIN_NODES": "2", "MASTER_ADDR": "node-0"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cl_steps.errors import IntegrityError, Unavailable
-from cl_steps.workspace.git import clone, git, text
-from cl_steps.workspace.mainline import Change, Mainline, reading
+from cl_steps.repository.git import clone, git, text
+from cl_steps.repository.mainline import Change, Mainline, reading
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from cl_steps.config import RunSpec
-from cl_steps.workspace.branch import open_run, read_run
-from cl_steps.workspace.git import text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.stopping import GRACE_SECONDS
+from cl_steps.repository.git import text
+from cl_steps.repository.line import Line
+from cl_steps.repository.run_branch import open_run, read_run
+from cl_steps.run.stopping import GRACE_SECONDS
 
 STEP = """
 import sys, time, threading

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-import cl_steps.promote
-from cl_steps import close, promote
+import cl_steps.steps.promote
 from cl_steps.config import Compute, RunSpec
 from cl_steps.errors import Unavailable
+from cl_steps.ledger.times import add_time, device_of, gpu_seconds, read_times
 from cl_steps.pipeline import DRIFT, INGEST, UPDATE
-from cl_steps.workspace import execute
-from cl_steps.workspace.branch import branch_of, open_run
-from cl_steps.workspace.context import Context, StepReport
-from cl_steps.workspace.execute import run_stage
-from cl_steps.workspace.git import text
-from cl_steps.workspace.line import Line
-from cl_steps.workspace.mainline import reading
-from cl_steps.workspace.times import add_time, device_of, gpu_seconds, read_times
+from cl_steps.repository.git import text
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import reading
+from cl_steps.repository.run_branch import branch_of, open_run
+from cl_steps.run import stage as execute
+from cl_steps.run.context import Context, StepReport
+from cl_steps.run.stage import run_stage
+from cl_steps.steps import close, promote
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 CPU, GPU = {"device": "cpu"}, {"device": "cuda", "name": "H200"}
@@ -103,7 +103,7 @@ def test_a_node_that_helps_stores_nothing(line: Line, monkeypatch: pytest.Monkey
 
 
 def test_a_run_and_its_version_say_what_they_cost(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cl_steps.promote, "_check_figures", lambda root, params, verdict, run: None)
+    monkeypatch.setattr(cl_steps.steps.promote, "_check_figures", lambda root, params, verdict, run: None)
     monkeypatch.setattr(execute, "device_of", lambda step, compute: GPU if step.name == "update" else CPU)
     monkeypatch.setenv("RETAIN_IMAGE", "example/retain-steps@sha256:1")
     play(line, "r-1", GOOD)

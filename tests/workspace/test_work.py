@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.workspace.work import Bucket, Folder, Place, place
+from cl_steps.store.work import Bucket, Folder, Place, place
 from tests.buckets import KEYS, s3_server
 
 
@@ -78,5 +78,5 @@ def test_a_path_is_a_folder_and_a_url_is_not(tmp_path: Path) -> None:
 
 
 def test_what_the_scheduler_imports_brings_no_fsspec() -> None:
-    code = "import sys, cl_steps.workspace.line, cl_steps.workspace.work; sys.exit('fsspec' in sys.modules)"
+    code = "import sys, cl_steps.repository.line, cl_steps.store.work; sys.exit('fsspec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

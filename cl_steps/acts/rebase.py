@@ -1,0 +1,85 @@
+"""Asking for a new base: its bytes on the store, then a person's act on main that names the run which is to try it.
+
+The act moves nothing. It says for which run, in place of which base, which base was asked for, file by file, and who
+wanted it and why. Steps load that base and promotion puts it under the line only as the act says: the branch of a run
+is open to whoever runs a step, and main is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cl_steps.errors import UsageError
+from cl_steps.ledger.fold import EVENT_SCHEMA, Event, event_path
+from cl_steps.records.builders import files_of, now
+from cl_steps.records.signer import event_files
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, Mainline, reading
+from cl_steps.store.dvc import Out, folder_md5, read_dvc_file
+from cl_steps.store.folders import open_folders
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The run that is to try a new base, and who wants it, why, and through what."""
+
+    run: str
+    reason: str
+    by: str
+    through: str
+
+
+def ask(line: Line, base: Path, wish: Wish) -> Event:
+    """Store the base in a folder, record the act, and return it; the same wish again changes nothing.
+
+    Raises:
+        UsageError: the line stands on this base already.
+        Unavailable: a remote cannot be reached or does not take the change.
+    """
+    with reading(line.git) as main:
+        refuse_same(main, base)
+        with open_folders(line.store) as folders:
+            out = folders.put({}, base)
+        record(main, line, wish, out, files_of(base, "base"))
+        return main.ledger().rebases[wish.run]
+
+
+def refuse_same(main: Mainline, base: Path) -> None:
+    """Raise UsageError where the line stands on the base in a folder already."""
+    _refuse(_standing(main), folder_md5(base))
+
+
+def record(main: Mainline, line: Line, wish: Wish, out: Out, files: dict[str, str]) -> None:
+    """Put the act on main, for a base that is on the store: `out`, with the SHA-256 of its files; raises as `ask`."""
+
+    def change() -> Change | None:
+        if wish.run in main.ledger().rebases:
+            return None
+        before = _standing(main)
+        _refuse(before, str(out["md5"]))
+        moment = main.moment()
+        path = event_path("rebase", wish.run, moment)
+        event: dict[str, Any] = {
+            "schema": EVENT_SCHEMA,
+            "kind": "rebase",
+            "id": Path(path).stem,
+            "at": now(moment),
+            **asdict(wish),
+            "before": before,
+            "after": {key: out[key] for key in ("md5", "size", "nfiles")},
+            "files": files,
+        }
+        return Change(event_files(line, path, event), f"ask for a new base\n\nEvent: {event['id']}\n")
+
+    main.swap(change)
+
+
+def _standing(main: Mainline) -> str:
+    return str(read_dvc_file(main.read("state/base.dvc") or b"")["md5"])
+
+
+def _refuse(before: str, after: str) -> None:
+    if before == after:
+        raise UsageError("the line stands on this base already: name another one")

@@ -1,0 +1,206 @@
+"""Withdrawing: images and their copies leave the line for ever, in one commit on main.
+
+The event holds a tombstone of each (its SHA-256 and two fingerprints) and the report of everything that held it; the
+state's parts that held it are stored anew without it. Ingest, batches and promotion follow the tombstones.
+
+Erasing goes further. Every stored folder that holds them, of whatever version or run, is stored again without them
+(and without the samples of a slice that were drawn from a caption which they alone had), and the event says which
+stands for which (`replaced`) and what goes (`erased`). Only once that is on main are the old objects deleted, so that a
+crash leaves bytes too many and never a line that names what is gone. The same command again deletes what is still
+there, and what a run under way has stored meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cl_steps.acts.purge import PARTS, Purge
+from cl_steps.acts.replenishing import Past, reference_without, replay_without
+from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
+from cl_steps.data.manifests import Manifests, reading_store
+from cl_steps.errors import UsageError
+from cl_steps.ledger.fold import EVENT_SCHEMA, Event, Ledger, event_path
+from cl_steps.records.builders import now
+from cl_steps.records.signer import event_files
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Change, Mainline, reading
+from cl_steps.store import vault
+from cl_steps.store.dvc import Out, dvc_file, read_dvc_file
+from cl_steps.store.folders import Folders, open_folders
+from cl_steps.store.objects import open_objects
+from cl_steps.store.work import place
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person wants withdrawn (an image file or SHA-256, or all of a source), why, who, and how far."""
+
+    what: str | None
+    source: str | None
+    reason: str
+    erase: bool
+    by: str
+    through: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The event that says it, and whether it was on main before."""
+
+    event: Event
+    before: bool
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What stands for what, and the objects that go once that is on main."""
+
+    replaced: dict[str, dict[str, Any]]
+    erased: list[str]
+
+
+def withdraw(line: Line, request: Request) -> Done:
+    """Withdraw, and erase where it is asked for; done already, it only finishes what was left of it.
+
+    Raises:
+        UsageError: no reason; or nothing in the line, and no image, is meant by it.
+        IntegrityError: an object that must be stored anew is damaged or missing.
+        Unavailable: a remote cannot be reached or does not take a change.
+    """
+    if not request.reason.strip():
+        raise UsageError('a withdrawal needs a reason: --reason "..."')
+    if (request.what is None) == (request.source is None):
+        raise UsageError("name one thing to withdraw: an image file, a SHA-256, or --source NAME")
+    made: list[Done] = []
+    with reading(line.git) as main:
+
+        def change() -> Change | None:
+            with open_folders(line.store) as folders, reading_store(line.store, main.ledger().replaced) as manifests:
+                done, found = _change(main, line, request, manifests, folders)
+            made.append(done)
+            return found
+
+        main.swap(change)
+        if request.erase:
+            _delete(line, main.ledger())
+    return made[-1]
+
+
+def _change(
+    main: Mainline, line: Line, request: Request, manifests: Manifests, folders: Folders
+) -> tuple[Done, Change | None]:
+    """The event, and the commit that it takes; none where all of it is done."""
+    ledger, limits = main.ledger(), main.params().ingest
+    rows = rows_of_line(main, ledger, manifests)
+    if request.source is None:
+        meant = [asset_named(str(request.what), ledger, rows, limits)]
+    else:
+        meant = assets_of_source(request.source, ledger, rows)
+    assets = with_copies(meant, ledger, rows, limits.near_duplicate_rmse)
+    names = {asset["sha256"] for asset in assets}
+    purge = Purge(folders, names, own_words(rows, names) if request.erase else frozenset())
+    state = _purged_state(main, purge, partial(_filled_up, main, ledger, names, manifests, folders))
+    erasure = _erasure(line, purge, ledger) if request.erase else Erasure({}, [])
+    if names <= ledger.tombstones.keys() and not (state or erasure.erased):
+        return Done(_earlier(ledger, names, request.erase), True), None
+    moment = main.moment()
+    path = event_path("withdrawal", meant[0]["sha256"][:16] if request.source is None else "source", moment)
+    report = touched(main.records(), ledger, assets, manifests)
+    event = {
+        "schema": EVENT_SCHEMA,
+        "kind": "withdrawal",
+        "id": Path(path).stem,
+        "at": now(moment),
+        "by": request.by,
+        "through": request.through,
+        "reason": request.reason,
+        "source": request.source,
+        "erase": request.erase,
+        "assets": assets,
+        "touched": {**report, "state": {part: [old["md5"], new["md5"]] for part, (old, new) in state.items()}},
+        "replaced": erasure.replaced,
+        "erased": erasure.erased,
+    }
+    files = {f"state/{part}.dvc": dvc_file(new, part) for part, (_, new) in state.items()}
+    files |= _following(main, erasure.replaced)
+    message = f"withdraw {len(assets)} assets\n\nEvent: {event['id']}\n"
+    return Done(event, False), Change({**files, **event_files(line, path, event)}, message)
+
+
+def _purged_state(
+    main: Mainline, purge: Purge, filled_up: Callable[[str, str], Out | None]
+) -> dict[str, tuple[Out, Out]]:
+    """The parts of the state that hold what goes: as they are, and as they will be."""
+    found = {}
+    for part in PARTS:
+        content = main.read(f"state/{part}.dvc")
+        old = read_dvc_file(content) if content else {"md5": ""}
+        name = str(old["md5"])
+        if name and purge.holders(name):
+            if better := filled_up(part, name):
+                purge.settle(name, better)
+            found[part] = (old, purge.without(name) or old)
+    return found
+
+
+def _filled_up(
+    main: Mainline, ledger: Ledger, gone: set[str], manifests: Manifests, folders: Folders, part: str, name: str
+) -> Out | None:
+    """A part of the state without what goes, and with what would be there instead; None for parts that hold all."""
+    champion, reference = str(main.read_json("state/champion.json")["version"]), main.read("state/reference.dvc")
+    if part not in ("replay", "reference") or not reference:
+        return None
+    known = str(read_dvc_file(reference)["md5"])
+    past = Past(champion, main.records(), ledger, folders, manifests, known, frozenset(gone))
+    return replay_without(past, name) if part == "replay" else reference_without(past, name)
+
+
+def _erasure(line: Line, purge: Purge, ledger: Ledger) -> Erasure:
+    """Every folder of the store is looked into, also what a crash or a run under way left; not what goes anyway."""
+    with open_objects(line.store) as objects:
+        names = sorted(objects.sizes.keys() - ledger.erased.keys())
+    folders = [name for name in names if name.endswith(".dir")]
+    affected = purge.affected(folders)
+    replaced = {name: dict(out) for name in affected if (out := purge.without(name))}
+    holders = {md5 for name in affected for md5 in purge.holders(name).values()} - purge.shared(folders)
+    return Erasure(replaced, sorted({*affected, *holders, *purge.loose(names)}))
+
+
+def _following(main: Mainline, replaced: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """The `.dvc` files of main, intakes' and the state's, that name a folder which another one stands for now."""
+    found = {}
+    for folder in ("data", "state"):
+        for name, content in main.folder_files(folder).items():
+            if name.endswith(".dvc") and (out := read_dvc_file(content))["md5"] in replaced:
+                found[f"{folder}/{name}"] = dvc_file(replaced[str(out["md5"])], name.removesuffix(".dvc"))
+    return found
+
+
+def _earlier(ledger: Ledger, names: set[str], erase: bool) -> Event:
+    """The last event that withdrew them, one that erased if that is asked for."""
+    events = [e for e in ledger.withdrawals if not names.isdisjoint(asset["sha256"] for asset in e["assets"])]
+    return next((event for event in reversed(events) if event["erase"] or not erase), events[-1])
+
+
+def _delete(line: Line, ledger: Ledger) -> None:
+    """Delete what events say is erased and is still there, and all that the line's place for checkpoints holds."""
+    with open_objects(line.store) as objects:
+        objects.delete(ledger.erased.keys() & objects.sizes.keys())
+    if line.work:
+        place(line.work).remove()
+        rest = vault.at(line.work)
+        for name in rest.folders():
+            rest.delete(name)
+
+
+def forget(folder: Path, erased: Iterable[str]) -> None:
+    """Delete erased objects from the DVC cache of a person's checkout, if it has one."""
+    cache = folder / ".dvc" / "cache" / "files" / "md5"
+    for name in erased:
+        with suppress(FileNotFoundError):
+            (cache / name[:2] / name[2:]).unlink()

@@ -1,1 +1,0 @@
-"""Learning without forgetting: one method a file."""

@@ -1,0 +1,62 @@
+"""Manifests of stored datasets, read by their digests: nothing is checked out, and no more is fetched than asked."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cl_steps.data.shards import MANIFEST_SCHEMA
+from cl_steps.errors import IntegrityError
+from cl_steps.store import dvc as store
+
+MANIFEST, KNOWN = "manifest.parquet", "known.parquet"
+
+
+class Manifests:
+    """The datasets of a store; it is opened, and DVC imported, once something is read.
+
+    `replaced` says which dataset stands for one that held withdrawn assets and may be erased.
+    """
+
+    def __init__(self, url: str, replaced: Mapping[str, Mapping[str, Any]], closing: ExitStack) -> None:
+        self._url, self._replaced, self._closing = url, replaced, closing
+        self._repo: Any = None
+
+    def read(self, md5: str, name: str = MANIFEST, columns: Iterable[str] = MANIFEST_SCHEMA.names) -> pa.Table | None:
+        """The rows of a dataset, or of what stands for it; None where the store holds neither.
+
+        Raises:
+            IntegrityError: the bytes are not those of the digest, or no table of assets.
+            Unavailable: the store cannot be reached.
+        """
+        content = self.files(md5, [name]).get(name)
+        if content is None:
+            return None
+        try:
+            return pq.read_table(io.BytesIO(content), columns=list(columns))
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise IntegrityError(f"{name} of dataset {md5} is no table of assets: restore the store") from error
+
+    def files(self, md5: str, names: Iterable[str]) -> dict[str, bytes]:
+        """The files of a stored folder, or of what stands for it, whose names match; raises as `read` does."""
+        wanted = list(names)
+        found = store.read_folder(self._opened(), {"md5": md5}, wanted)
+        other = str(self._replaced.get(md5, {}).get("md5", md5))
+        return found if found or other == md5 else self.files(other, wanted)
+
+    def _opened(self) -> Any:
+        if self._repo is None:
+            self._repo = self._closing.enter_context(store.opened_store(self._url))
+        return self._repo
+
+
+@contextmanager
+def reading_store(url: str, replaced: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Manifests]:
+    """The datasets of the store at `url`, for as long as the block runs."""
+    with ExitStack() as closing:
+        yield Manifests(url, replaced or {}, closing)

@@ -1,0 +1,94 @@
+"""The training loop: steps, looks of the guard, checkpoints, and an orderly stop on SIGTERM.
+
+Of several processes only the first has a guard and checkpoints; the others wait for it where they next meet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import load
+
+from cl_steps.learning.guard import Guard
+from cl_steps.learning.learner import Learner
+from cl_steps.models.checkpoints import Checkpoints
+from cl_steps.models.tensors import tensor_bytes
+from cl_steps.progress import progress, say
+from cl_steps.run.stopping import EXIT_TERMINATED, termination
+
+
+@dataclass
+class Keeper:
+    """What the first process alone does: it looks, saves, and knows what tries before this one took.
+
+    `clock` gives the seconds of this try so far.
+    """
+
+    guard: Guard
+    checkpoints: Checkpoints
+    clock: Callable[[], float] = lambda: 0.0
+    earlier_seconds: float = 0.0
+
+    def save(self, learner: Learner) -> None:
+        """Keep all that a later process needs to go on."""
+        if not self.checkpoints.are_kept:
+            return
+        tensors, facts = self.guard.state()
+        cost = {"micro_batches": learner.parts, "seconds": round(self.earlier_seconds + self.clock(), 1)}
+        self.checkpoints.save(learner.step, learner.state() | tensors, {**facts, **cost})
+
+    def resume(self, learner: Learner) -> Mapping[str, Any] | None:
+        """Put guard and learner where the latest checkpoint is; returns what the learners beside it must know."""
+        saved = self.checkpoints.load()
+        if saved is None:
+            return None
+        learner.restore(saved.step, saved.tensors)
+        self.guard.restore(saved.tensors, saved.facts)
+        self.earlier_seconds = float(saved.facts.get("seconds", 0.0))
+        say(f"update: goes on from step {saved.step} of {learner.update.steps}")
+        return {"step": saved.step, "parts": int(saved.facts.get("micro_batches", 1))}
+
+
+def train(learner: Learner, keeper: Keeper | None, is_abandoned: Callable[[], bool] = lambda: False) -> None:
+    """Run the steps that are left, from the latest checkpoint if there is one; `keeper` is the first process's.
+
+    Raises:
+        SystemExit: with status 143 on SIGTERM (an evicted pod) of any of the processes, or where `is_abandoned` says
+            that nobody waits for the result any more, after a checkpoint of the step just done.
+        UsageError: training does not converge, or does not fit the memory.
+        Unavailable: whether there is a checkpoint cannot be told.
+    """
+    steps, every = learner.update.steps, learner.update.checkpoint_every
+    _resume(learner, keeper)
+    with termination() as asked:
+        for _ in _counted(range(learner.step, steps), steps - learner.step, keeper):
+            learner.advance()
+            stops = learner.processes.any(asked.is_set() or is_abandoned())
+            is_due = learner.step % every == 0 or learner.step == steps
+            if keeper and is_due:
+                keeper.guard.look(learner)
+            if keeper and (is_due or stops):
+                keeper.save(learner)
+            if stops:
+                if keeper:
+                    say(f"update: asked to stop, after step {learner.step} of {steps}")
+                raise SystemExit(EXIT_TERMINATED)
+
+
+def _counted(items: range, total: int, keeper: Keeper | None) -> Iterable[int]:
+    return progress(items, total, "update: steps") if keeper else items
+
+
+def _resume(learner: Learner, keeper: Keeper | None) -> None:
+    """Every process begins where the first one's checkpoint is."""
+    found = keeper.resume(learner) if keeper else None
+    if learner.processes.size > 1:
+        found = json.loads(learner.processes.share(json.dumps(found).encode()))
+        content = learner.processes.share(tensor_bytes(learner.state()) if keeper and found else b"")
+        if found and not keeper:
+            learner.restore(int(found["step"]), load(content))
+    if found:
+        learner.parts = max(learner.parts, int(found["parts"]))

@@ -1,0 +1,1 @@
+"""The methods of continual learning: one file each, and a catalogue that names them."""

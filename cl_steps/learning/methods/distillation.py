@@ -1,0 +1,38 @@
+"""Distillation from the champion on replayed items (Masip et al., Continual Learning of Diffusion Models with
+Generative Distillation, arXiv 2311.14028, eq. 5).
+
+L = mean over the replayed items of || output_student(x_t, t, c) - output_teacher(x_t, t, c) ||^2 / (C h w)
+
+Both see the same x_t, t and caption (dropped or not); both outputs are raw, unguided and in the model's own
+parametrisation. Real replayed items take the place of the paper's samples of the teacher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from cl_steps.learning.methods.penalty import Forward
+from cl_steps.models.model import Denoiser
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The penalty; it needs an adapter called `teacher` beside the student's."""
+
+    weight: float
+    name: str = "distillation"
+
+    def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
+        """0 where student and teacher agree; one pass of the teacher, over the replayed rows only."""
+        if not forward.num_replayed:
+            return forward.output.new_zeros(())
+        replayed = slice(forward.num_new, None)
+        with torch.no_grad():
+            taught = denoiser.predict(forward.x_t[replayed], forward.t[replayed], forward.embeddings[replayed], TEACHER)
+        return mse_loss(forward.output[replayed], taught)

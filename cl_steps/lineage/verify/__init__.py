@@ -1,1 +1,0 @@
-"""The verification of a line: `whole` says what is checked, and where."""

@@ -1,0 +1,68 @@
+"""Taking a base from a folder or the hub: what `retain init` and `retain rebase` ask of it and keep of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cl_steps.config import Params
+from cl_steps.errors import UsageError
+from cl_steps.models.loading import check_index, folder_of
+from cl_steps.models.model import Denoiser, open_denoiser
+from cl_steps.run.context import write_json
+
+KEPT = (".safetensors", ".json", ".txt", ".model")
+PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")
+"""Where a base says what may be done with it; an export carries them on."""
+SOURCE = "source.json"
+
+
+def find_base(base: str) -> Path:
+    """The folder of a base that is a pipeline of the right kind.
+
+    Raises:
+        UsageError: it is none, or no such folder or model is there.
+        Unavailable: the hub cannot be reached.
+    """
+    source = folder_of(base)
+    check_index(source, base)
+    return source
+
+
+def keep_base(base: str, source: Path, target: Path) -> None:
+    """Copy what `find_base` found, and say where on the hub it came from, if it did."""
+    copy_model(source, target)
+    if not Path(base).is_dir():
+        write_json(target / SOURCE, {"hub_id": base, "revision": source.name})
+
+
+def open_base(folder: Path, params: Params) -> Denoiser:
+    """The base with a fresh adapter `default` of the line's shape; raises UsageError where either cannot be."""
+    denoiser = open_denoiser(folder, params.compute)
+    denoiser.adapters.add_fresh("default", params.update.lora, params.seed)
+    return denoiser
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy what a model needs and nothing that could hold code or pickles.
+
+    Raises:
+        UsageError: a link leads out of the folder and, of a snapshot of the hub, out of the hub's cache of that model.
+    """
+    for path in sorted(source.rglob("*")):
+        needed = path.suffix in KEPT or path.name in PAPERS or path.is_dir()
+        if path.is_symlink() and path.exists() and needed and not _stays(path, source):
+            raise UsageError(
+                f"{path} is a link that leads out of {source}: put what it means in its place, or remove it"
+            )
+        if path.is_file() and needed:
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+def _stays(link: Path, source: Path) -> bool:
+    """Whether what a link leads to lies in the folder, or among the blobs that a snapshot of the hub consists of."""
+    root = source.resolve()
+    homes = (root, root.parents[1] / "blobs") if root.parent.name == "snapshots" else (root,)
+    return any(link.resolve().is_relative_to(home) for home in homes)

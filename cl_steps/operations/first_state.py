@@ -1,0 +1,94 @@
+"""The state of v1: base, extractor, an adapter that changes nothing yet, and what the base knows, as slices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from cl_steps.config import Params
+from cl_steps.data.intake import take_in
+from cl_steps.data.replay import select
+from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
+from cl_steps.errors import NoUsableData
+from cl_steps.models.loading import hub_snapshot
+from cl_steps.models.lora import adapter_digest
+from cl_steps.models.model import Denoiser
+from cl_steps.operations.base import copy_model, find_base, keep_base, open_base
+from cl_steps.progress import progress, say
+from cl_steps.run.context import write_json
+from cl_steps.stats.features import Extractor
+from cl_steps.steps.drift import build_reference
+
+DEMO = Path(__file__).parents[1] / "demo"
+HUB_EXTRACTOR = "openai/clip-vit-base-patch32"
+PROMPTS = Path(__file__).with_name("prompts.txt")
+RUN = "init"
+
+
+def write_state(root: Path, params: Params, base: str | None, extractor: str | None, data: str | None) -> list[str]:
+    """Fill `root/state` and return the names of the slices; raises as `init_line` does."""
+    state = root / "state"
+    say("init: taking the base")
+    name = base or str(DEMO / "base")
+    source, seer = find_base(name), _extractor_folder(base, extractor)
+    Extractor.open(seer)
+    keep_base(name, source, state / "base")
+    copy_model(seer, state / "extractor")
+    denoiser = open_base(state / "base", params)
+    denoiser.adapters.save("default", state / "adapter")
+    assets = _take(Path(data), params) if data else _own_samples(denoiser, params)
+    _write_slices(state, assets, params)
+    # The base's own drawings say nothing of what real pictures look like: the first night is then first data.
+    build_reference(
+        state / "reference", assets if data else [], Extractor.open(state / "extractor"), params.drift, params.seed
+    )
+    return sorted({asset.slice for asset in assets})
+
+
+def _extractor_folder(base: str | None, extractor: str | None) -> Path:
+    if not extractor and not base:
+        return DEMO / "extractor"
+    source = extractor or HUB_EXTRACTOR
+    return Path(source) if Path(source).is_dir() else hub_snapshot(source)
+
+
+def _take(folder: Path, params: Params) -> list[Asset]:
+    taken = take_in(folder, params.ingest, params.seed, RUN)
+    if not len(taken.assets):
+        raise NoUsableData(f"{folder} holds no usable image with a caption ({len(taken.quarantine)} were set aside)")
+    for thing in taken.quarantine:
+        say(f"init: left out {thing.file}: {thing.reason}")
+    for words in taken.landed.words():
+        say(f"init: {words}")
+    return list(taken.assets)
+
+
+def _own_samples(denoiser: Denoiser, params: Params) -> list[Asset]:
+    """The base's own pictures of shipped prompts, as the slice `general`: what it knows when nobody brings data."""
+    prompts = PROMPTS.read_text(encoding="utf-8").splitlines()
+    with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
+        lines = []
+        for number, prompt in enumerate(progress(prompts, len(prompts), "init: the base's own samples")):
+            [image] = denoiser.sample([prompt], [params.seed + number], params.serving, None)
+            image.save(Path(scratch) / f"{number:03d}.png")
+            lines.append(
+                json.dumps({"file_name": f"{number:03d}.png", "text": prompt, "source": "the base's own sample"})
+            )
+        (Path(scratch) / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return _take(Path(scratch), params)
+
+
+def _write_slices(state: Path, assets: list[Asset], params: Params) -> None:
+    learnable = pa.Table.from_pylist([a.row() for a in assets if a.split != "evaluation"], schema=MANIFEST_SCHEMA)
+    kept = set(select(learnable, params.update.replay_capacity, params.seed)["sha256"].to_pylist())
+    write_dataset(state / "replay", [asset for asset in assets if asset.sha256 in kept])
+    write_dataset(state / "global_eval", [asset for asset in assets if asset.split == "evaluation"])
+    digest = adapter_digest(state / "adapter")
+    shutil.copytree(state / "adapter", state / "anchors" / digest)
+    write_json(state / "anchors" / "anchors.json", {asset.slice: digest for asset in assets})
+    (state / "evaluation").mkdir()
+    write_json(state / "evaluation" / "none.json", {"why": "v1 was not evaluated: it is the base as it came"})

@@ -1,0 +1,55 @@
+"""A version's model on disk: base and adapter fetched from the store by the digests of its record."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cl_steps.config import Params, load_params
+from cl_steps.repository.line import Line
+from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.store import dvc as store
+from cl_steps.verify.authenticity import Trust
+from cl_steps.verify.before_loading import check_files, check_record
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version, its record, the line's parameters today, and its folders (gone when the block ends)."""
+
+    version: str
+    record: dict[str, Any]
+    params: Params
+    base: Path
+    adapter: Path
+
+
+def record_of(main: Mainline, version: str | None) -> dict[str, Any]:
+    """The record of a version (None or `champion`: the champion's); raises UsageError where there is none."""
+    if version in (None, "champion"):
+        version = main.read_json("state/champion.json")["version"]
+    return dict(json.loads(main.record_file(str(version))))
+
+
+@contextmanager
+def fetched(line: Line, version: str | None) -> Iterator[Model]:
+    """Base and adapter of a version (None or `champion`: the champion), verified against its record, and that too.
+
+    Raises:
+        UsageError: there is no such version.
+        IntegrityError: the store's bytes are not what the record says, or the record is not what was signed.
+    """
+    with tempfile.TemporaryDirectory(prefix="retain-") as scratch, reading(line.git) as main:
+        root = Path(scratch)
+        record = record_of(main, version)
+        (root / "params.yaml").write_bytes(main.read("params.yaml") or b"")
+        digests = {"base": record["digests"]["base"], "adapter": record["digests"]["state"]["adapter"]}
+        check_record(main, record["version"], Trust.read(line.trusted_keys))
+        store.fetch(root / "model", line.store, digests)
+        check_files(record, {part: root / "model" / part for part in digests})
+        yield Model(record["version"], record, load_params(root), root / "model" / "base", root / "model" / "adapter")

@@ -1,0 +1,1 @@
+"""The tab of Airflow's web interface that shows the lines' pages."""

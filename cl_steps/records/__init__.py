@@ -1,0 +1,1 @@
+"""What is written down for ever about a version: its record, the keys, the signatures, the provenance."""

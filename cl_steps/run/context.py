@@ -1,0 +1,129 @@
+"""What a step is given, and the report that it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from cl_steps.config import Params, RunSpec, load_params, load_run
+from cl_steps.documents import JSON_BYTES, Unreadable, read_json
+from cl_steps.errors import IntegrityError
+from cl_steps.ledger.shapes import fits
+from cl_steps.pipeline import STAGES
+
+REPORT_SCHEMA = 1
+SHAPE = f"report-{REPORT_SCHEMA}"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step found: its verdict (if it gives one), one sentence why, and the figures behind it.
+
+    Figures are JSON values and hold no times: the same inputs give the same report. The rest is not written into it:
+    how many processes computed, the seconds of earlier tries that a checkpoint remembers, and what to do once the
+    result is stored.
+    """
+
+    verdict: str | None = None
+    why: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    earlier_seconds: float = 0.0
+    once_stored: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Context:
+    """The workspace checkout that a step reads and writes, its parameters, and a place for checkpoints."""
+
+    root: Path
+    params: Params
+    run: RunSpec
+    work: str | Path | None = None
+
+    @classmethod
+    def of(cls, root: Path, work: str | Path | None = None) -> Context:
+        """The context of the workspace at `root`; raises UsageError where its YAML files are not right."""
+        run = load_run(root)
+        return cls(root, load_params(root, run), run, work)
+
+    def path(self, name: str) -> Path:
+        """A path that the step reads, such as `state/base`."""
+        return self.root / name
+
+    def fresh(self, name: str) -> Path:
+        """A folder that the step writes, empty."""
+        folder = self.root / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    @cached_property
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """The reports of the steps before, by step name."""
+        return read_reports(self.root)
+
+
+def read_reports(root: Path) -> dict[str, dict[str, Any]]:
+    """Every stage's report that lies in `root/reports`, by step name; raises IntegrityError where one is none."""
+    found = {}
+    for step in STAGES:
+        if (root / step.report).is_file():
+            report = found[step.name] = read_small(root / step.report)
+            if not fits(report, SHAPE) or report["step"] != step.name:
+                raise IntegrityError(f"{step.report} does not say what a report of {step.name} says: trigger a new run")
+    return found
+
+
+def read_small(path: Path) -> Any:
+    """A JSON document of a run's branch, read within bounds; raises IntegrityError where it is none."""
+    try:
+        with path.open("rb") as stream:
+            return read_json(stream.read(JSON_BYTES + 1))
+    except Unreadable as error:
+        raise IntegrityError(f"{path.parent.name}/{path.name} cannot be read ({error}): trigger a new run") from error
+
+
+def write_report(
+    root: Path, step: str, run: str, report: StepReport, status: Literal["done", "skipped"] = "done"
+) -> None:
+    """Write `reports/<step>.json`, whole or not at all."""
+    document = {
+        "schema": REPORT_SCHEMA,
+        "step": step,
+        "run": run,
+        "status": status,
+        "code": code_digest(),
+        "verdict": report.verdict,
+        "why": report.why,
+        "figures": dict(report.figures),
+    }
+    write_json(root / "reports" / f"{step}.json", document)
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over the package's own sources: what a step's result depends on beside data and parameters."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON (sorted keys, a line a value) through a temporary file, so that no half file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json_text(document), encoding="utf-8")
+    draft.replace(path)
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """The one way we write JSON: sorted, indented, no NaN."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

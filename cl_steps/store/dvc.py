@@ -1,0 +1,273 @@
+"""DVC, in-process and in one place: what a workspace's big data is called, fetched, kept and checked by.
+
+Git-tracked `.dvc` files and `dvc.lock` are plain YAML and are read here without DVC; only moving bytes needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import chdir, contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cl_steps.documents import Unreadable, read_yaml
+from cl_steps.errors import IntegrityError, Unavailable
+from cl_steps.store.odb import copy_objects, read_object, with_files
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+Out = Mapping[str, Any]
+"""An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
+
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
+"""Loggers of DVC, which write tracebacks to a stream of their own; what they have to say, our errors say."""
+NAMED = "`retain verify` names them"
+CONFIG = """[core]
+    remote = store
+    no_scm = {no_scm}
+    autostage = false
+    analytics = false
+    check_update = false
+[cache]
+    type = "reflink,copy"
+['remote "store"']
+    url = {url}
+    verify = true
+"""
+
+
+def read_lock(content: bytes | None) -> dict[str, Any]:
+    """The stages of a `dvc.lock`, by name; raises IntegrityError where it is none."""
+    stages = (_document(content, "dvc.lock") if content else {}).get("stages") or {}
+    for name, stage in stages.items() if isinstance(stages, dict) else [("stages", None)]:
+        parts = [stage.get(key, []) for key in ("deps", "outs")] if isinstance(stage, dict) else [None]
+        if not all(isinstance(part, list) and all(map(_is_out, part)) for part in parts):
+            raise IntegrityError(f"dvc.lock: {name!r:.80} is no stage as DVC writes it: trigger a new run")
+    return dict(stages)
+
+
+def lock_outs(stages: Mapping[str, Any]) -> dict[str, Out]:
+    """Every output that a lock names, by path."""
+    return {out["path"]: out for stage in stages.values() for out in stage.get("outs", ())}
+
+
+def dvc_file(out: Out, path: str) -> bytes:
+    """The `.dvc` file that tracks the bytes of `out` under the name `path` (relative to the file)."""
+    facts = {key: out[key] for key in ("md5", "size", "nfiles") if key in out}
+    return yaml.safe_dump({"outs": [{**facts, "hash": "md5", "path": path}]}, sort_keys=False).encode()
+
+
+def read_dvc_file(content: bytes) -> Out:
+    """The one output of a `.dvc` file; raises IntegrityError where it is none."""
+    outs = _document(content, "a .dvc file").get("outs")
+    if not (isinstance(outs, list) and outs and _is_out(outs[0]) and "md5" in outs[0]):
+        raise IntegrityError("a .dvc file names no bytes: restore it from Git's history")
+    return dict(outs[0])
+
+
+def _document(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        found = read_yaml(content, digests=True)
+    except Unreadable as error:
+        raise IntegrityError(f"{name} cannot be read ({error}): restore it from Git's history") from error
+    if not isinstance(found, dict):
+        raise IntegrityError(f"{name} holds no keys and values: restore it from Git's history")
+    return found
+
+
+def _is_out(entry: Any) -> bool:
+    """Whether an entry of a lock or a `.dvc` file is one as DVC writes it; which bytes it names may be open."""
+    if not (isinstance(entry, dict) and isinstance(entry.get("path"), str)):
+        return False
+    return "md5" not in entry or (isinstance(entry["md5"], str) and bool(MD5.fullmatch(entry["md5"])))
+
+
+def file_md5(path: Path) -> str:
+    """What DVC calls a file."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def folder_md5(folder: Path) -> str:
+    """What DVC calls a folder: the digest of the sorted list of its files and theirs."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [{"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
+    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def quiet_dvc(root: Path) -> None:
+    """Keep DVC to the workspace: no file of the machine's users, no telemetry."""
+    for name in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        os.environ[name] = str(root.resolve() / ".dvc" / "tmp" / name.lower())
+    os.environ["DVC_NO_ANALYTICS"] = "1"
+
+
+@contextmanager
+def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> Iterator[Repo]:
+    """DVC on the clone at `root`, whose own `.dvc/config` is replaced by the deployment's store, if one is given.
+
+    DVC takes paths and names of stages from the process's folder, which is `root` meanwhile.
+    """
+    quiet_dvc(root)
+    if store_url:
+        (root / ".dvc").mkdir(exist_ok=True)
+        (root / ".dvc" / "config").write_text(
+            CONFIG.format(url=store_url, no_scm=str(no_scm).lower()), encoding="utf-8"
+        )
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
+        if (root / name).is_file():
+            _document((root / name).read_bytes(), name)  # DVC's own reading knows no bounds
+    from dvc.repo import Repo
+
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    with chdir(root), Repo(str(root)) as repo:
+        yield repo
+
+
+def pull(repo: Repo, targets: Iterable[str]) -> None:
+    """Fetch outputs by name, verified against their digests.
+
+    DVC's own `Repo.pull` reads every YAML file anew for every target; asked for objects it takes a tenth of the time.
+
+    Raises:
+        IntegrityError: an object is missing or is not what its name says.
+        Unavailable: the store cannot be reached.
+    """
+    outs = _outs(repo, targets)
+    if not outs:
+        return
+    from dvc.exceptions import CheckoutError, DvcException
+    from dvc_objects.errors import ObjectFormatError
+
+    names = ", ".join(str(out) for out in outs)
+    try:
+        failed = repo.cloud.pull(_hashes(outs)).failed
+        if failed:
+            raise IntegrityError(f"{names}: {len(failed)} objects are missing from the store or are corrupt; {NAMED}")
+        for out in outs:
+            out.checkout(force=True)
+    except (CheckoutError, ObjectFormatError, FileNotFoundError) as error:
+        raise IntegrityError(f"{names}: objects are missing from the store or are corrupt; {NAMED}") from error
+    except (DvcException, OSError) as error:
+        raise Unavailable(f"{names} cannot be fetched from the store: {error}") from error
+
+
+def track(repo: Repo, targets: Iterable[str]) -> None:
+    """Make a `.dvc` file for each folder."""
+    repo.add(list(targets))
+
+
+def commit(repo: Repo, name: str) -> None:
+    """Write a stage's entry of `dvc.lock` from what lies on disk, and send its outputs to the store.
+
+    Raises:
+        Unavailable: the store cannot be reached.
+    """
+    from dvc.repo import lock_repo
+
+    with lock_repo(repo):
+        stage = repo.stage.load_one(name=name)
+        # The record of what was run serves `dvc repro`, and goes with the step's clone.
+        stage.save(run_cache=False)
+        stage.commit(relink=False)
+        stage.dump(update_pipeline=False)
+    push(repo, [out for out in stage.outs if out.use_cache])
+
+
+def push(repo: Repo, outs: Iterable[Any]) -> None:
+    """Send DVC's outputs to the store; raises Unavailable."""
+    from dvc.exceptions import DvcException
+
+    try:
+        failed = repo.cloud.push(_hashes(outs)).failed
+    except (DvcException, OSError) as error:
+        raise Unavailable(f"the store cannot be written: {error}") from error
+    if failed:
+        raise Unavailable(f"the store did not take {len(failed)} objects: try again")
+
+
+def _hashes(outs: Iterable[Any]) -> set[Any]:
+    """DVC's names of all objects of those outputs; lists of folders that are not here yet are fetched."""
+    return {oid for out in outs for oids in out.get_used_objs().values() for oid in oids}
+
+
+def _outs(repo: Repo, targets: Iterable[str]) -> list[Any]:
+    """DVC's outputs of those paths, from their own `.dvc` files and `dvc.yaml`.
+
+    `repo.index` would read every `.dvc` file of the workspace, and a line gets one with every intake.
+    """
+    root, wanted = Path(repo.root_dir), list(targets)
+    files = [f"{target}.dvc" for target in wanted if (root / f"{target}.dvc").is_file()]
+    for file in files:
+        read_dvc_file((root / file).read_bytes())
+    files += ["dvc.yaml"] if len(files) < len(wanted) and (root / "dvc.yaml").is_file() else []
+    stages = (stage for file in files for stage in repo.stage.load_file(str(root / file)))
+    found = {out.fs_path: out for stage in stages for out in stage.outs if out.hash_info}
+    lacking = [target for target in wanted if str(root / target) not in found]
+    if lacking:
+        raise IntegrityError(f"the workspace names no bytes for {', '.join(lacking)}: was its step run?")
+    return [found[str(root / target)] for target in wanted]
+
+
+def fetch(root: Path, store_url: str, folders: Mapping[str, str]) -> None:
+    """Fetch folders by their digests, with no workspace: name under `root` to md5; raises as `pull` does."""
+    root.mkdir(parents=True)
+    for name, md5 in folders.items():
+        (root / f"{name}.dvc").write_bytes(dvc_file({"md5": md5}, name))
+    with opened(root, store_url, no_scm=True) as repo:
+        pull(repo, folders)
+
+
+def missing(repo: Repo, outs: Iterable[Out]) -> list[str]:
+    """The paths of those outputs that the store does not hold whole."""
+    odb = repo.cloud.get_remote_odb("store")
+    return [str(out["path"]) for out in outs if not all(odb.exists(oid) for oid in with_files(odb, str(out["md5"])))]
+
+
+@contextmanager
+def opened_store(store_url: str) -> Iterator[Repo]:
+    """DVC on the store at a URL or folder, with no workspace."""
+    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
+        yield repo
+
+
+@contextmanager
+def opened_objects(store_url: str) -> Iterator[Any]:
+    """DVC's database of the objects of the store at a URL or folder."""
+    with opened_store(store_url) as repo:
+        yield repo.cloud.get_remote_odb("store")
+
+
+def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
+    """The files of a stored folder whose names match (as `fnmatch` does), without checking anything out.
+
+    Objects that the store no longer holds are left out.
+
+    Raises:
+        IntegrityError: an object is not what its name says.
+        Unavailable: the store cannot be reached.
+    """
+    odb, patterns = repo.cloud.get_remote_odb("store"), list(names)
+    listing = read_object(odb, str(out["md5"]))
+    entries = json.loads(listing) if listing else []
+    wanted = {e["relpath"]: e["md5"] for e in entries if any(fnmatchcase(e["relpath"], p) for p in patterns)}
+    found = {name: read_object(odb, oid) for name, oid in sorted(wanted.items())}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def copy(source: str, target: Path, outs: Iterable[Out]) -> None:
+    """Copy the objects of outputs from the store at `source` to a store in a folder; raises as `copy_objects` does."""
+    with opened_objects(source) as odb:
+        copy_objects(odb, target, [str(out["md5"]) for out in outs])
