@@ -1,4 +1,4 @@
-"""YAML and JSON that somebody else wrote, read within bounds: size, depth, how often an alias is used, and types.
+"""YAML and JSON that somebody else wrote, read within bounds (size, depth, aliases, types); and JSON as we write it.
 
 A few lines can stand for billions of values (an alias of aliases), or for themselves (`&a [*a]`). Whoever reads such a
 file with a library's own loader meets a dozen kinds of errors, or waits for ever. Here all of it is `Unreadable`, with
@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import yaml
@@ -235,3 +236,16 @@ def _words(error: yaml.YAMLError, content: bytes) -> str:
 
 def _line(content: bytes, position: int) -> int:
     return content.count(b"\n", 0, position) + 1
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write JSON (sorted keys, a line a value) through a temporary file, so that no half file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json_text(document), encoding="utf-8")
+    draft.replace(path)
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """The one way we write JSON: sorted, indented, no NaN."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

@@ -61,7 +61,7 @@ def watch(**context: Any) -> None:
 
 def _not_built(entries: Iterable[Entry]) -> list[Fault]:
     """Of lines that can be read, those whose DAG cannot be made all the same."""
-    from dags.lines import build
+    from cl_steps.orchestration.line_dag import build
 
     found = []
     for entry in list(entries):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cl_steps.documents import DEPTH, NODES, YAML_BYTES, Unreadable, check_plain, read_json, read_yaml
-from cl_steps.store.dvc import dvc_file, read_dvc_file
+from cl_steps.store.pointers import dvc_file, read_dvc_file
 
 NINE = ", ".join("xxxxxxxxx")
 BOMB = f"a: &a [{NINE}]\n" + "".join(

@@ -18,10 +18,10 @@ import pytest
 
 from cl_steps.config import Params, load_params, load_run, parse_overrides
 from cl_steps.data.quarantine import printable
+from cl_steps.documents import json_text
 from cl_steps.errors import RetainError
 from cl_steps.records.keys import read_trusted
-from cl_steps.run.context import json_text
-from cl_steps.store.dvc import read_dvc_file, read_lock
+from cl_steps.store.pointers import read_dvc_file, read_lock
 from tests.fuzzing import DOCUMENT, VALUES, files, paths
 
 SEED = int(os.environ.get("RETAIN_FUZZ_SEED", "0"))

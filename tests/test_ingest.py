@@ -14,8 +14,9 @@ import pytest
 
 from cl_steps.config import Ingest, Params, RunSpec
 from cl_steps.data.shards import content_digest, read_assets, read_manifest, write_table
+from cl_steps.documents import json_text
 from cl_steps.errors import NoUsableData, Unavailable, UsageError
-from cl_steps.run.context import Context, StepReport, json_text
+from cl_steps.run.context import Context, StepReport
 from cl_steps.steps import ingest
 from tests.data.landings import encoded, fill, jsonl, picture, put
 
@@ -214,7 +215,8 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_ingest_does_not_import_torch() -> None:
-    code = "import sys, cl_steps.steps.ingest; sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'dvc', 'pandas')))"
+    heavy = "('torch', 'sklearn', 'dvc', 'pandas')"
+    code = f"import sys, cl_steps.steps.ingest; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -29,7 +29,7 @@ from cl_steps.repository.run_branch import checked_out, open_run, read_run
 from cl_steps.run.stage import run_stage
 from cl_steps.stats.figures import Figures
 from cl_steps.steps import close, promote
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
 from cl_steps.verify.judging import CANDIDATE, FIGURES, Judging
 from tests.promoting import SAME, forge, on_branch, play, ready, stage
 from tests.stats.nights import night
@@ -174,8 +174,8 @@ def signed_with(line: Line, name: str, scratch: Path) -> bytes:
     """The statement about a step of r-1, as somebody with another key would sign it."""
     step = next(step for step in STAGES if step.name == name)
     with checked_out(line, "r-1") as root:
-        with store.opened(root, line.store) as repo:
-            store.pull(repo, [FIGURES, CANDIDATE])
+        with dvc.opened(root, line.store) as repo:
+            dvc.pull(repo, [FIGURES, CANDIDATE])
         Judging(line).vouch(root, step)
         return (root / step.statement).read_bytes()
 

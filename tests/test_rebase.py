@@ -13,10 +13,11 @@ import torch
 
 from cl_steps.config import RunSpec
 from cl_steps.data.shards import write_dataset
+from cl_steps.documents import json_text
 from cl_steps.errors import NoUsableData
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import open_denoiser
-from cl_steps.run.context import Context, StepReport, json_text
+from cl_steps.run.context import Context, StepReport
 from cl_steps.stats.figures import Figures, read_figures
 from cl_steps.steps import evaluate, gate, update
 from tests import test_evaluate as evaluating

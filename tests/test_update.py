@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 
 from cl_steps.config import Compute, Lora, Params, RunSpec, Update
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
 from cl_steps.learning.guard import Guard
 from cl_steps.learning.learner import Learner
 from cl_steps.learning.plan import Plan
 from cl_steps.models.lora import FILE_NAME, adapter_digest
 from cl_steps.models.model import Denoiser, open_denoiser
-from cl_steps.run.context import Context, StepReport, json_text
+from cl_steps.run.context import Context, StepReport
 from cl_steps.steps import update
 from tests.tiny import disturb, make_tiny_pipeline
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from cl_steps.data.shards import Asset, write_dataset, write_table
 from cl_steps.progress import progress
 from cl_steps.stats.samples import PROMPTS, forget_drawn, grids, slices_drawn
-from cl_steps.store.dvc import Out
 from cl_steps.store.folders import Folders, Listing
+from cl_steps.store.pointers import Out
 
 PARTS = ("replay", "global_eval", "reference", "evaluation")
 """Parts of the state that hold assets, or name them."""

@@ -17,8 +17,8 @@ from cl_steps.records.builders import files_of, now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.store.dvc import Out, folder_md5, read_dvc_file
 from cl_steps.store.folders import open_folders
+from cl_steps.store.pointers import Out, folder_md5, read_dvc_file
 
 
 @dataclass(frozen=True)

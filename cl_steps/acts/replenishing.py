@@ -26,8 +26,8 @@ from cl_steps.data.replay import select
 from cl_steps.data.shards import Asset, write_dataset, write_table
 from cl_steps.ledger.ancestors import Record, chain
 from cl_steps.ledger.fold import Ledger
-from cl_steps.store.dvc import Out
 from cl_steps.store.folders import Folders
+from cl_steps.store.pointers import Out
 
 FEATURES = "features.parquet"
 FIGURES = "tonight/drift/figures"

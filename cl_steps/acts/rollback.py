@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.acts.purge import PARTS, Purge
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.ancestors import chain
 from cl_steps.ledger.fold import EVENT_SCHEMA, Event, Ledger, event_path
@@ -20,10 +21,9 @@ from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.run.context import json_text
-from cl_steps.store import dvc as store
-from cl_steps.store.dvc import Out, dvc_file, read_dvc_file
+from cl_steps.store import dvc
 from cl_steps.store.folders import Folders
+from cl_steps.store.pointers import Out, dvc_file, read_dvc_file
 
 CHAMPION = "state/champion.json"
 
@@ -111,8 +111,8 @@ def _state_files(main: Mainline, then: Mainline, line: Line, version: str) -> di
 def _restored(line: Line, ledger: Ledger, outs: dict[str, Out], version: str) -> dict[str, Out]:
     """The outputs that the state gets, all of whose objects are on the store; raises as `roll_back` does."""
     found: dict[str, Out] = {part: {**out, **ledger.standing(str(out["md5"]))} for part, out in outs.items()}
-    with store.opened_store(line.store) as repo:
-        _refuse_missing(store.missing(repo, found.values()), ledger, found, version)
+    with dvc.opened_store(line.store) as repo:
+        _refuse_missing(dvc.missing(repo, found.values()), ledger, found, version)
         if ledger.tombstones:
             purge = Purge(Folders(repo.cloud.get_remote_odb("store")), ledger.tombstones.keys())
             found |= {part: {**found[part], **new} for part in PARTS if (new := purge.without(str(found[part]["md5"])))}

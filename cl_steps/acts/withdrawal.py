@@ -30,9 +30,9 @@ from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.store import vault
-from cl_steps.store.dvc import Out, dvc_file, read_dvc_file
 from cl_steps.store.folders import Folders, open_folders
 from cl_steps.store.objects import open_objects
+from cl_steps.store.pointers import Out, dvc_file, read_dvc_file
 from cl_steps.store.work import place
 
 

@@ -27,7 +27,7 @@ from cl_steps.errors import UsageError
 from cl_steps.ledger.ancestors import Record, offspring
 from cl_steps.ledger.fold import Event, Ledger
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store.dvc import read_dvc_file
+from cl_steps.store.pointers import read_dvc_file
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 BEGINNING = "init"

@@ -25,12 +25,12 @@ import yaml
 from cl_steps.commands.screen import Screen
 from cl_steps.commands.status import run_events
 from cl_steps.demo.nights import write_initial, write_night
+from cl_steps.documents import write_json
 from cl_steps.errors import RetainError, UsageError
 from cl_steps.ledger.fold import FINAL
 from cl_steps.pipeline import STEPS
 from cl_steps.repository.checkout import sync
 from cl_steps.repository.line import Line, resolve
-from cl_steps.run.context import write_json
 
 if TYPE_CHECKING:
     from cl_steps.orchestration.play import Player
@@ -172,7 +172,7 @@ def _table(line: Line, folder: Path) -> str:
 
 
 def _require_airflow() -> None:
-    if find_spec("airflow") is None or find_spec("dags") is None:
+    if find_spec("airflow") is None:
         raise UsageError("the demo plays under Airflow: pip install 'retain[airflow,steps]', then try again")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from cl_steps.documents import json_text
 from cl_steps.errors import UsageError
 from cl_steps.formats.bom import bill_of_materials
 from cl_steps.formats.card import model_card
@@ -13,7 +14,6 @@ from cl_steps.formats.facts import Facts, gather
 from cl_steps.operations.models import Model, fetched
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
-from cl_steps.run.context import json_text
 
 CARD, BASE_CARD, BOM, CREDENTIALS = "README.md", "BASE_README.md", "bom.cdx.json", "content-credentials.json"
 LICENCES = ("licen[cs]e*", "LICEN[CS]E*")

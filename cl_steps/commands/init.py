@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping, parse_overrides
+from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
 from cl_steps.operations.first_state import write_state
 from cl_steps.operations.new_workspace import lay_out, publish, store_state, template
@@ -19,7 +20,6 @@ from cl_steps.records.builders import first_record
 from cl_steps.records.keys import JUDGE, SIGNING, TRUSTED, make_keys
 from cl_steps.records.signer import version_files
 from cl_steps.repository.line import Line, local, resolve
-from cl_steps.run.context import write_json
 
 KEYS = ".retain/keys"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.commands.report import write_report
+from cl_steps.documents import json_text
 from cl_steps.formats.bom import bill_of_materials
 from cl_steps.formats.card import model_card
 from cl_steps.formats.facts import Facts, gather, name_of
@@ -21,7 +22,6 @@ from cl_steps.progress import say
 from cl_steps.records.signer import provenance_path, signature_path
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Mainline, reading
-from cl_steps.run.context import json_text
 
 PAGE = "night.html"
 

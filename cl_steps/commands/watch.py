@@ -15,7 +15,8 @@ from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.repository.heads import read_heads, refuse_older, write_heads
 from cl_steps.repository.mainline import Mainline, reading
-from cl_steps.store.dvc import missing, opened_store, read_dvc_file
+from cl_steps.store.dvc import missing, opened_store
+from cl_steps.store.pointers import read_dvc_file
 from cl_steps.store.vault import at
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from cl_steps.data.shards import MANIFEST_SCHEMA
 from cl_steps.errors import IntegrityError
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
 
 MANIFEST, KNOWN = "manifest.parquet", "known.parquet"
 
@@ -45,13 +45,13 @@ class Manifests:
     def files(self, md5: str, names: Iterable[str]) -> dict[str, bytes]:
         """The files of a stored folder, or of what stands for it, whose names match; raises as `read` does."""
         wanted = list(names)
-        found = store.read_folder(self._opened(), {"md5": md5}, wanted)
+        found = dvc.read_folder(self._opened(), {"md5": md5}, wanted)
         other = str(self._replaced.get(md5, {}).get("md5", md5))
         return found if found or other == md5 else self.files(other, wanted)
 
     def _opened(self) -> Any:
         if self._repo is None:
-            self._repo = self._closing.enter_context(store.opened_store(self._url))
+            self._repo = self._closing.enter_context(dvc.opened_store(self._url))
         return self._repo
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps import errors
+from cl_steps.documents import write_json
 from cl_steps.errors import RetainError
 from cl_steps.progress import say
-from cl_steps.run.context import write_json
 from cl_steps.run.machine import Machine
 from cl_steps.run.stopping import EXIT_TERMINATED, stopping, termination
 

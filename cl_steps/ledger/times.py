@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import Compute
+from cl_steps.documents import write_json
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.reports import read_small
 from cl_steps.pipeline import Step
-from cl_steps.run.context import read_small, write_json
 
 FILE = "reports/times.json"
 NUMBERS = ("seconds", "gpu_seconds")

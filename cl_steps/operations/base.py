@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from cl_steps.config import Params
+from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
 from cl_steps.models.loading import check_index, folder_of
 from cl_steps.models.model import Denoiser, open_denoiser
-from cl_steps.run.context import write_json
 
 KEPT = (".safetensors", ".json", ".txt", ".model")
 PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")

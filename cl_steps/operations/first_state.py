@@ -13,13 +13,13 @@ from cl_steps.config import Params
 from cl_steps.data.intake import take_in
 from cl_steps.data.replay import select
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
+from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData
 from cl_steps.models.loading import hub_snapshot
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import Denoiser
 from cl_steps.operations.base import copy_model, find_base, keep_base, open_base
 from cl_steps.progress import progress, say
-from cl_steps.run.context import write_json
 from cl_steps.stats.features import Extractor
 from cl_steps.steps.drift import build_reference
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line, local, within
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import Out, read_dvc_file
 
 
-def fork(main: Mainline, source: Line, commit: str, folder: Path, outs: Iterable[store.Out] = ()) -> Line:
+def fork(main: Mainline, source: Line, commit: str, folder: Path, outs: Iterable[Out] = ()) -> Line:
     """A line in `folder` that keeps everything there; nothing of it reaches the other line.
 
     Args:
@@ -31,8 +32,8 @@ def fork(main: Mainline, source: Line, commit: str, folder: Path, outs: Iterable
     git(None, "init", "-q", "--bare", "-b", "main", line.git)
     git(main.folder, "push", "-q", line.git, f"{commit}:refs/heads/main")
     state = main.at(commit).folder_files("state")
-    parts = [store.read_dvc_file(content) for name, content in state.items() if name.endswith(".dvc")]
-    store.copy(source.store, Path(line.store), [*parts, *outs])
+    parts = [read_dvc_file(content) for name, content in state.items() if name.endswith(".dvc")]
+    dvc.copy(source.store, Path(line.store), [*parts, *outs])
     line.save(folder)
     return line
 

@@ -13,7 +13,7 @@ from typing import Any
 from cl_steps.config import Params, load_params
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.before_loading import check_files, check_record
 
@@ -50,6 +50,6 @@ def fetched(line: Line, version: str | None) -> Iterator[Model]:
         (root / "params.yaml").write_bytes(main.read("params.yaml") or b"")
         digests = {"base": record["digests"]["base"], "adapter": record["digests"]["state"]["adapter"]}
         check_record(main, record["version"], Trust.read(line.trusted_keys))
-        store.fetch(root / "model", line.store, digests)
+        dvc.fetch(root / "model", line.store, digests)
         check_files(record, {part: root / "model" / part for part in digests})
         yield Model(record["version"], record, load_params(root), root / "model" / "base", root / "model" / "adapter")

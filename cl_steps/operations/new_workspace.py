@@ -8,7 +8,8 @@ from cl_steps.ledger.names import tag_of
 from cl_steps.pipeline import STATE
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line, within
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import read_dvc_file
 
 GITIGNORE = """# bytes that DVC keeps, and what is not kept at all
 /landing/
@@ -58,11 +59,11 @@ def store_state(root: Path) -> dict[str, str]:
     (root / ".dvc").mkdir()
     (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
     targets = [f"state/{name}" for name in STATE]
-    with store.opened(root, str(own / "store")) as repo:
-        store.track(repo, targets)
-        store.push(repo, [out for out in repo.index.outs if out.hash_info])
+    with dvc.opened(root, str(own / "store")) as repo:
+        dvc.track(repo, targets)
+        dvc.push(repo, [out for out in repo.index.outs if out.hash_info])
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
-    return {name: str(store.read_dvc_file((root / f"state/{name}.dvc").read_bytes())["md5"]) for name in STATE}
+    return {name: str(read_dvc_file((root / f"state/{name}.dvc").read_bytes())["md5"]) for name in STATE}
 
 
 def publish(root: Path, line: Line) -> None:

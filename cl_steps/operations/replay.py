@@ -36,7 +36,8 @@ from cl_steps.progress import say
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import open_run
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import Out, read_dvc_file
 
 Document = dict[str, Any]
 FACTS = ("text", "slice", "source", "licence", "consent")
@@ -100,16 +101,16 @@ def _known(main: Mainline, line: Line, version: str) -> set[str]:
     """The SHA-256 of all that a version had ever learnt, been probed or evaluated with."""
     content = main.at(main.version_commit(version)).read("state/reference.dvc")
     assert content is not None, f"{version} has no reference"
-    out = store.read_dvc_file(content)
+    out = read_dvc_file(content)
     md5 = main.ledger().replaced.get(out["md5"], out)["md5"]
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
         root = Path(scratch)
-        store.fetch(root / "state", line.store, {"reference": str(md5)})
+        dvc.fetch(root / "state", line.store, {"reference": str(md5)})
         known = root / "state" / "reference" / "known.parquet"
         return set(read_table(known)["sha256"].to_pylist()) if known.is_file() else set()
 
 
-def _outs_until(main: Mainline, commit: str) -> list[store.Out]:
+def _outs_until(main: Mainline, commit: str) -> list[Out]:
     """What main promised at that commit, so that every version until then is whole in the new line, too.
 
     What was erased since is not there any more; what stands for it came later, and is not promised.
@@ -171,7 +172,7 @@ def _land(line: Line, copy: Line, event: Event, ledger: Ledger, names: list[str]
     if intake is None:
         return
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
-        store.fetch(Path(scratch) / "data", line.store, {"intake": intake.md5})
+        dvc.fetch(Path(scratch) / "data", line.store, {"intake": intake.md5})
         with (landing / "metadata.jsonl").open("w", encoding="utf-8") as lines:
             for asset in iter_assets(Path(scratch) / "data" / "intake"):
                 if asset.sha256 not in names:
@@ -209,7 +210,7 @@ def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
 
 def _ask_again(line: Line, copy: Line, event: Event) -> None:
     """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
-    store.copy(line.store, Path(copy.store), [event["after"]])
+    dvc.copy(line.store, Path(copy.store), [event["after"]])
     wish = Wish(event["run"], event["reason"], event["by"], event["through"])
     with reading(copy.git) as here, suppress(UsageError):
         record(here, copy, wish, event["after"], dict(event["files"]))

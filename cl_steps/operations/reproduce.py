@@ -19,6 +19,7 @@ import yaml
 
 from cl_steps.commands.step import run_step
 from cl_steps.config import RunSpec
+from cl_steps.documents import write_json
 from cl_steps.errors import FaultsFound, UsageError
 from cl_steps.formats.openlineage import rehearsal
 from cl_steps.ledger.fold import Event
@@ -30,9 +31,9 @@ from cl_steps.records.builders import devices, environment
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import RunState, checked_out, open_run, read_run, run_state
-from cl_steps.run.context import code_digest, write_json
+from cl_steps.run.context import code_digest
 from cl_steps.run.stage import push_branch
-from cl_steps.store import dvc as store
+from cl_steps.store.pointers import Out, lock_outs
 
 Document = dict[str, Any]
 TOLERANCE = 0.01
@@ -78,7 +79,7 @@ def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Pa
         made: the branch of the run that made it again.
         objects: the store, a folder, that holds the outputs of both.
     """
-    then, now = store.lock_outs(record["stages"]), store.lock_outs(made.lock)
+    then, now = lock_outs(record["stages"]), lock_outs(made.lock)
     names = [name for step in STAGES[1:] for name in step.writes if name.startswith(TONIGHT)]
     outputs = [{"path": name, "then": then[name]["md5"], "now": now[name]["md5"]} for name in names]
     distance = adapter_distance(objects, then[ADAPTER], now[ADAPTER])
@@ -107,7 +108,7 @@ def inputs_that_differ(record: Mapping[str, Any], made: RunState) -> list[Docume
     ]
 
 
-def adapter_distance(objects: Path, one: store.Out, other: store.Out) -> float:
+def adapter_distance(objects: Path, one: Out, other: Out) -> float:
     """|a - b| / |a| over all weights of two adapters: 0 where their bytes are equal, infinite where shapes differ."""
     if one["md5"] == other["md5"]:
         return 0.0
@@ -144,7 +145,7 @@ def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Pat
         if out["md5"] in erased:
             why = erased[out["md5"]]
             raise UsageError(f"{record['version']} cannot be made again: {out['path']} was erased by {why}")
-    stored = store.lock_outs(record["stages"])
+    stored = lock_outs(record["stages"])
     copy = fork(
         main, line, str(event["base"]), folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)]
     )

@@ -21,7 +21,7 @@ from cl_steps.repository.beginning import begun_ref
 from cl_steps.repository.bundle import ARCHIVE, SERVERS, Refs, mirror_workspace
 from cl_steps.repository.git import blobs, git, remote_refs, text
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 
 MAIN = "refs/heads/main"
 RUNS = "refs/heads/runs/"

@@ -73,7 +73,7 @@ class Player:
 
         Returns whether it went well.
         """
-        from dags.lines import build_all
+        from cl_steps.orchestration.line_dag import build_all
 
         # Built anew each time: a DAG object remembers the form of the run before.
         dag = build_all()[self.entry.dag_id]
@@ -88,7 +88,7 @@ def configure(home: Path, lines: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     settings = {
         "AIRFLOW_HOME": home,
-        "AIRFLOW__CORE__DAGS_FOLDER": Path(__file__).resolve().parent,
+        "AIRFLOW__CORE__DAGS_FOLDER": dag_files(),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
@@ -99,6 +99,13 @@ def configure(home: Path, lines: Path) -> None:
     # Airflow and diffusers are large: without bytecode every process would compile them anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+
+
+def dag_files() -> Path:
+    """The folder of DAG files that Airflow reads: shipped in the package, or `dags` at the top of a source tree."""
+    here = Path(__file__).resolve()
+    shipped = here.with_name("dag_files")
+    return shipped if shipped.is_dir() else here.parents[2] / "dags"
 
 
 @contextmanager

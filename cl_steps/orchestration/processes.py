@@ -112,5 +112,5 @@ def _lives(process: psutil.Process) -> bool:
 def _leads_a_group(process: psutil.Process) -> bool:
     """Whether it is a task or a step: they lead groups of their own, the parts' helpers do not."""
     with suppress(ProcessLookupError):
-        return os.getpgid(process.pid) == process.pid
+        return bool(os.getpgid(process.pid) == process.pid)
     return False

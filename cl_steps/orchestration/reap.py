@@ -1,4 +1,4 @@
-"""`python -m cl_steps.orchestration.reap`: the pods of steps that nobody waits for any more are deleted, by a CronJob of the chart.
+"""`python -m cl_steps.orchestration.reap`, a CronJob of the chart: pods of steps that nobody waits for are deleted.
 
 Airflow deletes the pods that it watched to their end, and `close` ends what is left of its run. What is here is for
 the rest: an Airflow that lost its database, pods started by hand. A pod at work is never touched: its own deadline
@@ -111,8 +111,9 @@ def _delete(ask: Callable[..., Any], name: str, namespace: str, **options: Any) 
 
 
 def _job_of(pods: Iterable[Mapping[str, Any]], name: str) -> str | None:
-    labels = next(pod["metadata"].get("labels", {}) for pod in pods if pod["metadata"]["name"] == name)
-    return labels.get(JOB)
+    metadata = next(pod["metadata"] for pod in pods if pod["metadata"]["name"] == name)
+    label: str | None = metadata.get("labels", {}).get(JOB)
+    return label
 
 
 def _plain(found: Any) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ class Entry(Block):
 def lines_file() -> Path:
     """`$RETAIN_LINES`, or `lines.yaml` beside the folder of the DAGs."""
     given = os.environ.get("RETAIN_LINES")
-    return Path(given) if given else Path(__file__).resolve().parents[1] / "lines.yaml"
+    return Path(given) if given else Path(__file__).resolve().parents[2] / "lines.yaml"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cl_steps.repository.mainline import Mainline
 from cl_steps.repository.rebase_branch import STAGE
 from cl_steps.repository.run_branch import RunState
 from cl_steps.run.context import code_digest
-from cl_steps.store.dvc import Out, dvc_file, lock_outs, read_dvc_file
+from cl_steps.store.pointers import Out, dvc_file, lock_outs, read_dvc_file
 
 RECORD_SCHEMA = 3
 """2: SHA-256 of every file of adapter and base, and the commit on main before the version's own. 3: how the run began,

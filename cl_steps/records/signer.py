@@ -20,12 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.ledger.names import version_file
 from cl_steps.records.keys import load_private, read_sigstore, refuse_uncounted
 from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects, sha256
 from cl_steps.repository.line import Line
-from cl_steps.run.context import json_text
 
 KEYLESS = "sigstore"
 TOKEN = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  (the variable's name, as sigstore's own tools call it)

@@ -25,9 +25,10 @@ from cl_steps.repository.git import text as git_text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.stats.samples import SAMPLE_FILES
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import Out, lock_outs, read_lock
 
-ReadFolder = Callable[[store.Out, Iterable[str]], dict[str, bytes]]
+ReadFolder = Callable[[Out, Iterable[str]], dict[str, bytes]]
 
 SAMPLES, DRIFT = "tonight/evaluation/samples", "tonight/drift/figures"
 PICTURES: Mapping[str, tuple[str, ...]] = {
@@ -116,7 +117,7 @@ def _branch(files: Mapping[str, bytes], scratch: Path) -> Branch:
     reports = {step.name: table(_json(files.get(step.report))) for step in STAGES if step.report in files}
     params, spec = _configuration(files, scratch)
     try:
-        lock = store.read_lock(files.get("dvc.lock"))
+        lock = read_lock(files.get("dvc.lock"))
     except IntegrityError:
         lock = {}
     return Branch({name: report for name, report in reports.items() if report}, lock, params, spec)
@@ -152,8 +153,8 @@ def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> li
     first = max(0, len(locks) - latest)
     if first == len(locks):
         return [Pictures()] * len(locks)
-    with store.opened_store(line.store) as repo:
-        read = partial(store.read_folder, repo)
+    with dvc.opened_store(line.store) as repo:
+        read = partial(dvc.read_folder, repo)
         return [Pictures()] * first + [_shown(read, lock) for lock in locks[first:]]
 
 
@@ -167,9 +168,9 @@ def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
     return Pictures(found[SAMPLES], found[DRIFT], tuple(gone))
 
 
-def _outs(lock: Mapping[str, Any]) -> dict[str, store.Out]:
+def _outs(lock: Mapping[str, Any]) -> dict[str, Out]:
     try:
-        return store.lock_outs(lock)
+        return lock_outs(lock)
     except (AttributeError, KeyError, TypeError):
         return {}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cl_steps.config import Params
-from cl_steps.run.context import json_text
+from cl_steps.documents import json_text
 
 Table = Mapping[str, Any]
 Report = Mapping[str, Any]

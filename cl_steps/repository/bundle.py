@@ -10,7 +10,7 @@ from typing import Any
 
 from cl_steps.errors import IntegrityError, NoUsableData, Unavailable, UsageError
 from cl_steps.repository.git import GitError, address, git, reason, remote_refs, text
-from cl_steps.store.dvc import lock_outs, read_dvc_file, read_lock
+from cl_steps.store.pointers import lock_outs, read_dvc_file, read_lock
 
 FACTS = ("md5", "size", "nfiles")
 Refs = dict[str, str]

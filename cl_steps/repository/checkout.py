@@ -59,10 +59,10 @@ def sync(folder: Path, line: Line) -> None:
 
 def fetch_state(folder: Path) -> None:
     """Bring `state/` on disk to what the checkout's `.dvc` files name, from the store of its own configuration."""
-    from cl_steps.store import dvc as store
+    from cl_steps.store import dvc
 
-    with store.opened(folder.resolve()) as repo:
-        store.pull(repo, [f"state/{path.stem}" for path in sorted((folder / "state").glob("*.dvc"))])
+    with dvc.opened(folder.resolve()) as repo:
+        dvc.pull(repo, [f"state/{path.stem}" for path in sorted((folder / "state").glob("*.dvc"))])
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cl_steps.documents import write_json
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.repository.git import GitError, git
 from cl_steps.repository.mainline import Mainline
-from cl_steps.run.context import write_json
 
 
 def refuse_older(main: Mainline, seen: str | None) -> None:

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
-from cl_steps.documents import JSON_BYTES, Unreadable, read_json
+from cl_steps.documents import JSON_BYTES, Unreadable, read_json, write_json
 from cl_steps.errors import UsageError
 from cl_steps.repository.git import address
-from cl_steps.run.context import write_json
 
 DEPLOYMENT = ".retain/line.json"
 SIGSTORE = "sigstore:"

@@ -13,7 +13,7 @@ import yaml
 
 from cl_steps.config import parse_mapping
 from cl_steps.pipeline import NEW_BASE, STAGES, of_run
-from cl_steps.store.dvc import Out
+from cl_steps.store.pointers import Out
 
 STAGE = "rebase"
 COMMAND = "retain rebase"

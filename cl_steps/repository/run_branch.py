@@ -14,13 +14,13 @@ from typing import Any
 
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
+from cl_steps.ledger.reports import read_reports
 from cl_steps.ledger.times import Times, read_times
 from cl_steps.repository.beginning import beginning_files, begun_ref, compare_with_beginning, refuse_own_rules
 from cl_steps.repository.git import LEDGER, RECORDS, GitError, clone, git, reason, remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline
-from cl_steps.run.context import read_reports
-from cl_steps.store.dvc import read_lock
+from cl_steps.store.pointers import read_lock
 
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 """What DVC calls the bytes of an output."""

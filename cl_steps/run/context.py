@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cl_steps.config import Params, RunSpec, load_params, load_run
-from cl_steps.documents import JSON_BYTES, Unreadable, read_json
-from cl_steps.errors import IntegrityError
-from cl_steps.ledger.shapes import fits
-from cl_steps.pipeline import STAGES
-
-REPORT_SCHEMA = 1
-SHAPE = f"report-{REPORT_SCHEMA}"
+from cl_steps.documents import write_json
+from cl_steps.ledger.reports import REPORT_SCHEMA, read_reports
 
 
 @dataclass(frozen=True)
@@ -70,26 +64,6 @@ class Context:
         return read_reports(self.root)
 
 
-def read_reports(root: Path) -> dict[str, dict[str, Any]]:
-    """Every stage's report that lies in `root/reports`, by step name; raises IntegrityError where one is none."""
-    found = {}
-    for step in STAGES:
-        if (root / step.report).is_file():
-            report = found[step.name] = read_small(root / step.report)
-            if not fits(report, SHAPE) or report["step"] != step.name:
-                raise IntegrityError(f"{step.report} does not say what a report of {step.name} says: trigger a new run")
-    return found
-
-
-def read_small(path: Path) -> Any:
-    """A JSON document of a run's branch, read within bounds; raises IntegrityError where it is none."""
-    try:
-        with path.open("rb") as stream:
-            return read_json(stream.read(JSON_BYTES + 1))
-    except Unreadable as error:
-        raise IntegrityError(f"{path.parent.name}/{path.name} cannot be read ({error}): trigger a new run") from error
-
-
 def write_report(
     root: Path, step: str, run: str, report: StepReport, status: Literal["done", "skipped"] = "done"
 ) -> None:
@@ -114,16 +88,3 @@ def code_digest() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write JSON (sorted keys, a line a value) through a temporary file, so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json_text(document), encoding="utf-8")
-    draft.replace(path)
-
-
-def json_text(document: Mapping[str, Any]) -> str:
-    """The one way we write JSON: sorted, indented, no NaN."""
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

@@ -19,14 +19,16 @@ from cl_steps.errors import Unavailable
 from cl_steps.landing.place import open_landing
 from cl_steps.landing.snapshot import no_snapshot, take_snapshot
 from cl_steps.ledger.fold import read_ledger
+from cl_steps.ledger.reports import read_reports
 from cl_steps.ledger.times import add_time, device_of
 from cl_steps.pipeline import STATE, TONIGHT, Step, of_run, stop_reason
 from cl_steps.repository.git import GitError, git, refusal, remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import RunState, branch_of, checked_out, run_state
-from cl_steps.run.context import Context, StepReport, code_digest, read_reports, write_report
+from cl_steps.run.context import Context, StepReport, code_digest, write_report
 from cl_steps.run.machine import Machine
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import Out, file_md5, folder_md5, lock_outs, read_dvc_file
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -65,7 +67,7 @@ def run_stage(
         step = of_run(step, bool(state.spec.rebase))
         if is_current(root, step, state) and (oversight is None or oversight.is_vouched(root, step, state)):
             return state.reports[step.name]
-        with store.opened(root, line.store) as repo:
+        with dvc.opened(root, line.store) as repo:
             context = Context.of(root, line.work or None)
             _fetch(repo, line, context, step, state.lock)
             if oversight:
@@ -73,7 +75,7 @@ def run_stage(
             found = run_in_place(context, step, function)
             if Machine.of(os.environ).only_helps:
                 return {"verdict": None, "status": "helped", "why": "node 0 stores the result"}
-            store.commit(repo, step.name)
+            dvc.commit(repo, step.name)
             if oversight:
                 oversight.vouch(root, step)
         seconds = time.monotonic() - began
@@ -130,21 +132,21 @@ def is_current(root: Path, step: Step, state: RunState) -> bool:
     entry, report = state.lock.get(step.name), state.reports.get(step.name)
     if not entry or not report or report["run"] != state.spec.id or report["code"] != code_digest():
         return False
-    outs = store.lock_outs(state.lock)
+    outs = lock_outs(state.lock)
     # The landing is read once a run: what arrives later belongs to the next night.
     deps = {dep["path"]: dep["md5"] for dep in entry["deps"] if dep["path"] != "landing"}
     return all(_md5(root, path, outs) == md5 for path, md5 in deps.items()) and _params_current(root, entry)
 
 
-def _md5(root: Path, path: str, outs: dict[str, store.Out]) -> str | None:
+def _md5(root: Path, path: str, outs: dict[str, Out]) -> str | None:
     tracked = root / f"{path}.dvc"
     if path in outs and not (root / path).is_file():
         return str(outs[path]["md5"])
     if tracked.is_file():
-        return str(store.read_dvc_file(tracked.read_bytes())["md5"])
+        return str(read_dvc_file(tracked.read_bytes())["md5"])
     if (root / path).is_dir():
-        return store.folder_md5(root / path)
-    return store.file_md5(root / path) if (root / path).is_file() else None
+        return folder_md5(root / path)
+    return file_md5(root / path) if (root / path).is_file() else None
 
 
 def _params_current(root: Path, entry: dict[str, Any]) -> bool:
@@ -168,9 +170,9 @@ def plain(value: Any) -> Any:
 
 
 def _fetch(repo: Repo, line: Line, context: Context, step: Step, lock: dict[str, Any]) -> None:
-    outs = store.lock_outs(lock)
+    outs = lock_outs(lock)
     tracked = [f"state/{name}" for name in STATE if f"state/{name}" in step.reads]
-    store.pull(repo, [*tracked, *(name for name in step.reads if name in outs and name.startswith(TONIGHT))])
+    dvc.pull(repo, [*tracked, *(name for name in step.reads if name in outs and name.startswith(TONIGHT))])
     for name in GIT_READS:
         (context.root / name).mkdir(exist_ok=True)
     if "landing" in step.reads:
@@ -191,9 +193,9 @@ def _fetch_intakes(repo: Repo, context: Context) -> None:
     """Whole intakes of the batch; of those set aside only what tells their assets again."""
     ledger = read_ledger(context.root / "events")
     whole = ledger.members(context.run, context.params.ingest.max_attempts)
-    store.pull(repo, [f"data/{run}" for run in whole])
+    dvc.pull(repo, [f"data/{run}" for run in whole])
     for run, intake in ledger.intakes.items():
         if run not in whole and intake.status != "learnt":
             (context.root / "data" / run).mkdir()
-            for name, content in store.read_folder(repo, {"md5": intake.md5}, ["manifest.parquet"]).items():
+            for name, content in dvc.read_folder(repo, {"md5": intake.md5}, ["manifest.parquet"]).items():
                 (context.root / "data" / run / name).write_bytes(content)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from cl_steps.run.context import write_json
+from cl_steps.documents import write_json
 from cl_steps.stats.figures import MODELS
 
 PROMPTS = "prompts.json"

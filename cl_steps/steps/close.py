@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, RetainError
 from cl_steps.ledger.fold import FINAL, Ledger, event_path
 from cl_steps.ledger.schemas import event_fault
@@ -28,10 +29,10 @@ from cl_steps.repository.git import remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import RunState, branch_of, checked_out, run_state
-from cl_steps.run.context import StepReport, json_text, write_report
+from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
 from cl_steps.steps.staleness import why_stale
-from cl_steps.store.dvc import dvc_file, read_dvc_file
+from cl_steps.store.pointers import dvc_file, read_dvc_file
 from cl_steps.verify.judging import why_not_believed
 
 LOST = timedelta(days=8)

@@ -30,10 +30,11 @@ from cl_steps.data.shards import (
     read_manifest,
     write_table,
 )
+from cl_steps.documents import write_json
 from cl_steps.progress import progress
 from cl_steps.report.drift_figures import drift_figures, drift_plots
 from cl_steps.report.evidently_report import write_evidently_report
-from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.context import Context, StepReport
 from cl_steps.stats.captions import agreement, specificity
 from cl_steps.stats.drift_evidence import Evidence, gather
 from cl_steps.stats.drift_verdict import decide

@@ -32,12 +32,13 @@ from cl_steps.data.shards import (
     manifest_of,
     read_manifest,
 )
+from cl_steps.documents import write_json
 from cl_steps.errors import IntegrityError
 from cl_steps.models.lora import FILE_NAME, adapter_digest, adapter_path
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.pipeline import NEW_BASE
 from cl_steps.progress import progress, say
-from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
 from cl_steps.stats.decision import Decision, decide
 from cl_steps.stats.evaluation_set import SliceSet, choose, seed_plan

@@ -29,6 +29,7 @@ from typing import Any
 from cl_steps.acts.answers import covering_answer
 from cl_steps.checks.own import complaints, run_own
 from cl_steps.config import Params
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.ledger.fold import event_path
 from cl_steps.ledger.names import tag_of
@@ -39,11 +40,11 @@ from cl_steps.repository.beginning import Beginning, beginning
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import RunState, checked_out, run_state
-from cl_steps.run.context import json_text
 from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures
 from cl_steps.steps.staleness import why_stale
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import dvc_file, lock_outs
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.consistency import disagreements, state_digests
 from cl_steps.verify.judged import doubt_of
@@ -100,14 +101,14 @@ def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Param
     if trust:
         check_judged(trust, root, state, GATE, moment, in_full=())
         check_judged(trust, root, state, EVALUATE, moment, in_full=())
-    outs = store.lock_outs(state.lock)
-    with store.opened(root, line.store) as repo:
-        store.pull(repo, [FIGURES, CANDIDATE])
+    outs = lock_outs(state.lock)
+    with dvc.opened(root, line.store) as repo:
+        dvc.pull(repo, [FIGURES, CANDIDATE])
         if trust:
             check_judged(trust, root, state, EVALUATE, moment, in_full=IN_FULL[EVALUATE.name])
         _check_figures(root, rules, str(state.reports["gate"]["verdict"]), state.spec.id)
         parts = next_state(bool(state.spec.rebase))
-        absent = store.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
+        absent = dvc.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
     if absent:
         raise IntegrityError(f"run {state.spec.id}: {', '.join(absent)} is not whole on the store; run its step again")
     if trust is None and (against := complaints(run_own(root / "checks", root / FIGURES, rules))):
@@ -179,8 +180,8 @@ def _refuse_unjudged(trust: Trust, record: Mapping[str, Any]) -> None:
 
 def state_files(state: RunState) -> dict[str, bytes]:
     """The `.dvc` files of the new state: digests out of the run's lock, no byte copied."""
-    outs, parts = store.lock_outs(state.lock), next_state(bool(state.spec.rebase))
-    return {f"state/{name}.dvc": store.dvc_file(outs[path], name) for name, path in parts.items()}
+    outs, parts = lock_outs(state.lock), next_state(bool(state.spec.rebase))
+    return {f"state/{name}.dvc": dvc_file(outs[path], name) for name, path in parts.items()}
 
 
 def next_champion(champion: Mapping[str, Any], number: int, slices: list[str], *, rebased: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from cl_steps.ledger.fold import Ledger
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.repository.run_branch import RunState
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 
 LEARNT = ("tonight/batch", "tonight/candidate/replay")
 

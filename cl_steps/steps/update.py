@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ import torch
 from cl_steps.config import Compute, Params, RunSpec
 from cl_steps.data.replay import write_next
 from cl_steps.data.shards import content_digest, decode, iter_assets, read_manifest
+from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.learning.guard import Bank, Guard
 from cl_steps.learning.launch import employed, is_alive, launch
@@ -46,7 +48,7 @@ from cl_steps.models.lora import adapter_digest, check_shape
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.pipeline import NEW_BASE
 from cl_steps.progress import progress
-from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
 
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
@@ -202,8 +204,9 @@ def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
 
 def run_key(context: Context) -> str:
     """The digest of everything that training depends on: who has the same key may share checkpoints."""
-    here = Path(__file__).parent
-    code = [Path(__file__), *sorted((here / "continual").glob("*.py")), *sorted((here / "diffusion").glob("*.py"))]
+    package = Path(__file__).parents[1]
+    folders = (sorted((package / name).rglob("*.py")) for name in ("learning", "models"))
+    code = [Path(__file__), *chain.from_iterable(folders)]
     bases = (BASE, NEW_BASE) if context.run.rebase else (BASE,)
     parts = (
         context.params.update.model_dump_json(),

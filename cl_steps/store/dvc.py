@@ -1,15 +1,10 @@
-"""DVC, in-process and in one place: what a workspace's big data is called, fetched, kept and checked by.
-
-Git-tracked `.dvc` files and `dvc.lock` are plain YAML and are read here without DVC; only moving bytes needs it.
-"""
+"""DVC, in-process and in one place: how a workspace's big data is fetched, kept and checked."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatchcase
@@ -17,19 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, Unavailable
 from cl_steps.store.odb import copy_objects, read_object, with_files
+from cl_steps.store.pointers import Out, document, dvc_file, read_dvc_file
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-Out = Mapping[str, Any]
-"""An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
-
-MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
 """Loggers of DVC, which write tracebacks to a stream of their own; what they have to say, our errors say."""
 NAMED = "`retain verify` names them"
@@ -45,65 +34,6 @@ CONFIG = """[core]
     url = {url}
     verify = true
 """
-
-
-def read_lock(content: bytes | None) -> dict[str, Any]:
-    """The stages of a `dvc.lock`, by name; raises IntegrityError where it is none."""
-    stages = (_document(content, "dvc.lock") if content else {}).get("stages") or {}
-    for name, stage in stages.items() if isinstance(stages, dict) else [("stages", None)]:
-        parts = [stage.get(key, []) for key in ("deps", "outs")] if isinstance(stage, dict) else [None]
-        if not all(isinstance(part, list) and all(map(_is_out, part)) for part in parts):
-            raise IntegrityError(f"dvc.lock: {name!r:.80} is no stage as DVC writes it: trigger a new run")
-    return dict(stages)
-
-
-def lock_outs(stages: Mapping[str, Any]) -> dict[str, Out]:
-    """Every output that a lock names, by path."""
-    return {out["path"]: out for stage in stages.values() for out in stage.get("outs", ())}
-
-
-def dvc_file(out: Out, path: str) -> bytes:
-    """The `.dvc` file that tracks the bytes of `out` under the name `path` (relative to the file)."""
-    facts = {key: out[key] for key in ("md5", "size", "nfiles") if key in out}
-    return yaml.safe_dump({"outs": [{**facts, "hash": "md5", "path": path}]}, sort_keys=False).encode()
-
-
-def read_dvc_file(content: bytes) -> Out:
-    """The one output of a `.dvc` file; raises IntegrityError where it is none."""
-    outs = _document(content, "a .dvc file").get("outs")
-    if not (isinstance(outs, list) and outs and _is_out(outs[0]) and "md5" in outs[0]):
-        raise IntegrityError("a .dvc file names no bytes: restore it from Git's history")
-    return dict(outs[0])
-
-
-def _document(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        found = read_yaml(content, digests=True)
-    except Unreadable as error:
-        raise IntegrityError(f"{name} cannot be read ({error}): restore it from Git's history") from error
-    if not isinstance(found, dict):
-        raise IntegrityError(f"{name} holds no keys and values: restore it from Git's history")
-    return found
-
-
-def _is_out(entry: Any) -> bool:
-    """Whether an entry of a lock or a `.dvc` file is one as DVC writes it; which bytes it names may be open."""
-    if not (isinstance(entry, dict) and isinstance(entry.get("path"), str)):
-        return False
-    return "md5" not in entry or (isinstance(entry["md5"], str) and bool(MD5.fullmatch(entry["md5"])))
-
-
-def file_md5(path: Path) -> str:
-    """What DVC calls a file."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def folder_md5(folder: Path) -> str:
-    """What DVC calls a folder: the digest of the sorted list of its files and theirs."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = [{"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
-    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def quiet_dvc(root: Path) -> None:
@@ -127,7 +57,7 @@ def opened(root: Path, store_url: str | None = None, no_scm: bool = False) -> It
         )
     for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
         if (root / name).is_file():
-            _document((root / name).read_bytes(), name)  # DVC's own reading knows no bounds
+            document((root / name).read_bytes(), name)  # DVC's own reading knows no bounds
     from dvc.repo import Repo
 
     for name in TALKATIVE:

@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from cl_steps.errors import IntegrityError, Unavailable
 from cl_steps.store.availability import reaching
-from cl_steps.store.dvc import Out, file_md5, opened_objects
+from cl_steps.store.dvc import opened_objects
 from cl_steps.store.odb import read_object
+from cl_steps.store.pointers import Out, file_md5
 
 Listing = Mapping[str, str]
 """The files of a folder: path in it to md5."""

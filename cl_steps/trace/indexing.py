@@ -22,7 +22,7 @@ from cl_steps.data.manifests import reading_store
 from cl_steps.ledger.fold import Event, parse_event
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 from cl_steps.trace.datasets import Datasets
 
 SCHEMA = 1

@@ -9,7 +9,7 @@ from cl_steps.errors import UsageError
 from cl_steps.ledger import ancestors as descent
 from cl_steps.ledger.names import version_file
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 
 Document = dict[str, Any]
 Record = Mapping[str, Any]

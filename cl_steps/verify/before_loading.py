@@ -23,7 +23,7 @@ from cl_steps.records.builders import files_of
 from cl_steps.records.signer import provenance_path, signature_path
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
-from cl_steps.store.dvc import read_dvc_file
+from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.authenticity import Trust, check_provenance, check_version
 from cl_steps.verify.consistency import champion_of, next_digests
 from cl_steps.verify.rebases import asked_for

@@ -10,7 +10,7 @@ from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.names import version_file
 from cl_steps.pipeline import next_state
 from cl_steps.run.stage import plain
-from cl_steps.store.dvc import lock_outs, read_dvc_file
+from cl_steps.store.pointers import lock_outs, read_dvc_file
 
 FIXED = {"teacher": "adapter", "base": "base", "extractor": "extractor"}
 """What the record calls the parts of the state that were there before, and where they lie in `state/`; of a rebase its

@@ -14,7 +14,7 @@ from cl_steps.pipeline import STATE
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.history import Commit, contents, history
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store.dvc import read_dvc_file
+from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.authenticity import Trust
 
 TAGS = "refs/tags/"

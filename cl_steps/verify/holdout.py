@@ -29,7 +29,8 @@ from cl_steps.run.machine import Machine
 from cl_steps.stats.evaluation_set import SliceSet, seed_plan
 from cl_steps.stats.measure import Bench, HeldOut, measure_losses
 from cl_steps.stats.paired import MIN_UNITS, Estimate, holm, relative_increase
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import read_dvc_file
 
 ALL = "all slices"
 PARTS = ("base", "adapter", "anchors", "global_eval")
@@ -68,7 +69,7 @@ def audit_sealed(line: Line, main: Mainline) -> list[SliceAudit]:
         root = Path(scratch)
         (root / "params.yaml").write_bytes(main.read("params.yaml") or b"")
         digests = {name: _digest(main, name) for name in PARTS}
-        store.fetch(root / "state", line.store, digests)
+        dvc.fetch(root / "state", line.store, digests)
         champion = main.read_json("state/champion.json")
         return ask(root / "state", load_params(root), champion["slices"], champion["seed_plan"])
 
@@ -166,4 +167,4 @@ def _digest(main: Mainline, name: str) -> str:
     content = main.read(f"state/{name}.dvc")
     if content is None:
         raise IntegrityError(f"main has no state/{name}.dvc: restore it from Git's history")
-    return str(store.read_dvc_file(content)["md5"])
+    return str(read_dvc_file(content)["md5"])

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from cl_steps.documents import json_text
 from cl_steps.pipeline import STAGES
 from cl_steps.records.provenance import sha256
-from cl_steps.run.context import json_text
 from cl_steps.verify.authenticity import Doubt, Trust
 from cl_steps.verify.evidence import Version
 from cl_steps.verify.findings import Finding

@@ -28,7 +28,7 @@ from cl_steps.repository.git import text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import RunState, run_state
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.authenticity import Doubt, Trust
 from cl_steps.verify.before_loading import check_state
 

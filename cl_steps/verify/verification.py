@@ -24,7 +24,7 @@ from cl_steps.pipeline import TONIGHT, next_state
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from cl_steps.store.digests import open_reader
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.append_only import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.beginnings import check_beginnings, check_links

@@ -33,7 +33,7 @@ IMPORTS = (
     "cl_steps.steps.drift",
     "cl_steps.steps.update",
     "cl_steps.steps.evaluate",
-    "dags.lines",
+    "cl_steps.orchestration.line_dag",
 )
 
 
@@ -190,12 +190,12 @@ def lines(count: int = 500) -> None:
         from airflow.serialization.serialized_objects import DagSerialization
 
         import dags.acts
-        import dags.lines
         import dags.maintenance
+        from cl_steps.orchestration.line_dag import build_all
 
         file.write_text(yaml.safe_dump({"profiles": {"gpu": {"image": "i"}}, "lines": entries}), encoding="utf-8")
         with clock(f"{count} lines of pods, read and made into DAGs", count, "DAGs"):
-            made = dags.lines.build_all()
+            made = build_all()
         with clock(f"their audit, prune, rollback and withdrawal: {count} lines, 4 DAGs"):
             for command in (dags.maintenance.audit, dags.maintenance.prune):
                 dags.maintenance.weekly("0 5 * * 6", "weekly", command)

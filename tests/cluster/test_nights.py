@@ -16,10 +16,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from cl_steps.documents import json_text
 from cl_steps.pipeline import STAGES
 from cl_steps.repository.git import git, text
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.run.context import json_text
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, kubectl
 from tests.cluster.trial import LINES, evict, land, last, nothing_is_left, wait_for_question

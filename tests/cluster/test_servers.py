@@ -18,7 +18,8 @@ import pytest
 
 from cl_steps.errors import Unavailable
 from cl_steps.repository import git as product
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
+from cl_steps.store.pointers import read_dvc_file
 from tests.cluster.running import Running, basic, running
 
 
@@ -168,7 +169,7 @@ def test_s3_and_dvc_find_everything_in_files(servers: Running, tmp_path: Path, m
     assert files.cat_file("retain/landing/a") == b"hello"
     assert files.cat_file("retain/landing/large") == (tmp_path / "large").read_bytes()
     url, made = "s3://retain/lines/a", keep(tmp_path / "one", "s3://retain/lines/a", b"weights")
-    store.fetch(tmp_path / "two", url, {"part": made})
+    dvc.fetch(tmp_path / "two", url, {"part": made})
     assert (tmp_path / "two/part/file").read_bytes() == b"weights"
 
 
@@ -219,8 +220,8 @@ def keep(root: Path, url: str, content: bytes) -> str:
     (root / "part").mkdir(parents=True)
     (root / "part" / "file").write_bytes(content)
     (root / ".dvc").mkdir()
-    with store.opened(root, url, no_scm=True) as repo:
-        store.track(repo, ["part"])
-    with store.opened(root, url, no_scm=True) as repo:
-        store.push(repo, [out for out in repo.index.outs if out.hash_info])
-    return str(store.read_dvc_file((root / "part.dvc").read_bytes())["md5"])
+    with dvc.opened(root, url, no_scm=True) as repo:
+        dvc.track(repo, ["part"])
+    with dvc.opened(root, url, no_scm=True) as repo:
+        dvc.push(repo, [out for out in repo.index.outs if out.hash_info])
+    return str(read_dvc_file((root / "part.dvc").read_bytes())["md5"])

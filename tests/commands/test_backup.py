@@ -19,7 +19,7 @@ from cl_steps.commands.backup import STAMP
 from cl_steps.ledger.fold import EVENT_SCHEMA
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local
-from cl_steps.store.dvc import dvc_file, file_md5
+from cl_steps.store.pointers import dvc_file, file_md5
 
 Cli = Callable[..., tuple[int, str, str]]
 PASSPHRASE = "correct horse battery staple"

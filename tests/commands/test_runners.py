@@ -19,7 +19,7 @@ from cl_steps.pipeline import STEPS
 from cl_steps.repository.line import local
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run, read_run
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 
 NO_NETWORK = """
 import socket, sys

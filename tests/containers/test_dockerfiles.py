@@ -133,4 +133,7 @@ def test_an_image_of_steps_gives_no_pod_every_gpu() -> None:
 def test_airflow_refuses_what_is_heavy() -> None:
     (check,) = [run for run in values(ROOT / "containers/airflow.Dockerfile", "RUN") if "find_spec" in run]
     assert all(f'"{name}"' in check for name in ("torch", "dvc", "evidently"))
-    assert environment(ROOT / "containers/airflow.Dockerfile")["AIRFLOW__CORE__DAGS_FOLDER"] == "/opt/retain/dags"
+    assert (
+        environment(ROOT / "containers/airflow.Dockerfile")["AIRFLOW__CORE__DAGS_FOLDER"]
+        == "/opt/retain/cl_steps/orchestration/dag_files"
+    )

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cl_steps.documents import json_text
 from cl_steps.ledger.fold import event_path
 from cl_steps.records.builders import now
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, reading
-from cl_steps.run.context import json_text
 
 
 class ActingChild:
-    """As `cl_steps.orchestration.runners.Child`, in this process; `CALLS` has the arguments and the environment of each."""
+    """As `runners.Child`, in this process; `CALLS` has the arguments and the environment of each."""
 
     CALLS: ClassVar[list[tuple[tuple[str, ...], Mapping[str, str]]]] = []
     CODES: ClassVar[dict[str, list[int]]] = {}

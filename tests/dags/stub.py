@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cl_steps.documents import json_text
 from cl_steps.ledger.fold import event_path
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.records.builders import now, run_event
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, reading
 from cl_steps.repository.run_branch import checked_out, run_state
-from cl_steps.run.context import StepReport, json_text, write_report
+from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
 from cl_steps.steps import close
 

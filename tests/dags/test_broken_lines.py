@@ -17,12 +17,12 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, select
 
 from cl_steps.errors import UsageError
-from cl_steps.orchestration import last_good
+from cl_steps.orchestration import last_good, line_dag
+from cl_steps.orchestration.line_dag import build_all
 from cl_steps.orchestration.play import Player
 from cl_steps.orchestration.registry import TAKEN, Entry
 from cl_steps.repository.mainline import Change, reading
 from dags import lines
-from dags.lines import build_all
 from dags.watch import watch
 from tests.dags.conftest import make_line
 
@@ -105,7 +105,7 @@ def test_a_dag_that_fails_half_way_leaves_no_half(write: Any, monkeypatch: pytes
     write(f"lines: [{GOOD}, {{name: bad, workspace: /w}}]")
     monkeypatch.setattr(lines, "_page", fail)
     assert set(build_all()) == {"retain_good"}
-    assert not lines.build(Entry(name="good", workspace="/w")).auto_register
+    assert not line_dag.build(Entry(name="good", workspace="/w")).auto_register
 
 
 @pytest.mark.parametrize("broken", [f"lines: [{GOOD}, {TYPO}]", f"lines: [7, {GOOD}]", f"profiles: 1\nlines: [{GOOD}]"])

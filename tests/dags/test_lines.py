@@ -16,9 +16,9 @@ from airflow.sdk.exceptions import ParamValidationError
 from cl_steps.config import RUN_ID, Update
 from cl_steps.errors import UsageError
 from cl_steps.orchestration.light import form, identity, spec_of, successors
+from cl_steps.orchestration.line_dag import build, build_all
 from cl_steps.orchestration.registry import Entry
 from cl_steps.pipeline import STAGES, STEPS, next_step
-from dags.lines import build, build_all
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "dvc", "evidently", "sklearn", "matplotlib", "pandas", "pyarrow")
 ENTRY = Entry(name="a", workspace="/nowhere", timezone="Europe/Berlin")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiClient
 
+from cl_steps.orchestration.line_dag import build
 from cl_steps.orchestration.pods.stepjob import StepJob
 from cl_steps.orchestration.pods.steppod import StepPod
 from cl_steps.orchestration.registry import Entry
 from cl_steps.pipeline import STEPS
-from dags.lines import build
 from tests.dags.test_pods import LARGE, WIDE
 
 GPU = {name for name, step in STEPS.items() if step.device == "gpu"}

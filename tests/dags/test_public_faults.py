@@ -22,6 +22,7 @@ from kubernetes.config import kube_config
 from kubernetes_asyncio.config import kube_config as async_kube_config
 
 from cl_steps.orchestration.asking import FORM, Ask
+from cl_steps.orchestration.line_dag import build
 from cl_steps.orchestration.pods import steppod
 from cl_steps.orchestration.pods.stepjob import JobTrigger
 from cl_steps.orchestration.pods.steppod import StepTrigger
@@ -30,7 +31,6 @@ from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.runners import runner_of
 from cl_steps.pipeline import STEPS
 from cl_steps.steps import close, promote
-from dags.lines import build
 from tests.dags.api_server import ApiServer, serving
 from tests.dags.test_pods import LARGE, RUN, WIDE
 from tests.dags.test_steppod import Store

@@ -13,10 +13,10 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables import trigger
 
 from cl_steps.orchestration import light, turns
+from cl_steps.orchestration.line_dag import build
 from cl_steps.orchestration.pods.profiles import Profile
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.turns import MOST_RUNS, Open, longest_run
-from dags.lines import build
 
 ENTRY = Entry(name="a", workspace="/nowhere", schedule="0 2 * * *")
 BEGINS = {"open": "running", "close": None}

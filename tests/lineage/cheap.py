@@ -16,14 +16,15 @@ from typing import Any
 import yaml
 
 from cl_steps.config import RunSpec
+from cl_steps.documents import json_text
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.records.builders import first_record
 from cl_steps.repository.beginning import beginning_files, begun_ref
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.run.context import REPORT_SCHEMA, code_digest, json_text
-from cl_steps.store.dvc import read_dvc_file
+from cl_steps.run.context import REPORT_SCHEMA, code_digest
+from cl_steps.store.pointers import read_dvc_file
 from tests.workspace.conftest import SLICES
 
 Verdicts = Mapping[str, str | None]

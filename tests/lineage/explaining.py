@@ -23,9 +23,9 @@ import yaml
 
 from cl_steps.data.replay import select
 from cl_steps.data.shards import MANIFEST_SCHEMA
+from cl_steps.documents import write_json
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
-from cl_steps.run.context import write_json
 
 CAPACITY = 12
 BEGAN = datetime(2026, 1, 1, 2, tzinfo=UTC)

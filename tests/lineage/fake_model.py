@@ -31,8 +31,9 @@ from cl_steps.data.shards import (
     write_dataset,
     write_table,
 )
+from cl_steps.documents import write_json
 from cl_steps.pipeline import DRIFT, EVALUATE, GATE, INGEST, UPDATE
-from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import StepFunction
 from cl_steps.stats.figures import Figures, HeldOutFeatures, Plan, Samples, write_figures
 from cl_steps.stats.items import Items, bounded, joined, read_items, write_items

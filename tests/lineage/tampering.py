@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from cl_steps.commands.answer import refuse
+from cl_steps.documents import json_text
 from cl_steps.ledger.names import tag_of
 from cl_steps.records.builders import now
 from cl_steps.records.provenance import sha256
@@ -21,9 +22,8 @@ from cl_steps.records.signer import sign_statement, signer_of, version_files
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line, local
 from cl_steps.repository.mainline import Change, reading
-from cl_steps.run.context import json_text
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import lock_outs, read_dvc_file
+from cl_steps.store.pointers import lock_outs, read_dvc_file
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.findings import Verification
 from cl_steps.verify.judging import LINK, found_in

@@ -11,7 +11,7 @@ import pytest
 
 from cl_steps.__main__ import main as command_line
 from cl_steps.repository.line import Line
-from cl_steps.store.dvc import read_dvc_file
+from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify import holdout as sealed
 from cl_steps.verify.holdout import SliceAudit
 from tests.lineage.playing import line_after

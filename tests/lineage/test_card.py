@@ -17,6 +17,7 @@ from gto.tag import parse_name
 from huggingface_hub import ModelCard
 
 from cl_steps.__main__ import main
+from cl_steps.documents import json_text
 from cl_steps.formats.card import escape, model_card
 from cl_steps.formats.facts import Base, Facts, gather, header
 from cl_steps.ledger.names import version_file
@@ -25,7 +26,6 @@ from cl_steps.operations.base import copy_model
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
-from cl_steps.run.context import json_text
 from tests.lineage.playing import line_after
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) `c` | d\n---\nlicense: mit\n# e"

@@ -17,15 +17,17 @@ import yaml
 from cl_steps.acts.rollback import roll_back
 from cl_steps.commands.answer import refuse
 from cl_steps.config import RunSpec
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, RetainError, UsageError
 from cl_steps.ledger.fold import event_moment
+from cl_steps.ledger.reports import read_reports
 from cl_steps.ledger.times import add_time, read_times
 from cl_steps.pipeline import STAGES
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
 from cl_steps.repository.run_branch import open_run
-from cl_steps.run.context import json_text, read_reports
+
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
 from cl_steps.verify.authenticity import Trust

@@ -8,7 +8,7 @@ import pytest
 
 from cl_steps.errors import NoUsableData, Unavailable
 from cl_steps.repository.line import Line
-from cl_steps.store import dvc as store
+from cl_steps.store import dvc
 from cl_steps.trace.assets import Where, of_source, where
 from cl_steps.trace.index import ask, place
 from tests.lineage.explaining import Fabricated, random_line
@@ -81,10 +81,8 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     line.night("promoted")
     line.push()
     read: list[str] = []
-    real = store.read_folder
-    monkeypatch.setattr(
-        store, "read_folder", lambda repo, out, names: read.append(out["md5"]) or real(repo, out, names)
-    )
+    real = dvc.read_folder
+    monkeypatch.setattr(dvc, "read_folder", lambda repo, out, names: read.append(out["md5"]) or real(repo, out, names))
     ask(line.line, lambda db: None)
     # intake and its quarantine, batch, the parent's replay buffer and the new one
     assert len(read) <= 5

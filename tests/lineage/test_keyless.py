@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cl_steps.documents import json_text
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.records.keys import TRUSTED
 from cl_steps.records.signer import KEYLESS, TOKEN, event_files, signature_path, version_files
 from cl_steps.repository.line import Line
-from cl_steps.run.context import json_text
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
 from tests.lineage.cheap import put_first_version
 

@@ -11,11 +11,11 @@ from urllib.request import urlopen
 import pytest
 
 from cl_steps.__main__ import main
+from cl_steps.documents import json_text
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.formats.mlflow import Server
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
-from cl_steps.run.context import json_text
 from tests.lineage.mlflow_servers import Fake, fake, real
 from tests.lineage.playing import line_after
 

@@ -20,7 +20,7 @@ from cl_steps.formats import openlineage
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import open_run, read_run
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 from tests.lineage.listening import HOSTILE, conform, of, quiet_line, told_to
 
 

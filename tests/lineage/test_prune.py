@@ -24,8 +24,9 @@ from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import lock_outs, missing, opened
+from cl_steps.store.dvc import missing, opened
 from cl_steps.store.objects import open_objects
+from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.verification import verify
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD, play

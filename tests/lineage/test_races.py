@@ -17,7 +17,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import dvc_file, lock_outs
+from cl_steps.store.pointers import dvc_file, lock_outs
 from tests.lineage.cheap import put_folder, put_runs
 from tests.workspace.conftest import GOOD, make_workspace
 

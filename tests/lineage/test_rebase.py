@@ -19,6 +19,7 @@ from cl_steps.commands.rollback import rollback
 from cl_steps.commands.status import runs, versions
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.config import RunSpec
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.ledger.fold import event_path
 from cl_steps.ledger.schemas import event_fault, record_fault
@@ -33,10 +34,9 @@ from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.rebase_branch import STAGE, rebased
 from cl_steps.repository.run_branch import open_run, read_run
-from cl_steps.run.context import json_text
 from cl_steps.run.stage import checked_out, run_stage
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import lock_outs, read_dvc_file
+from cl_steps.store.pointers import lock_outs, read_dvc_file
 from cl_steps.trace.assets import where
 from cl_steps.verify.before_loading import check_state
 from cl_steps.verify.verification import verify

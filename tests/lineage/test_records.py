@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.schemas import event_fault, record_fault, report_fault, shapes
 from cl_steps.ledger.shapes import FOLDER, fits
@@ -19,7 +20,8 @@ from cl_steps.repository.git import clone, git, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import branch_of, read_run
-from cl_steps.run.context import SHAPE, StepReport, json_text, write_report
+from cl_steps.run.context import StepReport, write_report
+from cl_steps.ledger.reports import SHAPE
 from cl_steps.steps import promote
 from cl_steps.verify.consistency import disagreements, next_digests, state_digests
 from tests.lineage.tampering import line_about_to_learn, line_of_three

@@ -14,7 +14,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import read_dvc_file
+from cl_steps.store.pointers import read_dvc_file
 from tests.lineage.playing import begin, line_after, night
 
 HOSTILE = "why\n\nRun-Id: forged\n<script>alert(1)</script>\x1b[2J{{ 7*7 }} $(touch owned)"

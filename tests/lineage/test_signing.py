@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.records.keys import SIGNING, TRUSTED, make_keys, read_trusted
 from cl_steps.records.provenance import PROVENANCE, provenance
@@ -27,7 +28,6 @@ from cl_steps.records.signer import (
     version_files,
 )
 from cl_steps.repository.line import Line
-from cl_steps.run.context import json_text
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version, trust_of
 from tests.lineage.cheap import put_first_version
 

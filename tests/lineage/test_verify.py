@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cl_steps.__main__ import main as command
+from cl_steps.documents import json_text
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
-from cl_steps.run.context import json_text
 from cl_steps.steps import close
 from cl_steps.verify.verification import verify
 from tests.lineage.tampering import (

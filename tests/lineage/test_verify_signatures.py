@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from cl_steps.__main__ import main as command
+from cl_steps.documents import json_text
 from cl_steps.records.keys import SIGNING, TRUSTED, make_keys, rotate_keys
 from cl_steps.repository.git import text
 from cl_steps.repository.line import Line
-from cl_steps.run.context import json_text
 from tests.lineage.tampering import (
     FILES,
     add_version,

@@ -11,6 +11,7 @@ import pytest
 
 from cl_steps.commands import step as commands
 from cl_steps.config import RunSpec
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.operations.models import fetched
 from cl_steps.pipeline import DRIFT, INGEST, UPDATE
@@ -18,7 +19,7 @@ from cl_steps.records.keys import TRUSTED, make_keys
 from cl_steps.repository.git import clone, git
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import branch_of, open_run
-from cl_steps.run.context import Context, StepReport, json_text
+from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import run_stage
 from cl_steps.verify.before_loading import check_state
 from tests.lineage.tampering import add_version, commit, line_about_to_learn, on_main, overwrite, rewrite, stored

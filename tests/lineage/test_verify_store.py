@@ -18,13 +18,13 @@ from cl_steps.__main__ import main as command
 from cl_steps.acts.rollback import roll_back
 from cl_steps.acts.withdrawal import Request
 from cl_steps.acts.withdrawal import withdraw as withdraw_asset
+from cl_steps.documents import json_text
 from cl_steps.ledger.fold import event_path
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
-from cl_steps.run.context import json_text
 from cl_steps.store import digests
-from cl_steps.store.dvc import dvc_file, read_dvc_file
+from cl_steps.store.pointers import dvc_file, read_dvc_file
 from tests.lineage.playing import line_after, sha_of
 from tests.lineage.playing import night as playing_night
 from tests.lineage.tampering import (

@@ -29,9 +29,10 @@ from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.stats.samples import slices_drawn
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import fetch, read_dvc_file
+from cl_steps.store.dvc import fetch
 from cl_steps.store.folders import open_folders
 from cl_steps.store.objects import open_objects
+from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.verification import verify
 from tests.data.landings import encoded, fill, picture
 from tests.lineage.playing import begin, finish, line_after, make_line, night, sha_of

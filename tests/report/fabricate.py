@@ -16,9 +16,9 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from cl_steps.documents import write_json
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
-from cl_steps.run.context import write_json
 
 OLD, NEON, CHALK = ("black-ink", "blue-ink", "red-pencil"), "neon-ink", "white-chalk"
 RUNS = tuple(f"2026-11-0{day}-{'0a1b2c3d4e5f'[day : day + 4]}{day:04d}" for day in range(1, 6))

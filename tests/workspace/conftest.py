@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from cl_steps.config import RunSpec
+from cl_steps.documents import write_json
 from cl_steps.operations.new_workspace import lay_out, publish, store_state
 from cl_steps.pipeline import STAGES, STATE, Step
 from cl_steps.records.builders import first_record
@@ -22,7 +23,7 @@ from cl_steps.records.signer import version_files
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line, local
 from cl_steps.repository.run_branch import open_run
-from cl_steps.run.context import Context, StepReport, write_json
+from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import run_stage
 from cl_steps.verify.judging import Judging
 

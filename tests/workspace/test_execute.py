@@ -23,7 +23,7 @@ from cl_steps.repository.run_branch import checked_out, open_run, read_run, run_
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import is_current, run_stage
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import lock_outs
+from cl_steps.store.pointers import lock_outs
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 

@@ -36,7 +36,7 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
 
     def __init__(self, *, name: str, namespace: str, connection: str | None, poll: float, log_seconds: float) -> None:
         super().__init__()
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "name": name,
             "namespace": namespace,
             "connection": connection,
