@@ -6,10 +6,9 @@ Held by the gate: the candidate is promoted now, if the champion is still the on
 
 from __future__ import annotations
 
-from cl_steps.commands.night import person
 from cl_steps.errors import UsageError
 from cl_steps.ledger.fold import EVENT_SCHEMA, Event, event_path
-from cl_steps.records.builders import now
+from cl_steps.records.builders import now, person
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, reading

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cl_steps.commands.lineage import NONE, moment
+from cl_steps.commands.wording import NONE, moment
 from cl_steps.config import Ingest
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
 from cl_steps.data.quarantine import Unusable, printable

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import yaml
 
 from cl_steps.commands.screen import Screen
-from cl_steps.commands.status import run_events
 from cl_steps.demo.nights import write_initial, write_night
 from cl_steps.documents import write_json
 from cl_steps.errors import RetainError, UsageError
 from cl_steps.ledger.fold import FINAL
+from cl_steps.operations.play import run_events
 from cl_steps.pipeline import STEPS
 from cl_steps.repository.checkout import sync
 from cl_steps.repository.line import Line, resolve
@@ -164,7 +164,7 @@ def _morning(day: int) -> datetime:
 
 
 def _table(line: Line, folder: Path) -> str:
-    from cl_steps.commands.report import write_report
+    from cl_steps.operations.page import write_report
     from cl_steps.report.collect import collect
     from cl_steps.report.table import nights_table
 

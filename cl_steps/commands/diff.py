@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cl_steps.commands.lineage import NONE, short_value, write_page
+from cl_steps.commands.wording import NONE, short_value, write_page
 from cl_steps.data.manifests import reading_store
 from cl_steps.data.quarantine import printable
 from cl_steps.report.diff_page import render

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from cl_steps.commands.wording import NONE, moment, short_value, write_page
 from cl_steps.data.quarantine import printable
-from cl_steps.errors import UsageError
 from cl_steps.report.lineage_page import render
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
 from cl_steps.trace import tree
 
-NONE = "-"
 COLUMNS = 118
 SHORT = 16
 """Digits of a digest in the terminal; JSON and the page hold all."""
@@ -44,17 +41,6 @@ def lineage(version: str, dir: str, html: str | None, json: bool) -> Document | 
     if html:
         write_page(html, render(found))
     return found if json else "\n".join([_title(found), *drawn(nodes(found))])
-
-
-def write_page(file: str, page: str) -> None:
-    """Write a page whole or not at all; raises UsageError where it cannot be written."""
-    path = Path(file)
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
 
 
 def drawn(found: Sequence[Node], indent: str = "") -> Iterator[str]:
@@ -249,20 +235,9 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None) or NONE
 
 
-def short_value(value: Any) -> str:
-    """A parameter's value, cut where it is long."""
-    text = json_module.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _short(digest: object) -> str:
     return str(digest)[:SHORT] if digest else NONE
 
 
 def _count(value: object) -> str:
     return NONE if value is None else str(value)
-
-
-def moment(at: object) -> str:
-    """When something was, to the minute."""
-    return str(at or NONE)[:16].replace("T", " ")

@@ -18,13 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cl_steps.commands.night import person
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
 from cl_steps.ledger.fold import EVENT_SCHEMA, event_path
-from cl_steps.operations.new_workspace import template
-from cl_steps.operations.stages import Renewed, renew
-from cl_steps.records.builders import now
+from cl_steps.operations.stages import Renewed, renew, template
+from cl_steps.records.builders import now, person
 from cl_steps.records.keys import JUDGE, SIGNING, add_judge, read_trusted
 from cl_steps.records.signer import event_files
 from cl_steps.repository.checkout import refuse_dirty, sync

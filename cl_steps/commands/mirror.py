@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cl_steps.commands.report import write_report
 from cl_steps.documents import json_text
 from cl_steps.formats.bom import bill_of_materials
 from cl_steps.formats.card import model_card
@@ -18,6 +17,7 @@ from cl_steps.formats.facts import Facts, gather, name_of
 from cl_steps.formats.mlflow import Server
 from cl_steps.formats.registry import Registry
 from cl_steps.ledger.names import version_file
+from cl_steps.operations.page import write_report
 from cl_steps.progress import say
 from cl_steps.records.signer import provenance_path, signature_path
 from cl_steps.repository.line import Line, resolve

@@ -12,11 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cl_steps.acts.rebase import Wish, ask, refuse_same
-from cl_steps.commands.night import ending, new_id, person, play
 from cl_steps.config import RunSpec, parse_overrides, validate_block
 from cl_steps.errors import UsageError
 from cl_steps.operations.base import find_base, keep_base, open_base
+from cl_steps.operations.play import ending, new_id, play
 from cl_steps.progress import say
+from cl_steps.records.builders import person
 from cl_steps.repository.beginning import refuse_own_rules
 from cl_steps.repository.checkout import refuse_dirty, sync
 from cl_steps.repository.line import Line, resolve

@@ -6,10 +6,9 @@ import webbrowser
 from pathlib import Path
 
 from cl_steps.errors import UsageError
-from cl_steps.report.collect import collect
-from cl_steps.report.page import DETAILED, evidently_files, render
-from cl_steps.report.pages import PAGE, folder_of, opened, publish
-from cl_steps.repository.line import DEPLOYMENT, Line, resolve
+from cl_steps.operations.page import write_page
+from cl_steps.report.pages import PAGE, folder_of
+from cl_steps.repository.line import DEPLOYMENT, resolve
 
 
 def report(dir: str, open: bool, to: str = "") -> str:
@@ -28,25 +27,8 @@ def report(dir: str, open: bool, to: str = "") -> str:
     folder = folder_of(place)
     if open and not folder:
         raise UsageError(f"--open needs a folder, and {place} is none: leave one of --open and --to out")
-    _write(resolve(dir), place)
+    write_page(resolve(dir), place)
     page = folder / PAGE if folder else f"{place.rstrip('/')}/{PAGE}"
     if open and isinstance(page, Path):
         webbrowser.open(page.resolve().as_uri())
     return f"the line's page: {page}"
-
-
-def write_report(line: Line, folder: Path) -> Path:
-    """Write `night.html` and the Evidently reports beside it, each whole or not at all; returns the page.
-
-    Raises:
-        Unavailable: a remote, or the folder, cannot be reached.
-        IntegrityError: an event or a picture is not what it must be.
-    """
-    _write(line, str(folder))
-    return folder / PAGE
-
-
-def _write(line: Line, place: str) -> None:
-    kept = opened(place)
-    story = collect(line, nights_with_pictures=DETAILED)
-    publish(kept, render(story).encode(), evidently_files(story))

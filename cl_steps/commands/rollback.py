@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cl_steps.acts.rollback import Done, roll_back
-from cl_steps.commands.night import person
+from cl_steps.records.builders import person
 from cl_steps.repository.line import resolve
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cl_steps.commands.wording import byte_size
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.fold import Event, Ledger
 from cl_steps.repository.git import remote_refs
@@ -63,12 +64,6 @@ def runs(dir: str, json: bool) -> Document | str:
     found = [_run_row(event) for event in ledger.runs.values()]
     found += [_running_row(line, run) for run in _running(line, ledger)]
     return {"runs": found} if json else "\n".join(_run_text(row) for row in found) or "no run yet"
-
-
-def run_events(line: Line) -> dict[str, Event]:
-    """How every run ended, by run id."""
-    with reading(line.git) as main:
-        return main.ledger().runs
 
 
 def _running(line: Line, ledger: Ledger) -> list[str]:
@@ -156,19 +151,9 @@ def _sizes(line: Line) -> Document:
 def _sizes_text(sizes: Document) -> list[str]:
     store, git = sizes["store"], sizes["git"]
     words = {"champion": "the champion", "versions": "other versions", "intakes": "other intakes", "runs": "runs"}
-    parts = [f"{size(sizes['needed_by'][name]['bytes'])} for {word}" for name, word in words.items()]
-    parts.append(f"{size(sizes['needed_by']['nothing']['bytes'])} for nothing (`retain prune`)")
+    parts = [f"{byte_size(sizes['needed_by'][name]['bytes'])} for {word}" for name, word in words.items()]
+    parts.append(f"{byte_size(sizes['needed_by']['nothing']['bytes'])} for nothing (`retain prune`)")
     return [
-        f"store      {store['objects']} objects, {size(store['bytes'])}: {', '.join(parts)}",
-        f"git        {size(git['bytes'])}, {git['refs']} branches and tags",
+        f"store      {store['objects']} objects, {byte_size(store['bytes'])}: {', '.join(parts)}",
+        f"git        {byte_size(git['bytes'])}, {git['refs']} branches and tags",
     ]
-
-
-def size(num_bytes: int) -> str:
-    """A number of bytes in words, in powers of 1000."""
-    number, unit = float(num_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 1000 or unit == "TB":
-            break
-        number /= 1000
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

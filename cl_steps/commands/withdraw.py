@@ -7,8 +7,8 @@ from typing import Any
 
 from cl_steps.acts.withdrawal import Done, Request, forget
 from cl_steps.acts.withdrawal import withdraw as take_out
-from cl_steps.commands.night import person
 from cl_steps.ledger.fold import Event
+from cl_steps.records.builders import person
 from cl_steps.repository.checkout import refuse_dirty, sync
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading

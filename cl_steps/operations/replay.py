@@ -1,4 +1,4 @@
-"""`retain reproduce --from vK --without SHA`: play a line again from a version on, as if an image had never arrived.
+"""Replaying: play a line again from a version on, as if an image had never arrived (`retain reproduce --from`).
 
 Exact unlearning: a line of its own begins at vK, which must not have learnt the image; then every later run is played
 again in its order, with its recorded trigger, its parameters as they were on main then, and its own intake as the
@@ -14,15 +14,14 @@ import json as documents
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cl_steps.acts.rebase import Wish, record
-from cl_steps.commands.night import play
-from cl_steps.commands.rollback import rollback
-from cl_steps.commands.withdraw import withdraw
+from cl_steps.acts.rollback import roll_back
+from cl_steps.acts.withdrawal import Request, withdraw
 from cl_steps.data.shards import iter_assets, read_table
 from cl_steps.errors import Night, RetainError, UsageError
 from cl_steps.formats.openlineage import rehearsal
@@ -30,10 +29,11 @@ from cl_steps.ledger.fold import Event, Ledger, parse_event
 from cl_steps.ledger.names import version_file
 from cl_steps.operations.fork import check_out, fork
 from cl_steps.operations.models import record_of
+from cl_steps.operations.play import play
 from cl_steps.operations.reproduce import refuse_taken, spec_of
 from cl_steps.operations.retention import promised
 from cl_steps.progress import say
-from cl_steps.repository.line import Line
+from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import open_run
 from cl_steps.store import dvc
@@ -44,7 +44,7 @@ FACTS = ("text", "slice", "source", "licence", "consent")
 WHY = "the line is played again without it"
 
 
-def replay(line: Line, start: str | None, without: list[str], to: str | None, json: bool) -> Document | str:
+def replay(line: Line, start: str | None, without: list[str], to: str | None) -> Document:
     """Play the line again into the folder `to` and set its champion beside today's.
 
     Raises:
@@ -65,18 +65,7 @@ def replay(line: Line, start: str | None, without: list[str], to: str | None, js
         found = [_again(main, line, copy, event, names) for event in later]
         document = _compared(main, copy, start, names, [row for row in found if row])
     check_out(folder, copy)
-    return {**document, "folder": to} if json else in_words(document, to)
-
-
-def in_words(document: Mapping[str, Any], folder: str) -> str:
-    """Run by run and slice by slice: then, and now."""
-    rows = [f"  {row['run']:<22} {row['then']:<22} {row['now']}" for row in document["runs"]]
-    champion, slices = document["champion"], document["slices"]
-    lines = [f"{'run':<24} {'then':<22} now", *rows, "", f"champion: {champion['then']} then, {champion['now']} now"]
-    for name, metrics in slices.items():
-        cells = ", ".join(f"{metric} {_shown(then)} -> {_shown(now)}" for metric, (then, now) in metrics.items())
-        lines.append(f"  {name}: {cells}")
-    return "\n".join([*lines, f"the new line is in {folder}; `retain publish` moves it to shared remotes"])
+    return {**document, "folder": to}
 
 
 def _sha(name: str) -> str:
@@ -123,7 +112,7 @@ def _forget(folder: Path, names: Iterable[str]) -> None:
     """Withdraw the images that wait in the new line; those that it never saw do not reach it anyway."""
     for name in names:
         with suppress(UsageError):
-            withdraw(name, None, WHY, False, "retain reproduce", "command line", str(folder), False)
+            withdraw(resolve(str(folder)), Request(name, None, WHY, False, "retain reproduce", "command line"))
 
 
 def _later(main: Mainline, commit: str) -> Iterator[Event]:
@@ -200,9 +189,8 @@ def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
     then = f"back to {event['version']}"
     if mine is None:
         return {"run": "rollback", "then": then, "now": "not possible: that run made no version"}
-    folder = str(Path(copy.landing).parent)
     try:
-        rollback(mine, event["reason"], event["relearn"], event["by"], event["through"], folder)
+        roll_back(copy, mine, event["reason"], event["relearn"], event["by"], event["through"])
     except UsageError as error:
         return {"run": "rollback", "then": then, "now": str(error)}
     return {"run": "rollback", "then": then, "now": f"back to {mine}"}
@@ -226,7 +214,3 @@ def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: li
         slices[name] = {metric: [old.get(metric), new.get(metric)] for metric in sorted({*old, *new})}
     champion = {"then": then["version"], "now": now["version"]}
     return {"from": start, "without": names, "runs": rows, "champion": champion, "slices": slices}
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "-"

@@ -1,4 +1,4 @@
-"""`retain reproduce`: make a version again from what is on record, in a fresh place, and compare.
+"""Reproducing: make a version again from what is on record, in a fresh place, and compare.
 
 The run begins after ingest, with the batch as it was stored; every later stage runs with the recorded parameters,
 seeds and state. On a CPU the outputs must be equal bit for bit. Where a GPU computed, then or now, the adapter may
@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cl_steps.commands.step import run_step
 from cl_steps.config import RunSpec
 from cl_steps.documents import write_json
-from cl_steps.errors import FaultsFound, UsageError
+from cl_steps.errors import UsageError
 from cl_steps.formats.openlineage import rehearsal
 from cl_steps.ledger.fold import Event
 from cl_steps.operations.fork import check_out, fork
 from cl_steps.operations.models import record_of
+from cl_steps.operations.play import run_step
 from cl_steps.pipeline import INGEST, NEW_BASE, STAGES, TONIGHT
 from cl_steps.progress import say
 from cl_steps.records.builders import devices, environment
-from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import RunState, checked_out, open_run, read_run, run_state
 from cl_steps.run.context import code_digest
@@ -41,21 +41,13 @@ TOLERANCE = 0.01
 ADAPTER = "tonight/candidate/adapter"
 
 
-def reproduce(
-    version: str, start: str | None, without: list[str], to: str | None, dir: str, json: bool
-) -> Document | str:
-    """Make `version` again and compare; or, with `start` and `without`, play the line again from that version on.
+def reproduce(line: Line, version: str, to: str | None) -> Document:
+    """Make `version` again and compare; the folder `to` keeps what was made.
 
     Raises:
         UsageError: there is no such version, it is v1, or the folder is taken.
-        FaultsFound: what was made differs; the sentence names what, and which inputs differ.
         IntegrityError: what the version was made from is missing or corrupt.
     """
-    line = resolve(dir)
-    if start or without:
-        from cl_steps.operations.replay import replay
-
-        return replay(line, start, without, to, json)
     with reading(line.git) as main, _place(to) as folder, rehearsal():
         record = record_of(main, version)
         copy, event = _prepared(main, line, record, folder)
@@ -64,10 +56,7 @@ def reproduce(
         found = compare(record, event, read_run(copy, str(record["run"])), Path(copy.store))
         if to:
             check_out(folder, copy)
-    sentence = in_words(found)
-    if not found["equal"] and not found["within_tolerance"]:
-        raise FaultsFound(sentence, found if json else "")
-    return found if json else sentence
+    return found
 
 
 def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Path) -> Document:
@@ -117,20 +106,6 @@ def adapter_distance(objects: Path, one: Out, other: Out) -> float:
         return float("inf")
     squares = sum(float(((first[name] - second[name]) ** 2).sum()) for name in first)
     return float(np.sqrt(squares / max(sum(float((value**2).sum()) for value in first.values()), 1e-30)))
-
-
-def in_words(found: Document) -> str:
-    """The comparison in one sentence."""
-    if found["equal"]:
-        return f"{found['version']} was made again: all {len(found['outputs'])} outputs are equal, bit for bit"
-    changed = ", ".join(output["path"] for output in found["outputs"] if output["then"] != output["now"])
-    distance = f"the adapters differ by {found['adapter_distance']:.2g} of their length"
-    if found["within_tolerance"]:
-        return f"{found['version']} was made again within tolerance: {distance} (at most {TOLERANCE:g} on GPUs)"
-    inputs = ", ".join(f"{item['what']} ({_short(item['then'])} then, {_short(item['now'])} now)" for item in
-                       found["inputs_that_differ"])  # fmt: skip
-    reason = f"inputs that differ: {inputs}" if inputs else "no input differs, so that something is not deterministic"
-    return f"{found['version']} could not be made again: {changed} differ ({distance}); {reason}"
 
 
 def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Path) -> tuple[Line, Event]:
@@ -203,7 +178,3 @@ def _weights(objects: Path, md5: str) -> dict[str, Any]:
 
 def _object(objects: Path, md5: str) -> bytes:
     return (objects / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
-
-
-def _short(value: Any) -> str:
-    return str(value)[:12] or "none"

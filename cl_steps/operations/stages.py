@@ -1,4 +1,4 @@
-"""A line's `dvc.yaml` and the one of today: stages that are an earlier release's become today's. Pure.
+"""A line's `dvc.yaml` and the one of today: stages that are an earlier release's become today's.
 
 A stage that its owner wrote or changed stays as it is. What is replaced are the lines of that stage alone, so that the
 owner's own comments, stages and order stay.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -100,3 +101,10 @@ def _leaves(node: Any) -> Iterator[yaml.Node]:
     for part in node.value:
         for inner in part if isinstance(part, tuple) else (part,):
             yield from _leaves(inner)
+
+
+def template(name: str) -> Path:
+    """A file that every workspace gets: shipped in the package, or at the top of a source tree."""
+    package = Path(__file__).parents[1]
+    shipped = package / "template" / name
+    return shipped if shipped.is_file() else package.parent / name

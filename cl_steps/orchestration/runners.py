@@ -1,14 +1,7 @@
 """How a step becomes an Airflow task: a process on the worker's own machine, or a pod.
 
 The DAG only orders what a `Runner` makes, so that where steps run is decided here and nowhere else: the command is the
-same. A step's exit code says what Airflow has to do:
-
-    0          done
-    4          stale: another run promoted first. The task is skipped, and close records the run as stale
-    2, 3, 5    parameters, data or a digest are wrong: failed at once, a retry would find the same
-    6, others  a remote is away, a crash, a kill: tried again
-
-What else can end a pod, and the answer to it, is in `failures.py`.
+same. What an exit code means is in `endings.py`, what else can end a pod, and the answer to it, in `pods/failures.py`.
 """
 
 from __future__ import annotations
@@ -18,15 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from cl_steps.errors import IntegrityError, RetainError
-from cl_steps.orchestration.pods.failures import todo_of
+from cl_steps.orchestration.endings import settle
 from cl_steps.orchestration.pods.manifest import Job, manifest, selector
 from cl_steps.orchestration.registry import Entry
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, UPDATE, Role, Step
@@ -50,10 +41,6 @@ PASSED = (
 `PYTHONDONTWRITEBYTECODE`, which many images set, is not among it: compiling the libraries anew costs a step 10 s.
 """
 ALWAYS = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
-
-
-class IntegrityFault(AirflowFailException):  # type: ignore[misc]
-    """A digest or a signature is not what it should be: nothing is tried again."""
 
 
 class Runner(Protocol):
@@ -241,24 +228,3 @@ def program() -> list[str]:
 def environment(source: Mapping[str, str], names: Iterable[str], settings: Mapping[str, str]) -> dict[str, str]:
     """A step's environment: what it may see of `source`, and the line's own settings."""
     return {name: source[name] for name in (*PASSED, *names) if name in source} | ALWAYS | dict(settings)
-
-
-def settle(code: int, reason: str) -> None:
-    """Raise for Airflow what the exit code of a step means; nothing for 0."""
-    todo = todo_of(code)
-    if todo == "skip":
-        raise AirflowSkipException(f"stale, and closed as such: {reason}")
-    if todo == "fail":
-        raise IntegrityFault(reason) if code == IntegrityError.exit_code else AirflowFailException(reason)
-    if todo == "again":
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise AirflowException(f"{cause}: {reason}")
-
-
-@contextmanager
-def settled() -> Iterator[None]:
-    """The same for what a light task raises in Airflow's own process."""
-    try:
-        yield
-    except RetainError as error:
-        settle(error.exit_code, str(error))

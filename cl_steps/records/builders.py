@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import platform
@@ -259,3 +260,11 @@ def _state_out(main: Mainline, name: str) -> Out:
 def _seconds_since(started: str) -> float:
     """0 where the clock of the machine that began the run was ahead of ours."""
     return max(0.0, round((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds(), 1))
+
+
+def person() -> str:
+    """Who started this process, as far as it can be known without authentication."""
+    try:
+        return f"{getpass.getuser()} (claimed)"
+    except (KeyError, OSError):
+        return "unknown (claimed)"

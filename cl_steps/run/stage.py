@@ -31,7 +31,7 @@ from cl_steps.store import dvc
 from cl_steps.store.pointers import Out, file_md5, folder_md5, lock_outs, read_dvc_file
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
+    from cl_steps.store.dvc import Repo
 
 StepFunction = Callable[[Context], StepReport]
 GIT_READS = ("events", "checks")

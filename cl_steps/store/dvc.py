@@ -17,7 +17,7 @@ from cl_steps.store.odb import copy_objects, read_object, with_files
 from cl_steps.store.pointers import Out, document, dvc_file, read_dvc_file
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
+    from dvc.repo import Repo as Repo  # noqa: PLC0414  (who holds one, too, takes its type from here)
 
 TALKATIVE = ("dvc", "dvc_data", "dvc_objects")
 """Loggers of DVC, which write tracebacks to a stream of their own; what they have to say, our errors say."""

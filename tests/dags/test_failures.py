@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cl_steps.orchestration.pods.failures import find, refused, todo_of
+from cl_steps.orchestration.endings import todo_of
+from cl_steps.orchestration.pods.failures import find, refused
 
 
 def ended(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:

@@ -22,16 +22,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
+from cl_steps.errors import IntegrityError
+from cl_steps.orchestration.endings import Todo, todo_of
 
 Pod = Mapping[str, Any]
 Kind = Literal[
     "disrupted", "memory", "storage", "deadline", "image", "registry", "start", "step", "integrity", "killed"
 ]
-Todo = Literal["done", "again", "resume", "smaller", "fail", "skip"]
 
 CONTAINER = "step"
-FINAL_CODES = tuple(error.exit_code for error in (UsageError, NoUsableData, IntegrityError))
 BAD_IMAGE = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
 NOT_PULLED = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
 NOT_THERE = re.compile(
@@ -76,15 +75,6 @@ class Finding:
     kind: Kind
     todo: Todo
     sentence: str
-
-
-def todo_of(code: int) -> Todo:
-    """What the exit code of a step asks for."""
-    if code == 0:
-        return "done"
-    if code == StaleRun.exit_code:
-        return "skip"
-    return "fail" if code in FINAL_CODES else "again"
 
 
 def find(pod: Pod | None) -> Finding:
