@@ -62,7 +62,7 @@ class Step:
     @property
     def function(self) -> str:
         """Where the code is, as `module:function`."""
-        return f"cl_steps.{self.name}:run"
+        return f"cl_steps.steps.{self.name}:run"
 
     @property
     def report(self) -> str:

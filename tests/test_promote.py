@@ -15,11 +15,11 @@ import yaml
 from cl_steps.commands import answer
 from cl_steps.commands.answer import approve, refuse
 from cl_steps.commands.backup import backup
-from cl_steps.commands.report import write_report
 from cl_steps.commands.status import runs
 from cl_steps.commands.verify import verify
 from cl_steps.config import RunSpec
 from cl_steps.errors import IntegrityError, RetainError, StaleRun, UsageError
+from cl_steps.operations.page import write_report
 from cl_steps.pipeline import EVALUATE, GATE, STAGES
 from cl_steps.records.keys import make_keys
 from cl_steps.repository.git import git, remote_refs, text

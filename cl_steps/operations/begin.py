@@ -78,8 +78,8 @@ def init_line(
         slices = write_state(draft, params, base, extractor, data)
         line = _with_keys(draft)
         say("init: storing the first version")
-        _write_record(draft, slices, _store_state(draft))
-        _commit(draft, line)
+        _write_record(draft, slices, store_state(draft))
+        commit_and_push(draft, line)
         if folder.exists():
             folder.rmdir()
         draft.rename(folder.resolve())
@@ -96,7 +96,7 @@ def _write_templates(root: Path, name: str, overrides: dict[str, Any]) -> Params
     shutil.copy(template("params.yaml"), root / "params.yaml")
     _edit_params(root / "params.yaml", {"name": simple, **overrides})
     (root / "run.yaml").write_text(yaml.safe_dump(RunSpec().model_dump(), sort_keys=False), encoding="utf-8")
-    _lay_out(root)
+    lay_out(root)
     return load_params(root)
 
 
@@ -138,7 +138,7 @@ def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> Non
         (root / path).write_bytes(content)
 
 
-def _lay_out(root: Path) -> None:
+def lay_out(root: Path) -> None:
     """Make the folders that Git keeps also when they are empty, and say what it leaves alone."""
     (root / ".gitignore").write_text(GITIGNORE, encoding="utf-8")
     (root / ".dvcignore").write_text("/.retain\n", encoding="utf-8")
@@ -151,7 +151,7 @@ def _lay_out(root: Path) -> None:
     (root / "landing").mkdir()
 
 
-def _store_state(root: Path) -> dict[str, str]:
+def store_state(root: Path) -> dict[str, str]:
     """Track `root/state/*` with DVC, put it on the store under `root/.retain`, and return each part's md5."""
     own = root / ".retain"
     git(None, "init", "-q", "-b", "main", str(root.absolute()))
@@ -166,7 +166,7 @@ def _store_state(root: Path) -> dict[str, str]:
     return {name: str(read_dvc_file((root / f"state/{name}.dvc").read_bytes())["md5"]) for name in STATE}
 
 
-def _commit(root: Path, line: Line) -> None:
+def commit_and_push(root: Path, line: Line) -> None:
     """Commit everything as v1 and push it to a bare repository under `root/.retain`, where `line` has its Git."""
     remote = root / ".retain" / "git"
     git(None, "init", "-q", "--bare", "-b", "main", str(remote.absolute()))

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from cl_steps.commands.demo import OVERRIDES
-from cl_steps.commands.init import init_line
 from cl_steps.demo.nights import write_initial
+from cl_steps.operations.begin import init_line
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import Site, give_keys, install, site
 from tests.cluster.trial import LINES, PLACES, PROFILES, SHORT, entry

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from cl_steps.commands import backup as command
-from cl_steps.commands.backup import STAMP
 from cl_steps.ledger.fold import EVENT_SCHEMA
+from cl_steps.operations import backup as command
+from cl_steps.operations.backup import STAMP
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local
 from cl_steps.store.pointers import dvc_file, file_md5

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from cl_steps.commands import step as step_command
 from cl_steps.errors import Unavailable
+from cl_steps.operations import play as step_command
 from cl_steps.pipeline import CLOSE, INGEST, Step
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
@@ -27,13 +27,13 @@ HANGING = """
 import sys, time
 from pathlib import Path
 from cl_steps.__main__ import main
-from cl_steps.commands import step
+from cl_steps.operations import play
 
 def learn(context):
     Path(sys.argv[1]).touch()
     time.sleep(60)
 
-step.load = lambda chosen: learn
+play.load = lambda chosen: learn
 sys.exit(main(["night", sys.argv[2], "--offline"]))
 """
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.commands import publish
 from cl_steps.config import RunSpec
 from cl_steps.errors import UsageError
+from cl_steps.operations import publish
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local, resolve
 from cl_steps.repository.run_branch import open_run, read_run

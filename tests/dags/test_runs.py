@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cl_steps.commands.status import run_events
 from cl_steps.ledger.fold import Event, event_path
+from cl_steps.operations.play import run_events
 from cl_steps.orchestration import turns
 from cl_steps.orchestration.play import Player
 from cl_steps.records.builders import now

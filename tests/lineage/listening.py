@@ -13,8 +13,8 @@ import pytest
 from openlineage.client import event_v2, facet_v2
 
 import cl_steps.steps.promote
-from cl_steps.commands import step as steps
 from cl_steps.formats import openlineage
+from cl_steps.operations import play as steps
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.repository.line import Line
 from cl_steps.run.context import Context, StepReport

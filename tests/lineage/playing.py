@@ -25,7 +25,7 @@ import yaml
 from cl_steps.acts.rebase import Wish, ask
 from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
-from cl_steps.operations.new_workspace import lay_out, publish, store_state
+from cl_steps.operations.begin import commit_and_push, lay_out, store_state
 from cl_steps.pipeline import STAGES
 from cl_steps.records.builders import first_record
 from cl_steps.records.signer import version_files
@@ -82,7 +82,7 @@ def make_line(
     record = first_record(digests, ["old"], values, folder / "state")
     for path, content in version_files(line, record, folder / "state/adapter").items():
         (folder / path).write_bytes(content)
-    publish(folder, line)
+    commit_and_push(folder, line)
     return line
 
 

@@ -48,7 +48,7 @@ def clock(**shift: int) -> Iterator[None]:
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(**shift)
 
-    modules = ("lineage.records", "workspace.ledger", "workspace.mainline", "workspace.branch")
+    modules = ("records.builders", "ledger.fold", "repository.mainline", "repository.run_branch")
     patches = [patch(f"cl_steps.{module}.datetime", Shifted) for module in modules]
     for one in patches:
         one.start()

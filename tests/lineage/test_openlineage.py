@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from cl_steps.commands import step as steps
 from cl_steps.config import RunSpec
 from cl_steps.errors import StaleRun, UsageError
 from cl_steps.formats import openlineage
+from cl_steps.operations import play as steps
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import open_run, read_run
@@ -123,9 +123,9 @@ def test_a_failure_is_told_by_its_kind_alone(
 def test_a_step_that_is_asked_to_stop_is_aborted(line: Line, tmp_path: Path) -> None:
     open_run(line, RunSpec(id="r-1"))
     code = (
-        "import sys, time; from cl_steps.commands import step; from cl_steps.__main__ import main\n"
+        "import sys, time; from cl_steps.operations import play; from cl_steps.__main__ import main\n"
         "def wait(context):\n    print('here', flush=True); time.sleep(60)\n"
-        "step.load = lambda _: wait; sys.exit(main(sys.argv[1:]))"
+        "play.load = lambda _: wait; sys.exit(main(sys.argv[1:]))"
     )
     folder = Path(line.git).parents[1]
     settings = tmp_path / "openlineage.yaml"

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from cl_steps.commands import step as steps
 from cl_steps.commands.night import _cut_network
 from cl_steps.config import RunSpec
 from cl_steps.formats import openlineage
+from cl_steps.operations import play as steps
 from cl_steps.pipeline import PROMOTE
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import open_run
@@ -119,8 +119,8 @@ def test_trouble_costs_a_line_of_log_and_a_bounded_time(
 
 def test_nothing_configured_costs_nothing(line: Line) -> None:
     code = (
-        "import sys; from cl_steps.commands import night, step; from cl_steps.formats.openlineage import "
-        "observed\nwith observed(None, 'r', step.STEPS['ingest']): pass\n"
+        "import sys; from cl_steps.commands import night; from cl_steps.operations import play\n"
+        "from cl_steps.formats.openlineage import observed\nwith observed(None, 'r', play.STEPS['ingest']): pass\n"
         "assert not {'openlineage', 'requests', 'pyarrow'} & set(sys.modules)"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENLINEAGE")}

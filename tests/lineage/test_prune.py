@@ -14,10 +14,10 @@ import fsspec
 import pytest
 
 import cl_steps.steps.promote
-from cl_steps.commands import prune as command
 from cl_steps.commands.prune import prune
 from cl_steps.commands.status import status
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
+from cl_steps.operations import prune as command
 from cl_steps.operations.retention import current_refs, mirrored, needs
 from cl_steps.report.collect import collect
 from cl_steps.repository.git import git, remote_refs, text

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import cl_steps.steps.promote
-from cl_steps.commands import prune as command
 from cl_steps.errors import UsageError
+from cl_steps.operations import prune as command
 from cl_steps.report.collect import collect
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line

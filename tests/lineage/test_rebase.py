@@ -11,7 +11,6 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from cl_steps.commands import step as steps
 from cl_steps.commands.answer import approve, refuse
 from cl_steps.commands.diff import diff
 from cl_steps.commands.lineage import lineage
@@ -23,6 +22,7 @@ from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.ledger.fold import event_path
 from cl_steps.ledger.schemas import event_fault, record_fault
+from cl_steps.operations import play as steps
 from cl_steps.operations.models import fetched
 from cl_steps.operations.reproduce import reproduce
 from cl_steps.pipeline import NEW_BASE, STAGES, STEPS, Step, of_run

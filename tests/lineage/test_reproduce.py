@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from cl_steps.commands import step as steps
 from cl_steps.errors import IntegrityError, UsageError
+from cl_steps.operations import play as steps
 from cl_steps.operations import reproduce as command
 from cl_steps.operations.reproduce import adapter_distance, reproduce
 from cl_steps.pipeline import STAGES, Step

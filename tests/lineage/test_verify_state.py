@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.commands import step as commands
 from cl_steps.config import RunSpec
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
+from cl_steps.operations import play as commands
 from cl_steps.operations.models import fetched
 from cl_steps.pipeline import DRIFT, INGEST, UPDATE
 from cl_steps.records.keys import TRUSTED, make_keys

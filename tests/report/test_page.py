@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.commands.report import write_report
+from cl_steps.operations.page import write_report
 from cl_steps.report.collect import collect
 from cl_steps.report.overview import Story
 from cl_steps.report.page import evidently_files, render

@@ -40,7 +40,7 @@ def git_url(line: Line, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 @pytest.fixture
 def told(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line's story is known already: to tell it takes seconds."""
-    monkeypatch.setattr(command, "collect", lambda *_, **__: story)
+    monkeypatch.setattr("cl_steps.operations.page.collect", lambda *_, **__: story)
 
 
 def kept(place: str) -> set[str]:

@@ -15,7 +15,7 @@ import yaml
 
 from cl_steps.config import RunSpec
 from cl_steps.documents import write_json
-from cl_steps.operations.new_workspace import lay_out, publish, store_state
+from cl_steps.operations.begin import commit_and_push, lay_out, store_state
 from cl_steps.pipeline import STAGES, STATE, Step
 from cl_steps.records.builders import first_record
 from cl_steps.records.keys import JUDGE, SIGNING, TRUSTED, make_keys
@@ -70,7 +70,7 @@ def _make(folder: Path, *, signed: bool) -> Line:
     record = first_record(digests, ["old"], {"format": 1}, folder / "state")
     for path, content in version_files(line, record, folder / "state/adapter").items():
         (folder / path).write_bytes(content)
-    publish(folder, line)
+    commit_and_push(folder, line)
     return line
 
 

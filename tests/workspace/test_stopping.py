@@ -21,7 +21,7 @@ STEP = """
 import sys, time, threading
 from pathlib import Path
 from cl_steps.__main__ import main
-from cl_steps.commands import step
+from cl_steps.operations import play
 from cl_steps.pipeline import INGEST
 from tests.workspace.conftest import fake_stage
 
@@ -36,7 +36,7 @@ def learn(context):
             raise RuntimeError("half imported") if sys.argv[1] == "import" else error
     return fake_stage(INGEST, "ok")(context)
 
-step.load = lambda chosen: learn
+play.load = lambda chosen: learn
 sys.exit(main(["step", "ingest", "--workspace", sys.argv[3], "--run", "r-1"]))
 """
 GIT = """#!/bin/sh
