@@ -27,7 +27,6 @@ from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
 from cl_steps.repository.run_branch import open_run
-
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
 from cl_steps.verify.authenticity import Trust

@@ -18,8 +18,7 @@ from cl_steps.commands.status import status
 from cl_steps.commands.verify import verify
 from cl_steps.config import FORMAT, RunSpec, load_params
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.operations.stages import template
-from cl_steps.operations.stages import EARLIER
+from cl_steps.operations.stages import EARLIER, template
 from cl_steps.records import keys as module
 from cl_steps.records.keys import JUDGE, TRUSTED, load_private, load_public, read_trusted
 from cl_steps.repository.git import remote_refs, text

@@ -13,6 +13,7 @@ import pytest
 
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.reports import SHAPE
 from cl_steps.ledger.schemas import event_fault, record_fault, report_fault, shapes
 from cl_steps.ledger.shapes import FOLDER, fits
 from cl_steps.records.builders import RECORD_SCHEMA, files_of
@@ -21,7 +22,6 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import branch_of, read_run
 from cl_steps.run.context import StepReport, write_report
-from cl_steps.ledger.reports import SHAPE
 from cl_steps.steps import promote
 from cl_steps.verify.consistency import disagreements, next_digests, state_digests
 from tests.lineage.tampering import line_about_to_learn, line_of_three
