@@ -193,7 +193,7 @@ COMMANDS = (
         ),
     ),
     Command(
-        "reproduce", "make a version again and compare", "cl_steps.operations.reproduce:reproduce",
+        "reproduce", "make a version again and compare", "cl_steps.commands.reproduce:reproduce",
         (
             arg("version", nargs="?", default="champion", metavar="VERSION", help="such as v7 (default: champion)"),
             arg("--from", dest="start", default=None, metavar="v3", help="play the line again from this version on"),
