@@ -23,10 +23,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.fold import Event
 from cl_steps.orchestration import light
-from cl_steps.orchestration.endings import settled
 from cl_steps.orchestration.on_line import Call, OnLine
 from cl_steps.orchestration.page_places import page_place
 from cl_steps.orchestration.registry import Entry, line_called, lines_file, read_lines
+from cl_steps.orchestration.settling import settled
 from cl_steps.repository.mainline import reading
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)

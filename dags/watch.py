@@ -16,10 +16,10 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from cl_steps.errors import IntegrityError, RetainError
-from cl_steps.orchestration.endings import settled
 from cl_steps.orchestration.faults import faults
 from cl_steps.orchestration.heads import check_head, is_to_tell
 from cl_steps.orchestration.registry import Entry, Fault, lines_file, read
+from cl_steps.orchestration.settling import settled
 from cl_steps.orchestration.telling import hours_overdue, tell
 from cl_steps.repository.mainline import reading
 

@@ -27,7 +27,7 @@ from cl_steps.stats.features import Extractor
 from cl_steps.stats.items import Items
 from cl_steps.steps import drift
 
-EXTRACTOR = Path(drift.__file__).parent / "demo" / "extractor"
+EXTRACTOR = Path(drift.__file__).parents[1] / "demo" / "extractor"
 KNOWN = ("black-ink", "sepia-ink")
 ORDER = np.random.default_rng(5).permutation(HELD_OUT)
 """In their own order the strokes go from writer to writer, and other writers are drift (AUC 0.77)."""

@@ -11,9 +11,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.hitl import HITLUser
 
 from cl_steps.ledger.fold import Event
-from cl_steps.orchestration.endings import settled
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.schedule import next_start
+from cl_steps.orchestration.settling import settled
 from cl_steps.repository.mainline import reading
 
 FORM = {"comment": Param("", type="string", maxLength=500, title="Why", description="Recorded with your answer.")}

@@ -17,8 +17,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
 from cl_steps.errors import UsageError
 from cl_steps.ledger.fold import Event, Ledger
-from cl_steps.orchestration.endings import settled
 from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.settling import settled
 from cl_steps.orchestration.telling import measure, tell
 from cl_steps.pipeline import STAGES, Step, next_step
 from cl_steps.repository.mainline import reading

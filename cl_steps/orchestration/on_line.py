@@ -17,9 +17,9 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from cl_steps.orchestration import light
-from cl_steps.orchestration.endings import IntegrityFault, settled
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.runners import runner_of
+from cl_steps.orchestration.settling import IntegrityFault, settled
 from cl_steps.orchestration.telling import tell
 
 

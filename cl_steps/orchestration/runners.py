@@ -1,7 +1,7 @@
 """How a step becomes an Airflow task: a process on the worker's own machine, or a pod.
 
 The DAG only orders what a `Runner` makes, so that where steps run is decided here and nowhere else: the command is the
-same. What an exit code means is in `endings.py`, what else can end a pod, and the answer to it, in `pods/failures.py`.
+same. What an exit code asks for is in `endings.py`, what else can end a pod in `pods/failures.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from airflow.sdk import BaseOperator, Context
 
-from cl_steps.orchestration.endings import settle
 from cl_steps.orchestration.pods.manifest import Job, manifest, selector
 from cl_steps.orchestration.registry import Entry
+from cl_steps.orchestration.settling import settle
 from cl_steps.pipeline import CLOSE, PROMOTE, STAGES, UPDATE, Role, Step
 
 GRACE_SECONDS = 20.0

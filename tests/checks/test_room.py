@@ -293,7 +293,7 @@ POD = ("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--no-new-
 """As in a pod of the `restricted` standard: another user, no capability, no new privileges."""
 IN_A_POD = """
 import json, os, pathlib, sys, tempfile
-from cl_steps.checks import room
+from cl_steps.checks import sandbox as room
 from cl_steps.config import Params
 here, libraries = pathlib.Path(sys.argv[1]), os.environ["PYTHONPATH"]
 tempfile.tempdir, room._namespaces = str(here / "tmp"), lambda: ()

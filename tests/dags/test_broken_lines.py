@@ -103,7 +103,7 @@ def test_a_dag_that_fails_half_way_leaves_no_half(write: Any, monkeypatch: pytes
             raise ZeroDivisionError
 
     write(f"lines: [{GOOD}, {{name: bad, workspace: /w}}]")
-    monkeypatch.setattr(lines, "_page", fail)
+    monkeypatch.setattr(line_dag, "_page", fail)
     assert set(build_all()) == {"retain_good"}
     assert not line_dag.build(Entry(name="good", workspace="/w")).auto_register
 

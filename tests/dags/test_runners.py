@@ -15,10 +15,10 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from cl_steps.errors import UsageError
 from cl_steps.orchestration import runners
-from cl_steps.orchestration.endings import IntegrityFault, settle, settled
 from cl_steps.orchestration.pods.profiles import Profile
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.runners import Child, environment, runner_of
+from cl_steps.orchestration.settling import IntegrityFault, settle, settled
 from cl_steps.pipeline import DRIFT, EVALUATE, UPDATE
 
 

@@ -16,11 +16,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from kubernetes.client import ApiClient, V1Job, V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from cl_steps.orchestration.endings import IntegrityFault
 from cl_steps.orchestration.pods import stepjob
 from cl_steps.orchestration.pods.nodes import find_of_job, has_ended, indexed, waits_too_long
 from cl_steps.orchestration.pods.stepjob import JobTrigger
 from cl_steps.orchestration.runners import runner_of
+from cl_steps.orchestration.settling import IntegrityFault
 from cl_steps.pipeline import STEPS
 from tests.dags.test_failures import EVICTED, NO_ROOM, SCRATCH_FULL, ended, waiting
 from tests.dags.test_pods import RUN, WIDE

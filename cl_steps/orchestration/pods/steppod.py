@@ -23,10 +23,10 @@ from kubernetes.client import ApiClient, V1EnvVar, V1Pod
 from kubernetes.client.exceptions import ApiException
 
 from cl_steps.errors import Unavailable
-from cl_steps.orchestration.endings import IntegrityFault
 from cl_steps.orchestration.pods.failures import CONTAINER, Finding, find, refused
 from cl_steps.orchestration.pods.patience import patient
 from cl_steps.orchestration.pods.profiles import Profile
+from cl_steps.orchestration.settling import IntegrityFault
 
 MAX_DISRUPTIONS, MAX_PARTS, NOT_FOUND = 50, 64, 404
 PARTS, DISRUPTIONS = "retain_micro_batches", "retain_disruptions"
