@@ -25,6 +25,7 @@ from cl_steps.repository.mainline import Change, reading
 from dags import lines
 from dags.watch import watch
 from tests.dags.conftest import make_line
+from tests.dags.test_watch import Variables
 
 pytestmark = pytest.mark.filterwarnings("default")
 DAGS = Path(lines.__file__).parent
@@ -158,7 +159,10 @@ def test_a_home_that_cannot_be_written_keeps_nothing_and_stops_nothing(
     assert in_task_of("good", monkeypatch) == set()
 
 
-def test_the_watch_is_red_and_names_each_bad_line_after_it_looked_at_the_good_ones(write: Any, tmp_path: Path) -> None:
+def test_the_watch_is_red_and_names_each_bad_line_after_it_looked_at_the_good_ones(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "Variable", Variables())
     (tmp_path / "good").mkdir()
     record = {"version": "v1", "created": "2026-01-01T00:00:00+00:00"}
     with reading(make_line(tmp_path / "good").git) as main:
