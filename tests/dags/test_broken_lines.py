@@ -17,7 +17,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, select
 
 from cl_steps.errors import UsageError
-from cl_steps.orchestration import last_good, line_dag
+from cl_steps.orchestration import heads, last_good, line_dag
 from cl_steps.orchestration.line_dag import build_all
 from cl_steps.orchestration.play import Player
 from cl_steps.orchestration.registry import TAKEN, Entry
