@@ -21,7 +21,7 @@ from airflow.sdk import DAG, AssetAlias, Context, Param
 from airflow.sdk.exceptions import AirflowSkipException
 
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.ledger.fold import Event
+from cl_steps.ledger.events import RollbackEvent
 from cl_steps.orchestration import light
 from cl_steps.orchestration.on_line import Call, OnLine
 from cl_steps.orchestration.page_places import page_place
@@ -107,10 +107,11 @@ def _reason(form: Mapping[str, Any]) -> str:
     return str(form["reason"]).strip()
 
 
-def _is_this(event: Event, form: Mapping[str, Any], person: str, asked: datetime) -> bool:
+def _is_this(event: RollbackEvent, form: Mapping[str, Any], person: str, asked: datetime) -> bool:
     """Whether a rollback on record is the one that a form asked for at that moment."""
-    wanted = {"version": form["version"], "by": person, "reason": _reason(form), "relearn": form["relearn"]}
-    return event.items() >= wanted.items() and datetime.fromisoformat(event["at"]) >= asked.replace(microsecond=0)
+    wanted = (form["version"], person, _reason(form), form["relearn"])
+    said = (event.version, event.by, event.reason, event.relearn)
+    return said == wanted and datetime.fromisoformat(event.at) >= asked.replace(microsecond=0)
 
 
 def _form(lines: list[str], **more: Param) -> dict[str, Param]:

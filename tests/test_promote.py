@@ -105,7 +105,7 @@ def test_what_only_main_may_say_is_not_read_on_a_runs_branch(line: Line, path: s
         read_run(line, "r-1")
     assert close.run(line, "r-1") == "failed"
     with reading(line.git) as main:
-        assert main.ledger().runs["r-1"]["intake"] is None
+        assert main.ledger().runs["r-1"].intake is None
 
 
 def test_a_check_that_main_has_is_not_taken_away_on_a_branch(tmp_path: Path) -> None:

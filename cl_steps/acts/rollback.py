@@ -16,7 +16,8 @@ from cl_steps.acts.purge import PARTS, Purge
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.ancestors import chain
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event, Ledger, event_path
+from cl_steps.ledger.events import EVENT_SCHEMA, RollbackEvent, event_path
+from cl_steps.ledger.fold import Ledger
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
@@ -32,7 +33,7 @@ CHAMPION = "state/champion.json"
 class Done:
     """The event that says it, whether it was on main before, and the ledger since."""
 
-    event: Event
+    event: RollbackEvent
     before: bool
     ledger: Ledger
 
@@ -48,7 +49,7 @@ def roll_back(line: Line, version: str, reason: str, relearn: bool, by: str, thr
     if not reason.strip():
         raise UsageError('a rollback needs a reason: --reason "..."')
     wanted = {"version": version, "reason": reason, "relearn": relearn, "by": by, "through": through}
-    made: list[Event] = []
+    made: list[RollbackEvent] = []
     with reading(line.git) as main:
 
         def change() -> Change | None:
@@ -65,15 +66,15 @@ def roll_back(line: Line, version: str, reason: str, relearn: bool, by: str, thr
         return Done(made[-1], len(ledger.rollbacks) == before, ledger)
 
 
-def _same(main: Mainline, wanted: dict[str, Any]) -> Event | None:
+def _same(main: Mainline, wanted: dict[str, Any]) -> RollbackEvent | None:
     """The last rollback, where it is this one and its champion still is the line's."""
     rollbacks, champion = main.ledger().rollbacks, main.read_json(CHAMPION)
     if not rollbacks or champion.get("seed_plan") != -len(rollbacks):
         return None
-    return rollbacks[-1] if all(rollbacks[-1][key] == value for key, value in wanted.items()) else None
+    return rollbacks[-1] if all(getattr(rollbacks[-1], key) == value for key, value in wanted.items()) else None
 
 
-def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[Event, Change]:
+def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[RollbackEvent, Change]:
     version, records = str(wanted["version"]), main.records()
     champion = str(main.read_json(CHAMPION)["version"])
     lineage = chain(records, version)
@@ -82,18 +83,20 @@ def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[Event, 
     then = main.at(main.version_commit(version))
     moment = main.moment()
     path = event_path("rollback", version, moment)
-    event = {
-        "schema": EVENT_SCHEMA,
-        "kind": "rollback",
-        "id": Path(path).stem,
-        "at": now(moment),
-        **wanted,
-        "from": champion,
-        "lineage": lineage,
-        "left": [name for name in chain(records, champion) if name not in lineage],
-    }
+    event = RollbackEvent.from_document(
+        {
+            "schema": EVENT_SCHEMA,
+            "kind": "rollback",
+            "id": Path(path).stem,
+            "at": now(moment),
+            **wanted,
+            "from": champion,
+            "lineage": lineage,
+            "left": [name for name in chain(records, champion) if name not in lineage],
+        }
+    )
     files = {**_state_files(main, then, line, version), **event_files(line, path, event)}
-    return event, Change(files, f"roll back to {version}\n\nEvent: {event['id']}\n")
+    return event, Change(files, f"roll back to {version}\n\nEvent: {event.id}\n")
 
 
 def _state_files(main: Mainline, then: Mainline, line: Line, version: str) -> dict[str, bytes | None]:

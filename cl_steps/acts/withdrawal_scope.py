@@ -25,7 +25,8 @@ from cl_steps.data.shards import MANIFEST_SCHEMA, SPLITS, distinct
 from cl_steps.data.withdrawn import tombstone
 from cl_steps.errors import UsageError
 from cl_steps.ledger.ancestors import Record, offspring
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import read_dvc_file
 
@@ -81,7 +82,7 @@ def assets_of_source(source: str, ledger: Ledger, rows: pa.Table) -> list[dict[s
     """All assets of a source, those withdrawn by that name before too; raises UsageError where there are none."""
     found = [_entry(row, ledger) for row in _picked(rows, "source", source)]
     names = {asset["sha256"] for asset in found}
-    before = (asset for event in ledger.withdrawals if event["source"] == source for asset in event["assets"])
+    before = (asset for event in ledger.withdrawals if event.source == source for asset in event.assets)
     found += [dict(asset) for asset in before if asset["sha256"] not in names]
     if not found:
         raise UsageError(f"the line holds no image of the source {printable(source)!r}")
@@ -126,7 +127,7 @@ def touched(
     buffered = trace.held["train"] | trace.held["probe"]
     return {
         "intakes": dict(sorted(intakes.items())),
-        "runs": {run: event["outcome"] for run, event in ledger.runs.items() if _tried(event, intakes)},
+        "runs": {run: event.outcome for run, event in ledger.runs.items() if _tried(event, intakes)},
         "learnt": {r["version"]: dict(trace.learnt[r["version"]]) for r in records if r["version"] in trace.learnt},
         "clean": next((r["parent"] for r in records if trace.taught(r["version"])), None),
         "descends": [r["version"] for r in records if r["version"] in trace.descends - trace.learnt.keys()],
@@ -157,19 +158,18 @@ class Trace:
 
 def _until(asset: Mapping[str, Any], ledger: Ledger) -> str:
     """When an asset was withdrawn first: what was made after that does not hold it. Later than all, if never."""
-    named = (e["at"] for e in ledger.withdrawals if any(a["sha256"] == asset["sha256"] for a in e["assets"]))
+    named = (e.at for e in ledger.withdrawals if any(a["sha256"] == asset["sha256"] for a in e.assets))
     return str(next(named, "9999"))
 
 
 def _members(record: Record, ledger: Ledger) -> set[str]:
     """The intakes that a version learnt; what is in none was there when the line began."""
     event = ledger.runs.get(str(record["run"]))
-    return set((event.get("batch") or {}).get("runs", ())) if event else {BEGINNING}
+    return set(event.members) if event else {BEGINNING}
 
 
-def _tried(event: Event, intakes: Mapping[str, int]) -> bool:
-    members = (event.get("batch") or {}).get("runs", ())
-    return event["outcome"] != "promoted" and not intakes.keys().isdisjoint(members)
+def _tried(event: RunEvent, intakes: Mapping[str, int]) -> bool:
+    return event.outcome != "promoted" and not intakes.keys().isdisjoint(event.members)
 
 
 def _in_replay(record: Record, names: set[str], manifests: Manifests) -> bool:

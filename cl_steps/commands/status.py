@@ -6,7 +6,8 @@ from typing import Any
 
 from cl_steps.commands.wording import byte_size
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import reading
@@ -34,7 +35,7 @@ def status(dir: str, json: bool, remote: bool = False) -> Document | str:
             "pending": {"runs": list(pending), "assets": sum(ledger.intakes[run].assets for run in pending)},
             "set_aside": {i.run: i.why for i in ledger.intakes.values() if i.status == "set_aside"},
             "held": [
-                run for run, event in ledger.runs.items() if event["outcome"] == "held" and run not in ledger.answers
+                run for run, event in ledger.runs.items() if event.outcome == "held" and run not in ledger.answers
             ],
             "running": _running(line, ledger),
             "taken_in": sum(intake.assets for intake in ledger.intakes.values()),
@@ -71,17 +72,17 @@ def _running(line: Line, ledger: Ledger) -> list[str]:
     return sorted(run for run in branches if run not in ledger.runs)
 
 
-def _run_row(event: Event) -> Document:
+def _run_row(event: RunEvent) -> Document:
     return {
-        "run": event["run"],
-        "trigger": event["trigger"]["kind"],
-        "rebase": "rebase" in event,
-        "drift": event["drift"],
-        "gate": event["gate"],
-        "outcome": event["outcome"],
-        "version": event["version"],
-        "seconds": event["seconds"],
-        "why": event["why"],
+        "run": event.run,
+        "trigger": event.trigger.kind,
+        "rebase": event.rebase is not None,
+        "drift": event.drift,
+        "gate": event.gate,
+        "outcome": event.outcome,
+        "version": event.version,
+        "seconds": event.seconds,
+        "why": event.why,
     }
 
 

@@ -207,16 +207,16 @@ def _look_at_main(line: Line, run: str, step: Step, main: Mainline, done: bool) 
     with checked_out(line, run) as root:
         name, state = _name(root), run_state(root)
     outs, parts = lock_outs(state.lock), next_state(bool(state.spec.rebase))
-    event = main.ledger().runs.get(run, {}) if done else {}
+    event = main.ledger().runs.get(run) if done else None
     if step != PROMOTE:
         kept = f"data/{run}"
         content = main.read(f"{kept}.dvc") if done else None
         outputs = {kept: read_dvc_file(content)} if content else {}
-        return Seen(name, _only(outs, ["tonight/intake"]), outputs, outcome=str(event.get("outcome", "")))
+        return Seen(name, _only(outs, ["tonight/intake"]), outputs, outcome=event.outcome if event else "")
     inputs = _only(outs, parts.values())
-    if not event.get("version"):
+    if event is None or not event.version:
         return Seen(name, inputs, {f"state/{part}": {} for part in parts} | {MODEL: {}})
-    record, digest = record_digest(main, str(event["version"]))
+    record, digest = record_digest(main, event.version)
     made = next_digests(record)
     outputs = {f"state/{part}": {**outs.get(path, {}), "md5": made[part]} for part, path in parts.items()}
     facet = VersionFacet(record["version"], str(record["parent"]), digest, made["adapter"], producer=PRODUCER)

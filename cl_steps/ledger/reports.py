@@ -7,11 +7,9 @@ from typing import Any
 
 from cl_steps.documents import JSON_BYTES, Unreadable, read_json
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.shapes import fits
+from cl_steps.ledger.lasting import WrongShape
+from cl_steps.ledger.report import Report
 from cl_steps.pipeline import STAGES
-
-REPORT_SCHEMA = 1
-SHAPE = f"report-{REPORT_SCHEMA}"
 
 
 def read_reports(root: Path) -> dict[str, dict[str, Any]]:
@@ -19,10 +17,17 @@ def read_reports(root: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for step in STAGES:
         if (root / step.report).is_file():
-            report = found[step.name] = read_small(root / step.report)
-            if not fits(report, SHAPE) or report["step"] != step.name:
+            document = found[step.name] = read_small(root / step.report)
+            if not _is_report(document, step.name):
                 raise IntegrityError(f"{step.report} does not say what a report of {step.name} says: trigger a new run")
     return found
+
+
+def _is_report(document: Any, step: str) -> bool:
+    try:
+        return Report.from_document(document).step == step
+    except WrongShape:
+        return False
 
 
 def read_small(path: Path) -> Any:

@@ -21,7 +21,7 @@ from cl_steps.config import RunSpec
 from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
 from cl_steps.formats.openlineage import rehearsal
-from cl_steps.ledger.fold import Event
+from cl_steps.ledger.events import RunEvent
 from cl_steps.operations.fork import check_out, fork
 from cl_steps.operations.models import record_of
 from cl_steps.operations.play import run_step
@@ -59,7 +59,7 @@ def reproduce(line: Line, version: str, to: str | None) -> Document:
     return found
 
 
-def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Path) -> Document:
+def compare(record: Mapping[str, Any], event: RunEvent, made: RunState, objects: Path) -> Document:
     """The recorded version beside what was made: outputs, the adapters' distance, inputs that differ, the verdicts.
 
     Args:
@@ -72,7 +72,7 @@ def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Pa
     names = [name for step in STAGES[1:] for name in step.writes if name.startswith(TONIGHT)]
     outputs = [{"path": name, "then": then[name]["md5"], "now": now[name]["md5"]} for name in names]
     distance = adapter_distance(objects, then[ADAPTER], now[ADAPTER])
-    verdicts = {"then": event["gate"], "now": made.reports["gate"]["verdict"]}
+    verdicts = {"then": event.gate, "now": made.reports["gate"]["verdict"]}
     on_gpu = bool(record["environment"].get("devices") or devices(made))
     return {
         "version": record["version"],
@@ -108,7 +108,7 @@ def adapter_distance(objects: Path, one: Out, other: Out) -> float:
     return float(np.sqrt(squares / max(sum(float((value**2).sum()) for value in first.values()), 1e-30)))
 
 
-def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Path) -> tuple[Line, Event]:
+def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Path) -> tuple[Line, RunEvent]:
     """A line of its own with the run's branch as it was after ingest."""
     if record["run"] is None:
         raise UsageError(f"{record['version']} is the base as it came, no run made it: `retain verify` checks it")
@@ -121,9 +121,7 @@ def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Pat
             why = erased[out["md5"]]
             raise UsageError(f"{record['version']} cannot be made again: {out['path']} was erased by {why}")
     stored = lock_outs(record["stages"])
-    copy = fork(
-        main, line, str(event["base"]), folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)]
-    )
+    copy = fork(main, line, event.base, folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)])
     spec = spec_of(event)
     open_run(copy, spec, again=True)
     with checked_out(copy, spec.id) as root:
@@ -134,18 +132,20 @@ def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Pat
     return copy, event
 
 
-def spec_of(event: Event) -> RunSpec:
+def spec_of(event: RunEvent) -> RunSpec:
     """What was special about a run, from its event."""
-    trigger = event["trigger"]
-    return RunSpec(
-        id=event["run"],
-        trigger=trigger["kind"],
-        by=trigger["by"],
-        reason=trigger["reason"],
-        batch=(event["batch"] or {}).get("of"),
-        rebase=(event.get("rebase") or {}).get("after"),
-        force=trigger["force"],
-        set=trigger["set"],
+    trigger = event.trigger
+    return RunSpec.model_validate(
+        {
+            "id": event.run,
+            "trigger": trigger.kind,
+            "by": trigger.by,
+            "reason": trigger.reason,
+            "batch": event.batch.of if event.batch else None,
+            "rebase": event.rebase.after if event.rebase else None,
+            "force": trigger.force,
+            "set": trigger.set,
+        }
     )
 
 

@@ -16,7 +16,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.settling import settled
 from cl_steps.orchestration.telling import measure, tell
@@ -129,8 +130,8 @@ def _hold_budget(entry: Entry, hours: float) -> None:
 
 def gpu_hours_since(ledger: Ledger, moment: datetime) -> float:
     """The GPU hours of all runs that ended after a moment."""
-    recent = (event for event in ledger.runs.values() if datetime.fromisoformat(event["at"]) >= moment)
-    return sum(float(event.get("gpu_seconds") or 0) for event in recent) / 3600
+    recent = (event for event in ledger.runs.values() if datetime.fromisoformat(event.at) >= moment)
+    return sum(float(event.gpu_seconds) for event in recent) / 3600
 
 
 @settled()
@@ -144,11 +145,11 @@ def report(entry: Entry, run: str, **context: Any) -> dict[str, Any]:
         ledger = main.ledger()
         event = _event(ledger, run)
         measure(entry, event, ledger, main)
-    found = {key: event[key] for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
-    LOG.info("run %s ended: %s %s. %s", run, event["outcome"], event["version"] or "", event["why"])
-    if event["outcome"] == "failed":
-        raise AirflowFailException(f"run {run} failed: {event['why']}")
-    tell(entry, event["outcome"], found, context)
+    found = {key: getattr(event, key) for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
+    LOG.info("run %s ended: %s %s. %s", run, event.outcome, event.version or "", event.why)
+    if event.outcome == "failed":
+        raise AirflowFailException(f"run {run} failed: {event.why}")
+    tell(entry, event.outcome, found, context)
     return found
 
 
@@ -158,9 +159,9 @@ def decide_after_report(entry: Entry, run: str) -> list[str]:
     with reading(entry.line().git) as main:
         ledger = main.ledger()
     event = _event(ledger, run)
-    if event["outcome"] == "held" and run not in ledger.answers:
+    if event.outcome == "held" and run not in ledger.answers:
         return ["ask"]
-    return ["publish"] if event["outcome"] == "promoted" else []
+    return ["publish"] if event.outcome == "promoted" else []
 
 
 @settled()
@@ -168,9 +169,9 @@ def publish(entry: Entry, run: str, *, outlet_events: Any, **_context: Any) -> N
     """Emit the version's asset event, so that what serves the model can follow; skipped where there is no version."""
     with reading(entry.line().git) as main:
         event = _event(main.ledger(), run)
-        record = next((r for r in main.records() if r["version"] == event["version"]), None)
-    if event["outcome"] != "promoted" or record is None:
-        raise AirflowSkipException(f"run {run} ended {event['outcome']}: there is no new version")
+        record = next((r for r in main.records() if r["version"] == event.version), None)
+    if event.outcome != "promoted" or record is None:
+        raise AirflowSkipException(f"run {run} ended {event.outcome}: there is no new version")
     outlet_events[version_asset(entry.name)].extra = version_facts(record)
 
 
@@ -190,7 +191,7 @@ def version_facts(record: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {"adapter": record["digests"]["state"]["adapter"], "base": record["digests"]["base"]}
 
 
-def _event(ledger: Ledger, run: str) -> Event:
+def _event(ledger: Ledger, run: str) -> RunEvent:
     event = ledger.runs.get(run)
     if not event:
         raise AirflowFailException(f"main knows nothing of run {run}: clear the task close")

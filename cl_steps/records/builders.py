@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event
+from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.times import gpu_seconds
 from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
@@ -64,46 +64,54 @@ def run_event(
     outcome: Outcome,
     why: str,
     version: str | None = None,
-    rebase: Event | None = None,
+    rebase: RebaseEvent | None = None,
     at: datetime | None = None,
-) -> dict[str, Any]:
+) -> RunEvent:
     """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it."""
     spec, reports = state.spec, state.reports
     ingest = reports.get("ingest", {}).get("figures", {})
     batch = dict(ingest.get("batch") or {}) or None
     if batch is not None:
         batch["of"] = spec.batch
-    return {
-        "schema": EVENT_SCHEMA,
-        "kind": "run",
-        "run": spec.id,
-        "at": now(at),
-        "trigger": {"kind": spec.trigger, "by": spec.by, "reason": spec.reason, "set": spec.set, "force": spec.force},
-        "outcome": outcome,
-        "why": why,
-        "version": version,
-        "drift": reports.get("drift", {}).get("verdict"),
-        "gate": reports.get("gate", {}).get("verdict"),
-        "intake": _intake(state, ingest),
-        "batch": batch,
-        "base": spec.base,
-        "tip": state.tip,
-        "seconds": _seconds_since(spec.started),
-        **cost(state),
-        **_rebase(rebase),
-    }
+    return RunEvent.from_document(
+        {
+            "schema": EVENT_SCHEMA,
+            "kind": "run",
+            "run": spec.id,
+            "at": now(at),
+            "trigger": {
+                "kind": spec.trigger,
+                "by": spec.by,
+                "reason": spec.reason,
+                "set": spec.set,
+                "force": spec.force,
+            },
+            "outcome": outcome,
+            "why": why,
+            "version": version,
+            "drift": reports.get("drift", {}).get("verdict"),
+            "gate": reports.get("gate", {}).get("verdict"),
+            "intake": _intake(state, ingest),
+            "batch": batch,
+            "base": spec.base,
+            "tip": state.tip,
+            "seconds": _seconds_since(spec.started),
+            **cost(state),
+            **_rebase(rebase),
+        }
+    )
 
 
-def asked_rebase(main: Mainline, state: RunState) -> Event | None:
+def asked_rebase(main: Mainline, state: RunState) -> RebaseEvent | None:
     """The act of the person who asked a run to put a new base under the line; None for any other run.
 
     Raises:
         IntegrityError: the run's branch and main do not say the same of it.
     """
     asked = main.ledger().rebases.get(state.spec.id)
-    if (str(asked["after"]["md5"]) if asked else None) != state.spec.rebase:
+    if (asked.after["md5"] if asked else None) != state.spec.rebase:
         raise IntegrityError(f"run {state.spec.id} brings another base than a person asked for on main: do not use it")
-    if asked and lock_outs(state.lock).get(NEW_BASE, {}).get("md5") != asked["after"]["md5"]:
+    if asked and lock_outs(state.lock).get(NEW_BASE, {}).get("md5") != asked.after["md5"]:
         raise IntegrityError(
             f"the lock of run {state.spec.id} names another base than a person asked for: do not use it"
         )
@@ -177,7 +185,7 @@ def version_record(
         },
         "files": {
             **files_of(basis.adapter, "adapter"),
-            **(asked["files"] if asked else _base_files(main, champion["version"])),
+            **(asked.files if asked else _base_files(main, champion["version"])),
         },
         "stages": {name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))},
         "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
@@ -226,11 +234,11 @@ def environment() -> dict[str, Any]:
     return {"image": os.environ.get("RETAIN_IMAGE", ""), **here, **found}
 
 
-def _rebase(asked: Event | None) -> dict[str, Any]:
+def _rebase(asked: RebaseEvent | None) -> dict[str, Any]:
     """What event and record say of a rebase; nothing of other runs."""
     if asked is None:
         return {}
-    return {"rebase": {"event": asked["id"], "before": asked["before"], "after": asked["after"]["md5"]}}
+    return {"rebase": {"event": asked.id, "before": asked.before, "after": asked.after["md5"]}}
 
 
 def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None:

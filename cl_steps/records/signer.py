@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
+from cl_steps.ledger.events import Act, event_bytes
 from cl_steps.ledger.names import version_file
 from cl_steps.records.keys import load_private, read_sigstore, refuse_uncounted
 from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects, sha256
@@ -46,12 +47,12 @@ class Signer(Protocol):
         """An in-toto statement in its signed envelope (JSON)."""
 
 
-def event_files(line: Line, path: str, event: Mapping[str, Any]) -> dict[str, bytes]:
+def event_files(line: Line, path: str, event: Act) -> dict[str, bytes]:
     """An event as its files on main: the event itself (`path` ends in `.json`) and, with a key, its signature."""
-    content, signer = json_text(event).encode(), _signer_at(line, str(event["at"]))
+    content, signer = event_bytes(event), _signer_at(line, event.at)
     if signer is None:
         return {path: content}
-    facts = {name: str(event[name]) for name in ("kind", "by", "at") if event.get(name)}
+    facts = {name: value for name in ("kind", "by", "at") if (value := getattr(event, name))}
     signature = sign_statement(signer, _by_sha256({path: sha256(content)}), ACT, facts)
     return {path: content, signature_path(path): signature}
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.ledger.events import AnswerEvent, RunEvent, parse_event
 from cl_steps.pipeline import STAGES
-from cl_steps.report.overview import Night, Pictures, Story, table, text
+from cl_steps.report.overview import Night, Pictures, Story, Table, table, text
 from cl_steps.repository.archive import archived
 from cl_steps.repository.bundle import ARCHIVE
 from cl_steps.repository.git import GitError, blobs, git, reason
@@ -76,18 +76,18 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
         return Story(named, champion, tuple(records.values()), tuple(nights))
 
 
-def _events(main: Mainline) -> tuple[dict[str, Event], dict[str, Event]]:
+def _events(main: Mainline) -> tuple[dict[str, Table], dict[str, Table]]:
     """The last event of every run, in the order in which the runs first ended, and the answers to them."""
-    runs: dict[str, Event] = {}
-    answers: dict[str, Event] = {}
+    runs: dict[str, Table] = {}
+    answers: dict[str, Table] = {}
     for name, content in main.folder_files("events").items():
-        event = parse_event(name, content) if name.endswith(".json") else {"kind": ""}
-        if event["kind"] in ("run", "answer"):
-            (runs if event["kind"] == "run" else answers)[str(event["run"])] = event
+        event = parse_event(name, content) if name.endswith(".json") else None
+        if isinstance(event, RunEvent | AnswerEvent):
+            (runs if isinstance(event, RunEvent) else answers)[event.run] = event.document()
     return runs, answers
 
 
-def _running(run: str, spec: RunSpec) -> Event:
+def _running(run: str, spec: RunSpec) -> Table:
     """What stands for the event of a run that has none yet."""
     trigger = {"kind": spec.trigger, "by": spec.by, "reason": spec.reason}
     found = {"kind": "run", "run": run, "at": spec.started, "outcome": "running", "trigger": trigger}

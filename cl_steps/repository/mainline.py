@@ -20,7 +20,8 @@ from typing import Any
 
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
-from cl_steps.ledger.fold import FINAL, Event, Ledger, event_moment, fold, parse_event
+from cl_steps.ledger.events import FINAL, Event, event_moment, parse_event
+from cl_steps.ledger.fold import Ledger, fold
 from cl_steps.ledger.names import existing, numbers_of, tag_of, version_file
 from cl_steps.ledger.schemas import refuse_faults
 from cl_steps.repository.git import EMAIL, NAME, GitError, address, fetch_files, git, reason, refusal, remote_refs, text
@@ -133,7 +134,7 @@ class Mainline:
         Raises:
             UsageError: main holds no version.
         """
-        ended = [event["at"] for event in self.ledger().runs.values() if event["outcome"] in FINAL]
+        ended = [event.at for event in self.ledger().runs.values() if event.outcome in FINAL]
         made = [record["created"] for record in self.records()[:1]]
         if not ended and not made:
             raise UsageError("main holds no version: `retain init` makes a workspace")

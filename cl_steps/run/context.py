@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from cl_steps.config import Params, RunSpec, load_params, load_run
 from cl_steps.documents import write_json
-from cl_steps.ledger.reports import REPORT_SCHEMA, read_reports
+from cl_steps.ledger.report import REPORT_SCHEMA, Report
+from cl_steps.ledger.reports import read_reports
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,19 @@ def write_report(
     root: Path, step: str, run: str, report: StepReport, status: Literal["done", "skipped"] = "done"
 ) -> None:
     """Write `reports/<step>.json`, whole or not at all."""
-    document = {
-        "schema": REPORT_SCHEMA,
-        "step": step,
-        "run": run,
-        "status": status,
-        "code": code_digest(),
-        "verdict": report.verdict,
-        "why": report.why,
-        "figures": dict(report.figures),
-    }
-    write_json(root / "reports" / f"{step}.json", document)
+    document = Report.from_document(
+        {
+            "schema": REPORT_SCHEMA,
+            "step": step,
+            "run": run,
+            "status": status,
+            "code": code_digest(),
+            "verdict": report.verdict,
+            "why": report.why,
+            "figures": dict(report.figures),
+        }
+    )
+    write_json(root / "reports" / f"{step}.json", document.document())
 
 
 @cache

@@ -31,7 +31,7 @@ from cl_steps.checks.own import complaints, run_own
 from cl_steps.config import Params
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.events import event_bytes, event_path
 from cl_steps.ledger.names import tag_of
 from cl_steps.pipeline import EVALUATE, GATE, next_state
 from cl_steps.records.builders import Basis, intake_file, run_event, version_record
@@ -64,8 +64,8 @@ def run(line: Line, run_id: str) -> str:
     with reading(line.git) as main, checked_out(line, run_id) as root:
         state = run_state(root)
         event = main.ledger().runs.get(run_id)
-        if event and event["outcome"] == "promoted":
-            return str(event["version"])
+        if event and event.outcome == "promoted":
+            return str(event.version)
         begun, trust = beginning(main, run_id), believed(line)
         _refuse_stale(main, line, state)
         if begun.spec.rebase:
@@ -75,7 +75,7 @@ def run(line: Line, run_id: str) -> str:
         _check_batch(main, begun, state, rules)
         _check(main, root, line, state, rules, trust)
         main.swap(lambda: _change(main, line, state, begun, root))
-        return str(main.ledger().runs[run_id]["version"])
+        return str(main.ledger().runs[run_id].version)
 
 
 def _refuse_stale(main: Mainline, line: Line, state: RunState) -> None:
@@ -151,7 +151,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         **intake_file(state),
         "state/champion.json": json_text(following).encode(),
         **version_files(line, record, basis.adapter),
-        event_path("run", state.spec.id, moment): json_text(event).encode(),
+        event_path("run", state.spec.id, moment): event_bytes(event),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))

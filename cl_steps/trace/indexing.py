@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cl_steps.data.manifests import reading_store
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.ledger.events import Event, Folder, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import lock_outs
@@ -102,25 +102,25 @@ def _new(db: sqlite3.Connection, main: Mainline, folder: str) -> dict[str, bytes
 
 
 def _take_event(db: sqlite3.Connection, name: str, event: Event) -> None:
-    if event["kind"] == "run":
+    if isinstance(event, RunEvent):
         _take_run(db, name, event)
-    elif event["kind"] in ("rollback", "withdrawal"):
-        db.execute("INSERT INTO acts VALUES (?, ?, ?)", (name, event["kind"], json.dumps(event)))
-    for asset in event["assets"] if event["kind"] == "withdrawal" else ():
+    elif isinstance(event, RollbackEvent | WithdrawalEvent):
+        db.execute("INSERT INTO acts VALUES (?, ?, ?)", (name, event.kind, json.dumps(event.document())))
+    for asset in event.assets if isinstance(event, WithdrawalEvent) else ():
         db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (bytes.fromhex(asset["sha256"]), name))
 
 
-def _take_run(db: sqlite3.Connection, name: str, event: Event) -> None:
-    run, intake, batch = str(event["run"]), event.get("intake") or {}, event.get("batch") or {}
+def _take_run(db: sqlite3.Connection, name: str, event: RunEvent) -> None:
+    run, intake = event.run, event.intake
     earlier = db.execute("SELECT intake FROM runs WHERE run = ?", (run,)).fetchone()
     # A run that is tried again takes in nothing: what its first event says counts.
-    holds = intake.get("assets") or intake.get("quarantined")
-    kept = (earlier[0] if earlier else None) or (intake["md5"] if holds else None)
-    started = datetime.fromisoformat(event["at"]) - timedelta(seconds=float(event.get("seconds") or 0))
-    row = (run, name, event["at"], started.isoformat(), event["outcome"], bare(event.get("version")), kept)
+    held = intake.md5 if intake and (intake.assets or intake.quarantined) else None
+    kept = (earlier[0] if earlier else None) or held
+    started = datetime.fromisoformat(event.at) - timedelta(seconds=event.seconds)
+    row = (run, name, event.at, started.isoformat(), event.outcome, bare(event.version), kept)
     db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     db.execute("DELETE FROM batches WHERE run = ?", (run,))
-    db.executemany("INSERT OR IGNORE INTO batches VALUES (?, ?)", [(member, run) for member in batch.get("runs", ())])
+    db.executemany("INSERT OR IGNORE INTO batches VALUES (?, ?)", [(member, run) for member in event.members])
 
 
 def _take_version(db: sqlite3.Connection, record: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _number(record: Mapping[str, Any]) -> int:
     return int(str(record["version"])[1:])
 
 
-def _replaced(db: sqlite3.Connection) -> dict[str, Mapping[str, Any]]:
+def _replaced(db: sqlite3.Connection) -> dict[str, Folder]:
     acts = (json.loads(row[0]) for row in db.execute("SELECT document FROM acts WHERE kind = 'withdrawal' ORDER BY id"))
     return {old: new for act in acts for old, new in act["replaced"].items()}
 

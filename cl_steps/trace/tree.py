@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cl_steps.config import Params
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
 from cl_steps.ledger.names import version_file
 from cl_steps.repository.mainline import Mainline
 from cl_steps.trace.versions import (
@@ -22,6 +22,8 @@ from cl_steps.trace.versions import (
     stored,
 )
 
+MovingAct = RollbackEvent | RebaseEvent | WithdrawalEvent
+"""What a person did that moved the line's state, or asked for it."""
 SIGNATURES = {"record and adapter": ".sig", "provenance": ".intoto.json"}
 TOUCHED = ("learnt", "descends", "replay", "evaluation", "reference")
 """How a withdrawal's report names versions."""
@@ -60,16 +62,16 @@ def lineage(main: Mainline, version: str) -> Document:
         },
         "slices": record.get("slices") or {},
         "signatures": _signatures(main, name),
-        "events": [_told(event) for event in events if _touches(event, record)],
+        "events": [_told(event) for event in _acts(events) if _touches(event, record)],
         "line": [_row(other, events) for other in records.values()],
-        "rollbacks": [_told(event) for event in events if event["kind"] == "rollback"],
+        "rollbacks": [_told(event) for event in events if isinstance(event, RollbackEvent)],
     }
 
 
 def _events(main: Mainline) -> Iterator[Event]:
     for name, content in main.folder_files("events").items():
         if name.endswith(".json"):
-            yield {**parse_event(name, content), "id": name.removesuffix(".json")}
+            yield parse_event(name, content).model_copy(update={"id": name.removesuffix(".json")})
 
 
 def _materials(record: Record, records: Mapping[str, Record], events: Sequence[Event]) -> Document:
@@ -108,7 +110,7 @@ def _data(record: Record, events: Sequence[Event]) -> Document | None:
     batch = _figures(record, "ingest").get("batch")
     if not batch:
         return None
-    runs = {event["run"]: event for event in events if event["kind"] == "run"}
+    runs = {event.run: event for event in events if isinstance(event, RunEvent)}
     return {
         "digest": (record.get("digests") or {}).get("batch"),
         "md5": stored(record).get("tonight/batch"),
@@ -119,9 +121,9 @@ def _data(record: Record, events: Sequence[Event]) -> Document | None:
     }
 
 
-def _intake(run: str, event: Event | None) -> Document:
-    came = (event or {}).get("intake") or {}
-    ended = {"at": (event or {}).get("at"), "outcome": (event or {}).get("outcome")}
+def _intake(run: str, event: RunEvent | None) -> Document:
+    came = event.intake.document() if event and event.intake else {}
+    ended = {"at": event.at if event else None, "outcome": event.outcome if event else None}
     return {"run": run, **ended, **{key: came.get(key) for key in ("assets", "quarantined", "slices", "md5")}}
 
 
@@ -144,8 +146,8 @@ def _making(record: Record) -> Document:
 
 def _trigger(record: Record, events: Sequence[Event]) -> Document:
     """Who or what started it; the event of the run knows more than an old record."""
-    mine = (event for event in events if event["kind"] == "run" and event["run"] == record.get("run"))
-    told = next((event["trigger"] for event in mine), None) or {}
+    mine = (event for event in events if isinstance(event, RunEvent) and event.run == record.get("run"))
+    told = next((event.trigger.document() for event in mine), {})
     return {**told, **(record.get("trigger") or {})}
 
 
@@ -193,29 +195,32 @@ def _signatures(main: Mainline, version: str) -> dict[str, bool]:
     return {name: f"{path.partition('/')[2]}{ending}" in there for name, ending in SIGNATURES.items()}
 
 
-def _touches(event: Event, record: Record) -> bool:
+def _acts(events: Sequence[Event]) -> Iterator[MovingAct]:
+    return (event for event in events if isinstance(event, RollbackEvent | RebaseEvent | WithdrawalEvent))
+
+
+def _touches(event: MovingAct, record: Record) -> bool:
     """Whether a rollback left or restored a version, its base was asked for, or what was withdrawn had a part in it."""
     version = record["version"]
-    if event["kind"] == "rollback":
-        return version == event["version"] or version in event["left"]
-    if event["kind"] == "rebase":
-        return bool(record.get("run") == event["run"])
-    touched = event.get("touched") or {} if event["kind"] == "withdrawal" else {}
-    return any(version in (touched.get(part) or ()) for part in TOUCHED)
+    if isinstance(event, RollbackEvent):
+        return version == event.version or version in event.left
+    if isinstance(event, RebaseEvent):
+        return bool(record.get("run") == event.run)
+    return any(version in (event.touched.get(part) or ()) for part in TOUCHED)
 
 
 def _learnt(event: Event) -> Collection[str]:
     """The versions that had learnt what a withdrawal took out."""
-    return ((event.get("touched") or {}).get("learnt") or ()) if event["kind"] == "withdrawal" else ()
+    return (event.touched.get("learnt") or ()) if isinstance(event, WithdrawalEvent) else ()
 
 
-def _told(event: Event) -> Document:
-    found = {key: event.get(key) for key in ("id", "kind", "at", "by", "reason")}
-    if event["kind"] == "rollback":
-        return {**found, "from": event["from"], "to": event["version"], "left": event["left"]}
-    if event["kind"] == "rebase":
-        return {**found, "run": event["run"], "before": event["before"], "after": event["after"]["md5"]}
-    return {**found, "assets": len(event["assets"]), "source": event.get("source"), "erase": event["erase"]}
+def _told(event: MovingAct) -> Document:
+    found = {"id": event.id, "kind": event.kind, "at": event.at, "by": event.by, "reason": event.reason}
+    if isinstance(event, RollbackEvent):
+        return {**found, "from": event.champion, "to": event.version, "left": list(event.left)}
+    if isinstance(event, RebaseEvent):
+        return {**found, "run": event.run, "before": event.before, "after": event.after["md5"]}
+    return {**found, "assets": len(event.assets), "source": event.source, "erase": event.erase}
 
 
 def _row(record: Record, events: Sequence[Event]) -> Document:

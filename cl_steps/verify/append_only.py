@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
 
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.fold import Ledger
@@ -74,16 +73,16 @@ def check_tip(book: Book) -> Iterator[Finding]:
 def check_intakes(book: Book, ledger: Ledger, runs: Iterable[str]) -> Iterator[Finding]:
     """What `data/` holds of those runs is what their events say, or what stands for it since a withdrawal."""
     for run in runs:
-        event = ledger.runs.get(run) or {}
-        taken: Mapping[str, Any] = event.get("intake") or {}
+        event = ledger.runs.get(run)
+        taken = event.intake if event else None
         path = f"data/{run}.dvc"
         held = book.tracked(path)
-        if not (taken.get("assets") or taken.get("quarantined")):
+        if taken is None or not (taken.assets or taken.quarantined):
             if held is not None or path in book.files:
                 yield Finding("inconsistent", path, "no event says that this run took anything in")
         elif held is None:
             yield Finding("missing", path, "the run's event says that it took something in")
-        elif held != ledger.standing(str(taken["md5"]))["md5"]:
+        elif held != ledger.standing(taken.md5)["md5"]:
             yield Finding("inconsistent", path, "it is not what the run's event says was taken in")
 
 

@@ -58,7 +58,7 @@ def check_state(line: Line, root: Path, step: Step) -> None:
             raise IntegrityError(f"state/{part}.dvc is not the {part} of {version}, the champion: {ASK}")
     check_files(record, {part: root / "state" / part for part in MODEL})
     if asked:
-        _check_folder(asked["files"], root / NEW_BASE, "base", "of the rebase that a person asked for")
+        _check_folder(asked.files, root / NEW_BASE, "base", "of the rebase that a person asked for")
 
 
 def check_record(main: Mainline, version: str, trust: Trust | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.events import Act, Event, RunEvent, event_of
 from cl_steps.ledger.fold import Ledger, fold
 from cl_steps.ledger.schemas import event_fault
 from cl_steps.records.signer import provenance_path, signature_path
@@ -21,7 +22,6 @@ ASK = "`retain verify` says what else is not as it should be"
 SignatureCheck = Callable[[bytes], None]
 """Raises Doubt where a signature does not count."""
 
-Event = Mapping[str, Any]
 LATE = "it has no signature, and was made when a trusted key counted already (its `from` says since when)"
 
 
@@ -61,7 +61,7 @@ def read_events(book: Book) -> tuple[dict[str, Event], list[Finding]]:
         if fault:
             findings.append(Finding("corrupt", path, fault))
         else:
-            events[path] = document
+            events[path] = event_of(document)
     return events, findings
 
 
@@ -99,13 +99,13 @@ def _versions(book: Book) -> Iterator[Signed]:
 
 def _acts(book: Book, events: Mapping[str, Event]) -> Iterator[Signed]:
     for path, event in events.items():
-        if event["kind"] != "run":
-            made = datetime.fromisoformat(event["at"])
+        if isinstance(event, Act) and not isinstance(event, RunEvent):
+            made = datetime.fromisoformat(event.at)
             yield Signed(path, path, signature_path(path), made, partial(_check_act, path, book.files[path], made))
 
 
 def _check_version(
-    check: Callable[[Trust, Event, bytes, bytes], None], version: Version, trust: Trust, signature: bytes
+    check: Callable[[Trust, Mapping[str, Any], bytes, bytes], None], version: Version, trust: Trust, signature: bytes
 ) -> None:
     check(trust, version.record, version.content, signature)
 

@@ -125,6 +125,6 @@ def _night(version: Version) -> Iterator[Root]:
 def _recount(book: Book, ledger: Ledger, read: Walk) -> Iterator[Finding]:
     """Intakes that a withdrawal replaced are left out: their event counts what came in."""
     for run, event in ledger.runs.items():
-        taken, md5 = event.get("intake") or {}, book.tracked(f"data/{run}.dvc")
-        if md5 and md5 == taken.get("md5"):
-            yield from check_quarantine(read, run, md5, int(taken.get("quarantined", 0)))
+        md5 = book.tracked(f"data/{run}.dvc")
+        if md5 and event.intake and md5 == event.intake.md5:
+            yield from check_quarantine(read, run, md5, event.intake.quarantined)

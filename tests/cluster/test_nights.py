@@ -32,7 +32,7 @@ def test_a_night_that_brings_nothing_new(place: Site, airflow: Airflow) -> None:
     run = airflow.trigger("demo")
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     event = last(place, "demo")
-    assert (event["outcome"], event["trigger"]["by"]) == ("no_update", "admin")
+    assert (event.outcome, event.trigger.by) == ("no_update", "admin")
     nothing_is_left(place, "demo")
 
 
@@ -47,7 +47,7 @@ def test_airflow_is_killed_while_a_pod_trains_and_the_same_pod_goes_on(place: Si
     airflow.start()
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     event = last(place, "demo")
-    assert (event["outcome"], event["version"]) == ("promoted", "v2")
+    assert (event.outcome, event.version) == ("promoted", "v2")
     nothing_is_left(place, "demo")
     [asset] = [found for found in airflow.asset_events() if found["extra"].get("version")]
     assert (asset["extra"]["version"], asset["extra"]["parent"]) == ("v2", "v1")
@@ -71,7 +71,7 @@ def test_pods_are_evicted_preempted_and_killed_and_both_servers_rest(place: Site
     place.down(60)
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     event = last(place, "demo")
-    assert (event["outcome"], event["version"]) == ("promoted", "v3")
+    assert (event.outcome, event.version) == ("promoted", "v3")
     nothing_is_left(place, "demo")
 
 
@@ -100,7 +100,7 @@ def test_poison_is_held_a_person_asked_and_the_answer_on_record(place: Site, air
     land(place, "demo", 4)
     run = airflow.trigger("demo")
     wait_for_question(airflow, "demo", run)
-    assert last(place, "demo")["outcome"] == "held"
+    assert last(place, "demo").outcome == "held"
     airflow.answer("demo", run, "Reject", "noise and wrong captions")
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     with reading(f"{place.git}/demo.git") as main:
@@ -172,8 +172,8 @@ def test_ops_roll_back_by_a_form_and_serving_is_told(place: Site, airflow: Airfl
     assert place.read("status", "demo")["champion"] == "v2"
     with reading(f"{place.git}/demo.git") as main:
         [event] = main.ledger().rollbacks
-    assert (event["by"], event["through"]) == ("admin", "airflow")
-    assert event["reason"] == "{{ 1 }} $(id) `id`\nRun-Id: x"
+    assert (event.by, event.through) == ("admin", "airflow")
+    assert event.reason == "{{ 1 }} $(id) `id`\nRun-Id: x"
     newest = max(airflow.asset_events(), key=lambda found: found["timestamp"])
     assert newest["extra"]["version"] == "v2"
     nothing_is_left(place, "demo")
@@ -211,7 +211,7 @@ def test_an_evaluation_that_somebody_forged_promotes_nothing(place: Site) -> Non
     before = [version["version"] for version in place.read("versions", "demo")["versions"]]
     with reading(f"{place.git}/demo.git") as main:
         ended = main.ledger().runs.values()
-        run = next(str(event["run"]) for event in ended if event["outcome"] in ("held", "rejected", "stale"))
+        run = next(event.run for event in ended if event.outcome in ("held", "rejected", "stale"))
         ref = f"refs/heads/runs/{run}"
         git(main.folder, "fetch", "-q", "origin", f"+{ref}:{ref}")
         for step in STAGES:

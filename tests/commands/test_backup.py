@@ -14,12 +14,13 @@ import pytest
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from cl_steps.ledger.fold import EVENT_SCHEMA
+from cl_steps.ledger.events import EVENT_SCHEMA
 from cl_steps.operations import backup as command
 from cl_steps.operations.backup import STAMP
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local
 from cl_steps.store.pointers import dvc_file, file_md5
+from tests.lasting import whole_record
 
 Cli = Callable[..., tuple[int, str, str]]
 PASSPHRASE = "correct horse battery staple"
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     (draft / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
     (draft / "state" / "champion.json").write_text(json.dumps({"version": "v1", "slices": ["general"]}))
     (draft / "state" / "adapter.dvc").write_bytes(dvc_file({"md5": md5, "size": 7}, "adapter"))
-    write(draft, "versions/v0001.json", {"version": "v1", "created": "2026-01-01T00:00:00+00:00", "slices": {}})
+    write(draft, "versions/v0001.json", whole_record({"version": "v1", "created": "2026-01-01T00:00:00+00:00"}))
     write(draft, "events/20260102T000000.000000-run-a.json", run_event("a", datetime.now(UTC) - 3 * HOUR))
     commit(draft, "begin")
     git(draft, "tag", "-a", "model@v0.0.1", "-m", "v1")

@@ -142,7 +142,7 @@ def test_what_a_person_writes_reaches_the_command_as_it_is(player: Player, line:
     assert (parsed["dir"], parsed["by"], parsed["through"]) == (str(WORKSPACE), "dag_test", "airflow")
     with reading(line.git) as main:
         [event] = main.ledger().rollbacks
-    assert event["reason"] == HOSTILE
+    assert event.reason == HOSTILE
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_the_commands_themselves_act_on_a_line(player: Player, monkeypatch: pyte
     assert act("rollback", version="v1", reason=HOSTILE)["rollback"] == "success"
     with reading(line.git) as main:
         [event] = main.ledger().rollbacks
-        assert (event["version"], event["by"], event["reason"]) == ("v1", "dag_test", HOSTILE)
+        assert (event.version, event.by, event.reason) == ("v1", "dag_test", HOSTILE)
         assert main.read_json("state/champion.json")["version"] == "v1"
         assert any(name.endswith(".sig") and "rollback" in name for name in main.folder_files("events"))
         [record] = [record for record in main.records() if record["version"] == "v1"]

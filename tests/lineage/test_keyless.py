@@ -22,6 +22,7 @@ from cl_steps.records.keys import TRUSTED
 from cl_steps.records.signer import KEYLESS, TOKEN, event_files, signature_path, version_files
 from cl_steps.repository.line import Line
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
+from tests.lasting import event
 from tests.lineage.cheap import put_first_version
 
 pytestmark = [
@@ -32,6 +33,7 @@ pytestmark = [
 SERVICES = Path(__file__).parent / "sigstore"
 WHO = "night@example.org"
 PATH, RECORD = "events/20260101T000000000000Z-rollback-v6.json", "versions/v0001.json"
+ROLLBACK = event(kind="rollback", by="ops", version="v6", lineage=["v6"])
 SIG, INTOTO = "versions/v0001.sig", "versions/v0001.intoto.json"
 
 
@@ -106,8 +108,8 @@ def test_versions_and_acts_are_signed_and_checked(
     files = version_files(line, record, tmp_path / "state/adapter")
     check_version(trust, record, files[RECORD], files[SIG])
     check_provenance(trust, record, files[RECORD], files[INTOTO])
-    act, now = {"kind": "rollback", "by": "ops"}, datetime.now(UTC)
-    made = event_files(line, PATH, act)
+    act, now = ROLLBACK.document(), datetime.now(UTC)
+    made = event_files(line, PATH, ROLLBACK)
     signature = made[signature_path(PATH)]
     check_act(trust, PATH, made[PATH], signature, now)
     with pytest.raises(Doubt, match="not about"):
@@ -140,7 +142,7 @@ def counts_not(trust: Trust, content: bytes, at: int, moment: datetime) -> bool:
 
 def signed_act(line: Line) -> bytes:
     """The signature of an act."""
-    return event_files(line, PATH, {"kind": "rollback"})[signature_path(PATH)]
+    return event_files(line, PATH, ROLLBACK)[signature_path(PATH)]
 
 
 def test_only_who_is_named_counts_and_only_then(

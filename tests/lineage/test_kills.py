@@ -220,7 +220,7 @@ def check_whole(line: Line, before: str) -> str:
     assert tip == before or text(remote, "rev-parse", f"{tip}^") == before
     with reading(str(remote)) as main:
         records, ledger = main.records(), main.ledger()
-        promoted = {event["version"]: run for run, event in ledger.runs.items() if event["outcome"] == "promoted"}
+        promoted = {event.version: run for run, event in ledger.runs.items() if event.outcome == "promoted"}
         assert {record["version"]: record["run"] for record in records[1:]} == promoted
         champion = main.read_json("state/champion.json")["version"]
         assert champion in {record["version"] for record in records}

@@ -28,6 +28,7 @@ from cl_steps.store.dvc import missing, opened
 from cl_steps.store.objects import open_objects
 from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.verification import verify
+from tests.lasting import whole_event
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD, play
 
@@ -117,9 +118,9 @@ def test_what_an_event_erased_goes_and_what_replaced_it_stays(line: Line) -> Non
     with reading(line.git) as main:
         old, new = (main.records()[n]["digests"]["state"]["replay"] for n in (1, 0))
         path = "events/20990101T000000000000Z-withdrawal-x.json"
-        event = {"schema": 2, "kind": "withdrawal", "id": "x", "assets": [], "erased": [old]}
+        event = {"schema": 2, "kind": "withdrawal", "id": "x", "assets": [{"sha256": "0" * 64}], "erased": [old]}
         event["replaced"] = {old: {"md5": new}}
-        assert main.push(command.Change({path: json.dumps(event).encode()}, "withdraw"))
+        assert main.push(command.Change({path: json.dumps(whole_event(event)).encode()}, "withdraw"))
         champion = main.read("state/replay.dvc") or b""
     assert old.encode() in champion, "the champion's own state is needed, whatever an event says"
     run_prune(line)

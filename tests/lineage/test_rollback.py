@@ -141,7 +141,7 @@ def test_nothing_is_written_where_an_object_is_missing(line: Line) -> None:
 def test_a_hostile_reason_is_in_the_event_and_nowhere_else(line: Line) -> None:
     back(line, "v2", reason=HOSTILE)
     with reading(line.git) as main:
-        assert main.ledger().rollbacks[-1]["reason"] == HOSTILE
+        assert main.ledger().rollbacks[-1].reason == HOSTILE
         message = text(main.folder, "log", "-1", "--format=%B", main.tip)
     assert message.splitlines()[0] == "roll back to v2"
     assert "Run-Id" not in message

@@ -17,6 +17,7 @@ import pytest
 
 from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
+from cl_steps.ledger.events import event_of
 from cl_steps.records.keys import SIGNING, TRUSTED, make_keys, read_trusted
 from cl_steps.records.provenance import PROVENANCE, provenance
 from cl_steps.records.signer import (
@@ -29,9 +30,19 @@ from cl_steps.records.signer import (
 )
 from cl_steps.repository.line import Line
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version, trust_of
+from tests.lasting import whole_event
 from tests.lineage.cheap import put_first_version
 
-EVENT = {"kind": "rollback", "by": "ops", "at": "2026-01-01T00:00:00+00:00", "reason": "{{ 7*7 }}"}
+EVENT = whole_event(
+    {
+        "kind": "rollback",
+        "by": "ops",
+        "at": "2026-01-01T00:00:00+00:00",
+        "reason": "{{ 7*7 }}",
+        "version": "v6",
+        "lineage": ["v6"],
+    }
+)
 PATH, RECORD, SIG, INTOTO = (
     "events/20260101T000000000000Z-rollback-v6.json",
     "versions/v0001.json",
@@ -143,7 +154,7 @@ def test_what_a_later_version_was_made_from_is_in_its_provenance(record: dict[st
 def test_an_act_is_signed_at_its_place_and_time(line: Line, trust: Trust) -> None:
     moment = trust.begins
     event = {**EVENT, "at": moment.isoformat()}
-    files = event_files(line, PATH, event)
+    files = event_files(line, PATH, event_of(event))
     signature = files[PATH.replace(".json", ".sig")]
     assert list(files) == [PATH, PATH.replace(".json", ".sig")]
     assert json.loads(files[PATH]) == event
@@ -164,7 +175,7 @@ def test_an_act_is_signed_at_its_place_and_time(line: Line, trust: Trust) -> Non
 def test_another_s_key_is_nobody_s(line: Line, trust: Trust, tmp_path: Path) -> None:
     make_keys(tmp_path / "other", "retain")
     forger = replace(line, signing_key=str(tmp_path / "other" / SIGNING))
-    files = event_files(forger, PATH, {**EVENT, "at": trust.begins.isoformat()})
+    files = event_files(forger, PATH, event_of({**EVENT, "at": trust.begins.isoformat()}))
     with pytest.raises(Doubt) as raised:
         check_act(trust, PATH, files[PATH], files[PATH.replace(".json", ".sig")], trust.begins)
     assert raised.value.kind == "untrusted"
@@ -184,7 +195,7 @@ def test_without_a_key_nothing_is_signed_and_nothing_that_signs_is_imported(
 ) -> None:
     unsigned = replace(line, signing_key="")
     assert version_files(unsigned, record, tmp_path / "state/adapter") == {RECORD: json_text(record).encode()}
-    assert event_files(unsigned, PATH, EVENT) == {PATH: json_text(EVENT).encode()}
+    assert event_files(unsigned, PATH, event_of(EVENT)) == {PATH: json_text(EVENT).encode()}
     code = (
         "import sys, cl_steps.steps.promote, cl_steps.steps.close; "
         "sys.exit(any(name in sys.modules for name in ('model_signing', 'securesystemslib', 'sigstore', 'jsonschema')))"
@@ -194,7 +205,7 @@ def test_without_a_key_nothing_is_signed_and_nothing_that_signs_is_imported(
 
 def test_a_signing_key_that_is_none_says_so(line: Line, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="signing key"):
-        event_files(replace(line, signing_key=str(tmp_path / "none.pem")), PATH, EVENT)
+        event_files(replace(line, signing_key=str(tmp_path / "none.pem")), PATH, event_of(EVENT))
     with pytest.raises(UsageError, match="cannot be read"):
         trust_of(str(tmp_path / "none.yaml"), "")
     assert trust_of(None, "") is None

@@ -114,7 +114,7 @@ def test_the_report_names_everything_that_held_it(line: Line) -> None:
     assert touched["replay"] == [v for v in ("v2", "v3", "v4") if in_replay(line, v, sha_of(number))]
     assert touched["replay"][0] == "v2"
     with reading(line.git) as main:
-        assert main.ledger().withdrawals == [event]
+        assert [act.document() for act in main.ledger().withdrawals] == [event]
         assert main.ledger().tombstones.keys() == {sha_of(number)}
 
 
@@ -198,7 +198,7 @@ def test_a_run_under_way_that_learnt_it_is_stale_and_another_goes_on(line: Line)
     assert close.run(line, "r-5") == "stale"
     assert finish(line, "r-4") == "v5"
     with reading(line.git) as main:
-        assert "withdrawn" in main.ledger().runs["r-5"]["why"]
+        assert "withdrawn" in main.ledger().runs["r-5"].why
 
 
 def image_of(line: Line, number: int) -> str:
@@ -367,7 +367,7 @@ def test_the_text_says_that_the_model_still_carries_it_and_what_to_do(line: Line
 def test_a_hostile_reason_is_in_the_event_and_nowhere_else(line: Line) -> None:
     take_out(line, sha_of(20), reason=HOSTILE)
     with reading(line.git) as main:
-        assert main.ledger().withdrawals[-1]["reason"] == HOSTILE
+        assert main.ledger().withdrawals[-1].reason == HOSTILE
         message = text(main.folder, "log", "-1", "--format=%B", main.tip)
     assert message.splitlines()[0] == "withdraw 1 assets"
     assert "Run-Id" not in message

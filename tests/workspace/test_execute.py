@@ -108,7 +108,7 @@ def test_every_other_end_is_recorded(line: Line, verdicts: dict[str, str | None]
     state = read_run(line, "r-1")
     with reading(line.git) as main:
         ledger = main.ledger()
-        assert ledger.runs["r-1"]["outcome"] == outcome
+        assert ledger.runs["r-1"].outcome == outcome
         assert ledger.intakes["r-1"].status == status
         assert main.read_json("state/champion.json")["version"] == "v1"
     if outcome != "failed":

@@ -112,8 +112,8 @@ def test_a_run_and_its_version_say_what_they_cost(line: Line, monkeypatch: pytes
     with reading(line.git) as main:
         record, event = main.records()[-1], main.ledger().runs["r-1"]
         assert main.read("reports/times.json") is None
-    assert record["times"] == event["times"] == times
-    assert record["gpu_seconds"] == event["gpu_seconds"] == times["update"]["gpu_seconds"] == times["update"]["seconds"]
+    assert record["times"] == event.times == times
+    assert record["gpu_seconds"] == event.gpu_seconds == times["update"]["gpu_seconds"] == times["update"]["seconds"]
     assert record["environment"]["devices"] == ["H200"]
     assert record["environment"]["image"] == "example/retain-steps@sha256:1"
     assert close.run(line, "r-1") == "promoted"
