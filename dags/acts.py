@@ -80,7 +80,7 @@ def publish(params: Mapping[str, Any], *, outlet_events: Any, **_context: Any) -
     entry = _entry(params)
     with reading(entry.line().git) as main:
         champion = main.read_json("state/champion.json").get("version")
-        record = next((record for record in main.records() if record["version"] == champion), None)
+        record = next((record for record in main.records() if record.version == champion), None)
     if record is None:
         raise IntegrityError(f"main has no record of its champion {champion}: `retain verify --all` says what is wrong")
     outlet_events[RESTORED].add(light.version_asset(entry.name), extra=light.version_facts(record))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_steps.ledger.events import Event, event_of
+from cl_steps.repository.mainline import Mainline
 
 AT = "2026-11-20T02:00:00+00:00"
 PERSON = {"id": "x", "by": "ops (claimed)", "through": "command line", "reason": "so they said"}
@@ -63,3 +64,8 @@ def whole_record(said: Mapping[str, Any]) -> dict[str, Any]:
     if record["schema"] > 1:
         record = {"main": COMMIT if record["parent"] else None, "files": {}, **record}
     return record
+
+
+def documents(main: Mainline) -> list[dict[str, Any]]:
+    """The records on main as JSON values."""
+    return [record.document() for record in main.records()]

@@ -24,9 +24,10 @@ from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.data.shards import MANIFEST_SCHEMA, SPLITS, distinct
 from cl_steps.data.withdrawn import tombstone
 from cl_steps.errors import UsageError
-from cl_steps.ledger.ancestors import Record, offspring
+from cl_steps.ledger.ancestors import offspring
 from cl_steps.ledger.events import RunEvent
 from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import read_dvc_file
 
@@ -37,7 +38,7 @@ BEGINNING = "init"
 
 def rows_of_line(main: Mainline, ledger: Ledger, manifests: Manifests) -> pa.Table:
     """The manifest rows of every asset that the line ever took in, whatever became of it; those erased are gone."""
-    first = next((r["digests"]["state"].get("reference") for r in main.records() if not r["parent"]), None)
+    first = next((r.digests.state.get("reference") for r in main.records() if not r.parent), None)
     now = main.read("state/reference.dvc")
     known = [md5 for md5 in (str(read_dvc_file(now)["md5"]) if now else None, first) if md5]
     tables = [manifests.read(md5, KNOWN) for md5 in known]
@@ -119,21 +120,21 @@ def touched(
     intakes = Counter(asset["intake"] for asset in here)
     trace = Trace()
     for (intake, split, until), count in Counter((a["intake"], a["split"], _until(a, ledger)) for a in here).items():
-        own = [r["version"] for r in records if intake in _members(r, ledger) and r["created"] <= until]
+        own = [r.version for r in records if intake in _members(r, ledger) and r.created <= until]
         trace.add(own, offspring(records, own), split, count)
-        made = {record["version"] for record in records if record["created"] <= until}
+        made = {record.version for record in records if record.created <= until}
         trace.held[split] |= {*own, *offspring(records, own)} & made
     names = {asset["sha256"] for asset in here}
     buffered = trace.held["train"] | trace.held["probe"]
     return {
         "intakes": dict(sorted(intakes.items())),
         "runs": {run: event.outcome for run, event in ledger.runs.items() if _tried(event, intakes)},
-        "learnt": {r["version"]: dict(trace.learnt[r["version"]]) for r in records if r["version"] in trace.learnt},
-        "clean": next((r["parent"] for r in records if trace.taught(r["version"])), None),
-        "descends": [r["version"] for r in records if r["version"] in trace.descends - trace.learnt.keys()],
-        "replay": [r["version"] for r in records if r["version"] in buffered and _in_replay(r, names, manifests)],
-        "evaluation": [r["version"] for r in records if r["version"] in trace.held["evaluation"]],
-        "reference": [r["version"] for r in records if r["version"] in buffered | trace.held["evaluation"]],
+        "learnt": {r.version: dict(trace.learnt[r.version]) for r in records if r.version in trace.learnt},
+        "clean": next((r.parent for r in records if trace.taught(r.version)), None),
+        "descends": [r.version for r in records if r.version in trace.descends - trace.learnt.keys()],
+        "replay": [r.version for r in records if r.version in buffered and _in_replay(r, names, manifests)],
+        "evaluation": [r.version for r in records if r.version in trace.held["evaluation"]],
+        "reference": [r.version for r in records if r.version in buffered | trace.held["evaluation"]],
     }
 
 
@@ -164,7 +165,7 @@ def _until(asset: Mapping[str, Any], ledger: Ledger) -> str:
 
 def _members(record: Record, ledger: Ledger) -> set[str]:
     """The intakes that a version learnt; what is in none was there when the line began."""
-    event = ledger.runs.get(str(record["run"]))
+    event = ledger.runs.get(str(record.run))
     return set(event.members) if event else {BEGINNING}
 
 
@@ -173,7 +174,7 @@ def _tried(event: RunEvent, intakes: Mapping[str, int]) -> bool:
 
 
 def _in_replay(record: Record, names: set[str], manifests: Manifests) -> bool:
-    found = manifests.read(str(record["digests"]["state"]["replay"]), columns=["sha256"])
+    found = manifests.read(record.digests.state["replay"], columns=["sha256"])
     return found is not None and not names.isdisjoint(found["sha256"].to_pylist())
 
 

@@ -38,7 +38,7 @@ def mirror(dir: str, mlflow: str, json: bool) -> dict[str, Any] | str:
     with reading(line.git) as main:
         registry = Registry.of(server, name_of(main))
         there = registry.versions()
-        records = [str(record["version"]) for record in main.records()]
+        records = [record.version for record in main.records()]
         absent = [version for version in records if version not in there]
         page = _page(line) if absent else b""
         pages = dict.fromkeys(absent[-1:], page)

@@ -51,7 +51,10 @@ def versions(dir: str, json: bool) -> Document | str:
     with reading(resolve(dir).git) as main:
         champion = main.read_json("state/champion.json").get("version")
         keys = ("version", "parent", "run", "created", "slices")
-        found = [{**{key: record.get(key) for key in keys}, "rebase": "rebase" in record} for record in main.records()]
+        found = [
+            {**{key: getattr(record, key) for key in keys}, "rebase": record.rebase is not None}
+            for record in main.records()
+        ]
     if json:
         return {"champion": champion, "versions": found}
     return "\n".join(_version_text(version, champion) for version in found)

@@ -17,6 +17,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cl_steps.documents import Unreadable, read_yaml
+from cl_steps.ledger.ancestors import nearest_first
+from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record, parse_record
+from cl_steps.records.provenance import sha256
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store import dvc
@@ -68,9 +72,9 @@ class Facts:
     """
 
     line: str
-    record: Mapping[str, Any]
+    record: Record
     record_sha256: str
-    ancestors: tuple[Mapping[str, Any], ...] = ()
+    ancestors: tuple[Record, ...] = ()
     base: Base = field(default_factory=Base)
     files: Mapping[str, str] = field(default_factory=dict)
     licences: Mapping[str, int] = field(default_factory=dict)
@@ -78,7 +82,7 @@ class Facts:
     @property
     def version(self) -> str:
         """Such as `v7`."""
-        return str(self.record["version"])
+        return str(self.record.version)
 
     @property
     def adapter_sha256(self) -> str:
@@ -87,12 +91,7 @@ class Facts:
 
     def digest(self, name: str) -> str:
         """A digest of the record, such as `batch`, or of its state, such as `adapter`; empty where it has none."""
-        digests = self.record.get("digests") or {}
-        return str(digests.get(name) or (digests.get("state") or {}).get(name) or "")
-
-    def report(self, step: str) -> Mapping[str, Any]:
-        """What a step of the version's run reported; empty for v1."""
-        return dict((self.record.get("reports") or {}).get(step) or {})
+        return self.record.digest(name)
 
 
 def gather(line: Line, main: Mainline, version: str) -> Facts:
@@ -114,7 +113,7 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
     return replace(
         known,
         base=Base.of(found["base"]),
-        files={**adapter, **(record.get("files") or {})},
+        files={**adapter, **record.files},
         licences=_licences(found["reference"].get(KNOWN)),
     )
 
@@ -127,10 +126,10 @@ _READ = {
 """What is read of the store, by the part of the state that holds it."""
 
 
-def record_digest(main: Mainline, version: str) -> tuple[dict[str, Any], str]:
+def record_digest(main: Mainline, version: str) -> tuple[Record, str]:
     """A version's record and the SHA-256 of its file on main; raises UsageError where there is none."""
     content = main.record_file(version)
-    return dict(json.loads(content)), hashlib.sha256(content).hexdigest()
+    return parse_record(version_file(version), content), sha256(content)
 
 
 def name_of(main: Mainline) -> str:
@@ -152,14 +151,9 @@ def _folder(repo: Any, md5: str, patterns: tuple[str, ...]) -> dict[str, bytes]:
     return dvc.read_folder(repo, {"md5": md5}, patterns) if md5 else {}
 
 
-def _ancestors(main: Mainline, record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    records = {each["version"]: each for each in main.records()}
-    found: list[Mapping[str, Any]] = []
-    parent = record.get("parent")
-    while parent in records and len(found) < len(records):
-        found.append(records[parent])
-        parent = records[parent].get("parent")
-    return tuple(found)
+def _ancestors(main: Mainline, record: Record) -> tuple[Record, ...]:
+    records = {each.version: each for each in main.records()}
+    return tuple(records[name] for name in nearest_first(records.values(), record.version)[1:])
 
 
 def _licences(content: bytes | None) -> dict[str, int]:

@@ -219,8 +219,8 @@ def _look_at_main(line: Line, run: str, step: Step, main: Mainline, done: bool) 
     record, digest = record_digest(main, event.version)
     made = next_digests(record)
     outputs = {f"state/{part}": {**outs.get(path, {}), "md5": made[part]} for part, path in parts.items()}
-    facet = VersionFacet(record["version"], str(record["parent"]), digest, made["adapter"], producer=PRODUCER)
-    return Seen(name, inputs, outputs | {MODEL: {"md5": record["version"]}}, version=facet)
+    facet = VersionFacet(record.version, str(record.parent), digest, made["adapter"], producer=PRODUCER)
+    return Seen(name, inputs, outputs | {MODEL: {"md5": record.version}}, version=facet)
 
 
 def _only(outs: Mapping[str, Out], paths: Iterable[str]) -> dict[str, Out]:

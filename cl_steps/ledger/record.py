@@ -157,7 +157,7 @@ class Record(Lasting):
         default_factory=dict
     )
     seconds: Stated[Positive] = None
-    times: dict[str, Any] = Field(default_factory=dict)
+    times: Stated[dict[str, Any]] = None
     gpu_seconds: Stated[Positive] = None
     main: Commit | None = None
     files: dict[ModelFile, Sha256] = Field(default_factory=dict)
@@ -208,6 +208,12 @@ class Record(Lasting):
         batch = self.figures("ingest").get("batch", {})
         runs = batch.get("runs", []) if isinstance(batch, dict) else None
         return tuple(runs) if isinstance(runs, list) else ("",)
+
+    def digest(self, name: str) -> str:
+        """What it was made from, such as `batch`, or a part of its state, such as `adapter`; else empty."""
+        own = {"batch": self.digests.batch, "teacher": self.digests.teacher}
+        known = {**self.digests.state, "base": self.digests.base, "extractor": self.digests.extractor, **own}
+        return known.get(name, "")
 
     def figures(self, step: str) -> dict[str, Any]:
         """What the report of a step says in figures; empty where there is none."""

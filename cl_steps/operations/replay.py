@@ -25,9 +25,9 @@ from cl_steps.acts.withdrawal import Request, withdraw
 from cl_steps.data.shards import iter_assets, read_table
 from cl_steps.errors import Night, RetainError, UsageError
 from cl_steps.formats.openlineage import rehearsal
+from cl_steps.ledger.ancestors import nearest_first
 from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, parse_event
 from cl_steps.ledger.fold import Ledger
-from cl_steps.ledger.names import version_file
 from cl_steps.operations.fork import check_out, fork
 from cl_steps.operations.models import record_of
 from cl_steps.operations.play import play
@@ -80,9 +80,8 @@ def _refuse_learnt(main: Mainline, line: Line, start: str, names: list[str]) -> 
     hit = sorted(set(names) & _known(main, line, start))
     if not hit:
         return
-    record = main.read_json(version_file(start))
-    while (parent := record["parent"]) and set(names) & _known(main, line, parent):
-        record = main.read_json(version_file(parent))
+    earlier = nearest_first(main.records(), start)[1:]
+    parent = next((version for version in earlier if not set(names) & _known(main, line, version)), None)
     clean = f"begin with {parent}" if parent else "no version is clean: `retain init` begins a new line"
     raise UsageError(f"{start} knows {hit[0][:12]}... already: {clean}")
 
@@ -187,9 +186,9 @@ def _follow_main(then: Mainline, copy: Line) -> None:
 
 def _roll_back(main: Mainline, copy: Line, event: RollbackEvent) -> Document:
     """The version that the same run made here is restored, if there is one."""
-    run = main.read_json(version_file(event.version))["run"]
+    run = main.record(event.version).run
     with reading(copy.git) as here:
-        mine = next((record["version"] for record in here.records() if record["run"] == run), None)
+        mine = next((record.version for record in here.records() if record.run == run), None)
     then = f"back to {event.version}"
     if mine is None:
         return {"run": "rollback", "then": then, "now": "not possible: that run made no version"}
@@ -213,8 +212,8 @@ def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: li
     with reading(copy.git) as here:
         then, now = (record_of(one, "champion") for one in (main, here))
     slices: Document = {}
-    for name in sorted({*then["slices"], *now["slices"]}):
-        old, new = (record["slices"].get(name, {}) for record in (then, now))
+    for name in sorted({*then.slices, *now.slices}):
+        old, new = (record.slices.get(name, {}) for record in (then, now))
         slices[name] = {metric: [old.get(metric), new.get(metric)] for metric in sorted({*old, *new})}
-    champion = {"then": then["version"], "now": now["version"]}
+    champion = {"then": then.version, "now": now.version}
     return {"from": start, "without": names, "runs": rows, "champion": champion, "slices": slices}

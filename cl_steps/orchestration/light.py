@@ -18,6 +18,7 @@ from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
 from cl_steps.errors import UsageError
 from cl_steps.ledger.events import RunEvent
 from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.settling import settled
 from cl_steps.orchestration.telling import measure, tell
@@ -169,7 +170,7 @@ def publish(entry: Entry, run: str, *, outlet_events: Any, **_context: Any) -> N
     """Emit the version's asset event, so that what serves the model can follow; skipped where there is no version."""
     with reading(entry.line().git) as main:
         event = _event(main.ledger(), run)
-        record = next((r for r in main.records() if r["version"] == event.version), None)
+        record = next((r for r in main.records() if r.version == event.version), None)
     if event.outcome != "promoted" or record is None:
         raise AirflowSkipException(f"run {run} ended {event.outcome}: there is no new version")
     outlet_events[version_asset(entry.name)].extra = version_facts(record)
@@ -185,10 +186,10 @@ def landing_asset(name: str) -> Asset:
     return Asset(name=f"retain/{name}/landing", uri=f"retain://{name}/landing")
 
 
-def version_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+def version_facts(record: Record) -> dict[str, Any]:
     """What an asset event says of a version: enough to fetch exactly these bytes."""
-    facts = {key: record[key] for key in ("version", "parent", "run", "created")}
-    return facts | {"adapter": record["digests"]["state"]["adapter"], "base": record["digests"]["base"]}
+    facts = {key: getattr(record, key) for key in ("version", "parent", "run", "created")}
+    return facts | {"adapter": record.digests.state["adapter"], "base": record.digests.base}
 
 
 def _event(ledger: Ledger, run: str) -> RunEvent:

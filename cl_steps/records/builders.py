@@ -16,7 +16,7 @@ from typing import Any
 
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
-from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import RECORD_SCHEMA, Record
 from cl_steps.ledger.times import gpu_seconds
 from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
 from cl_steps.repository.beginning import Beginning
@@ -26,10 +26,6 @@ from cl_steps.repository.run_branch import RunState
 from cl_steps.run.context import code_digest
 from cl_steps.store.pointers import Out, dvc_file, lock_outs, read_dvc_file
 
-RECORD_SCHEMA = 3
-"""2: SHA-256 of every file of adapter and base, and the commit on main before the version's own. 3: how the run began,
-what its judges signed, and in whose hands the keys were; its parameters are main's as the run began.
-"""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
 
 
@@ -128,32 +124,32 @@ def intake_file(state: RunState) -> dict[str, bytes]:
 
 def first_record(
     digests: Mapping[str, str], slices: Iterable[str], parameters: Mapping[str, Any], state: Path
-) -> dict[str, Any]:
+) -> Record:
     """The record of v1, the base as it came: md5 of each part of `state`, the folder that they lie in."""
-    return {
-        "schema": RECORD_SCHEMA,
-        "version": "v1",
-        "parent": None,
-        "main": None,
-        "run": None,
-        "created": now(),
-        "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
-        "approval": None,
-        "begun": None,
-        "judged": {},
-        "custody": None,
-        "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": dict(digests)},
-        "files": {**files_of(state / "adapter", "adapter"), **files_of(state / "base", "base")},
-        "parameters": {"file": dict(parameters), "set": {}},
-        "code": code_digest(),
-        "environment": environment(),
-        "slices": {name: {} for name in slices},
-    }
+    return Record.from_document(
+        {
+            "schema": RECORD_SCHEMA,
+            "version": "v1",
+            "parent": None,
+            "main": None,
+            "run": None,
+            "created": now(),
+            "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
+            "approval": None,
+            "begun": None,
+            "judged": {},
+            "custody": None,
+            "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": dict(digests)},
+            "files": {**files_of(state / "adapter", "adapter"), **files_of(state / "base", "base")},
+            "parameters": {"file": dict(parameters), "set": {}},
+            "code": code_digest(),
+            "environment": environment(),
+            "slices": {name: {} for name in slices},
+        }
+    )
 
 
-def version_record(
-    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], basis: Basis
-) -> dict[str, Any]:
+def version_record(main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], basis: Basis) -> Record:
     """Everything that version `number` was made from and judged by.
 
     `main` names the commit that the version's own follows: who signs the record vouches for all of main's history.
@@ -164,42 +160,46 @@ def version_record(
     """
     outs, asked = lock_outs(state.lock), asked_rebase(main, state)
     evaluated = state.reports["evaluate"]["figures"]["slices"]
-    return {
-        "schema": RECORD_SCHEMA,
-        "version": f"v{number}",
-        "parent": champion["version"],
-        "main": main.tip,
-        "run": state.spec.id,
-        "created": now(main.moment()),
-        "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
-        "approval": dict(basis.approval) if basis.approval else None,
-        "begun": {"commit": basis.begun.commit, "main": basis.begun.base},
-        "judged": dict(basis.judged),
-        "custody": basis.custody,
-        "digests": {
-            "batch": state.batch["digest"],
-            "teacher": _state_out(main, "adapter")["md5"],
-            "base": outs[NEW_BASE]["md5"] if asked else _state_out(main, "base")["md5"],
-            "extractor": _state_out(main, "extractor")["md5"],
-            "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
-        },
-        "files": {
-            **files_of(basis.adapter, "adapter"),
-            **(asked.files if asked else _base_files(main, champion["version"])),
-        },
-        "stages": {name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))},
-        "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
-        "code": code_digest(),
-        "environment": {**environment(), "devices": devices(state)},
-        "reports": state.reports,
-        "slices": {
-            name: {metric: values["candidate"] for metric, values in metrics.items()}
-            for name, metrics in evaluated.items()
-        },
-        "seconds": _seconds_since(state.spec.started),
-        **cost(state),
-        **_rebase(asked),
-    }
+    return Record.from_document(
+        {
+            "schema": RECORD_SCHEMA,
+            "version": f"v{number}",
+            "parent": champion["version"],
+            "main": main.tip,
+            "run": state.spec.id,
+            "created": now(main.moment()),
+            "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
+            "approval": dict(basis.approval) if basis.approval else None,
+            "begun": {"commit": basis.begun.commit, "main": basis.begun.base},
+            "judged": dict(basis.judged),
+            "custody": basis.custody,
+            "digests": {
+                "batch": state.batch["digest"],
+                "teacher": _state_out(main, "adapter")["md5"],
+                "base": outs[NEW_BASE]["md5"] if asked else _state_out(main, "base")["md5"],
+                "extractor": _state_out(main, "extractor")["md5"],
+                "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
+            },
+            "files": {
+                **files_of(basis.adapter, "adapter"),
+                **(asked.files if asked else _base_files(main, champion["version"])),
+            },
+            "stages": {
+                name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))
+            },
+            "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
+            "code": code_digest(),
+            "environment": {**environment(), "devices": devices(state)},
+            "reports": state.reports,
+            "slices": {
+                name: {metric: values["candidate"] for metric, values in metrics.items()}
+                for name, metrics in evaluated.items()
+            },
+            "seconds": _seconds_since(state.spec.started),
+            **cost(state),
+            **_rebase(asked),
+        }
+    )
 
 
 def files_of(folder: Path, name: str) -> dict[str, str]:
@@ -255,8 +255,7 @@ def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None
 
 def _base_files(main: Mainline, parent: str) -> dict[str, str]:
     """The base's, as the parent's record holds them: a promotion fetches no base."""
-    files = main.read_json(version_file(parent)).get("files", {})
-    return {name: digest for name, digest in files.items() if name.startswith("base/")}
+    return {name: digest for name, digest in main.record(parent).files.items() if name.startswith("base/")}
 
 
 def _state_out(main: Mainline, name: str) -> Out:

@@ -24,6 +24,7 @@ from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.ledger.events import Act, event_bytes
 from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record, record_bytes
 from cl_steps.records.keys import load_private, read_sigstore, refuse_uncounted
 from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects, sha256
 from cl_steps.repository.line import Line
@@ -57,16 +58,16 @@ def event_files(line: Line, path: str, event: Act) -> dict[str, bytes]:
     return {path: content, signature_path(path): signature}
 
 
-def version_files(line: Line, record: Mapping[str, Any], adapter: Path) -> dict[str, bytes]:
+def version_files(line: Line, record: Record, adapter: Path) -> dict[str, bytes]:
     """A version's files on main: its record and, with a key, its signature and its provenance.
 
-    `adapter` is the folder with the adapter; `record["files"]` holds the SHA-256 of each of its files.
+    `adapter` is the folder with the adapter; `record.files` holds the SHA-256 of each of its files.
     """
-    path, signer = version_file(record["version"]), _signer_at(line, str(record["created"]))
-    content = json_text(record).encode()
+    path, signer = version_file(record.version), _signer_at(line, record.created)
+    content = record_bytes(record)
     if signer is None:
         return {path: content}
-    with _model(record["version"], content, adapter) as folder:
+    with _model(record.version, content, adapter) as folder:
         signature = signer.sign_folder(folder)
     subjects = _by_sha256(provenance_subjects(record, content))
     origin = sign_statement(signer, subjects, PROVENANCE, provenance(record))

@@ -60,7 +60,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
     with tempfile.TemporaryDirectory(prefix="retain-") as name:
         scratch = Path(name)
         main = Mainline.open(line.git, scratch)
-        records = {str(record["version"]): record for record in main.records()}
+        records = {record.version: record.document() for record in main.records()}
         events, answers = _events(main)
         branches = _branches(main, line, scratch)
         for run in branches:

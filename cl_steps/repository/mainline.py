@@ -23,6 +23,7 @@ from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.ledger.events import FINAL, Event, event_moment, parse_event
 from cl_steps.ledger.fold import Ledger, fold
 from cl_steps.ledger.names import existing, numbers_of, tag_of, version_file
+from cl_steps.ledger.record import Record, parse_record
 from cl_steps.ledger.schemas import refuse_faults
 from cl_steps.repository.git import EMAIL, NAME, GitError, address, fetch_files, git, reason, refusal, remote_refs, text
 from cl_steps.repository.git import blobs as read_blobs
@@ -84,11 +85,15 @@ class Mainline:
         """A JSON document of main; empty where there is none. Raises IntegrityError for what is no such document."""
         return _document(path, self.read(path) or b"{}")
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """Every version's record, oldest first; raises IntegrityError for what is none."""
         files = self.folder_files("versions")
         names = (f"v{number:04d}.json" for number in numbers_of(files))
-        return [_document(f"versions/{name}", files[name]) for name in names]
+        return [parse_record(f"versions/{name}", files[name]) for name in names]
+
+    def record(self, version: str) -> Record:
+        """A version's record; raises UsageError where there is no such version, IntegrityError for what is none."""
+        return parse_record(version_file(version), self.record_file(version))
 
     def record_file(self, version: str) -> bytes:
         """A version's record, in bytes; raises UsageError where there is no such version."""
@@ -135,7 +140,7 @@ class Mainline:
             UsageError: main holds no version.
         """
         ended = [event.at for event in self.ledger().runs.values() if event.outcome in FINAL]
-        made = [record["created"] for record in self.records()[:1]]
+        made = [record.created for record in self.records()[:1]]
         if not ended and not made:
             raise UsageError("main holds no version: `retain init` makes a workspace")
         return max(datetime.fromisoformat(moment) for moment in ended or made)
@@ -203,7 +208,7 @@ class Mainline:
         """
         latest = self._latest_event()
         if latest is None and (numbers := self.numbers()):
-            latest = datetime.fromisoformat(str(self.read_json(version_file(f"v{numbers[-1]}"))["created"]))
+            latest = datetime.fromisoformat(self.record(f"v{numbers[-1]}").created)
         return max(datetime.now(UTC), latest + timedelta(microseconds=1)) if latest else datetime.now(UTC)
 
     def _latest_event(self) -> datetime | None:

@@ -33,6 +33,7 @@ from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.ledger.events import event_bytes, event_path
 from cl_steps.ledger.names import tag_of
+from cl_steps.ledger.record import Record
 from cl_steps.pipeline import EVALUATE, GATE, next_state
 from cl_steps.records.builders import Basis, intake_file, run_event, version_record
 from cl_steps.records.signer import version_files
@@ -145,7 +146,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
     asked = ledger.rebases.get(state.spec.id)
     moment = main.moment()
     event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked, moment)
-    following = next_champion(champion, number, list(record["slices"]), rebased=asked is not None)
+    following = next_champion(champion, number, list(record.slices), rebased=asked is not None)
     files = {
         **state_files(state),
         **intake_file(state),
@@ -164,18 +165,18 @@ def custody(line: Line) -> str:
     return "one person" if line.judge_key else "separate"
 
 
-def _check_record(main: Mainline, record: Mapping[str, Any]) -> None:
+def _check_record(main: Mainline, record: Record) -> None:
     """What the run learnt from must be what main's state is: its branch is open to whoever runs a step."""
     wrong = disagreements(record, state_digests(main.folder_files("state")))
     if wrong:
-        raise IntegrityError(f"run {record['run']} is not what its branch says: {wrong[0]}; do not promote it")
+        raise IntegrityError(f"run {record.run} is not what its branch says: {wrong[0]}; do not promote it")
 
 
-def _refuse_unjudged(trust: Trust, record: Mapping[str, Any]) -> None:
+def _refuse_unjudged(trust: Trust, record: Record) -> None:
     """The judges count when the record says that it was made: `retain verify` asks the same, whenever it does."""
     for step in (GATE, EVALUATE):
         if doubt := doubt_of(trust, record, step.name):
-            raise disbelief(step, record["run"], doubt)
+            raise disbelief(step, str(record.run), doubt)
 
 
 def state_files(state: RunState) -> dict[str, bytes]:

@@ -14,16 +14,16 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from cl_steps.data.manifests import reading_store
 from cl_steps.ledger.events import Event, Folder, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
+from cl_steps.ledger.record import Record, parse_record
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import lock_outs
 from cl_steps.trace.datasets import Datasets
+from cl_steps.trace.versions import learning_of
 
 SCHEMA = 1
 TABLES = """
@@ -48,8 +48,6 @@ CREATE TABLE tombstones (sha BLOB, act TEXT, PRIMARY KEY (sha, act)) WITHOUT ROW
 """
 OURS = re.compile(r"[^.]*\.json")
 """Records and events; signatures and statements of provenance lie beside them."""
-LEARN_NOTHING_OLD = ("finetune",)
-"""Methods that neither replay nor have a teacher."""
 
 
 class AnotherHistoryError(Exception):
@@ -68,8 +66,8 @@ def fill(db: sqlite3.Connection, line: Line, main: Mainline) -> None:
     events, records = (_new(db, main, folder) for folder in ("events", "versions"))
     for name, event in events.items():
         _take_event(db, name.removesuffix(".json"), parse_event(name, event))
-    versions = [json.loads(content) for content in records.values()]
-    for record in sorted(versions, key=_number):
+    versions = [parse_record(f"versions/{name}", content) for name, content in records.items()]
+    for record in sorted(versions, key=lambda record: record.number):
         _take_version(db, record)
     with reading_store(line.store, _replaced(db)) as manifests:
         Datasets(db, manifests).read_all()
@@ -123,18 +121,13 @@ def _take_run(db: sqlite3.Connection, name: str, event: RunEvent) -> None:
     db.executemany("INSERT OR IGNORE INTO batches VALUES (?, ?)", [(member, run) for member in event.members])
 
 
-def _take_version(db: sqlite3.Connection, record: Mapping[str, Any]) -> None:
-    digests, batch = record.get("digests") or {}, lock_outs(record.get("stages") or {}).get("tonight/batch") or {}
-    state, parameters = digests.get("state") or {}, record.get("parameters") or {}
-    method = {**((parameters.get("file") or {}).get("update") or {})}.get("method", "replay_distill")
-    method = str((parameters.get("set") or {}).get("update.method", method))
-    parent = bare(record.get("parent"))
-    rebase = "rebase" in record
-    replays = rebase or (parent is not None and method not in LEARN_NOTHING_OLD)
-    teacher = _teacher(db, parent, digests.get("teacher")) if "distill" in method and not rebase else None
-    promoted = db.execute("SELECT event FROM runs WHERE run = ?", (record.get("run"),)).fetchone()
-    stored = (state.get("adapter"), batch.get("md5"), *(state.get(n) for n in ("replay", "global_eval", "reference")))
-    row = (_number(record), parent, teacher, replays, record.get("run"), record.get("created"))
+def _take_version(db: sqlite3.Connection, record: Record) -> None:
+    batch, state = lock_outs(record.stages).get("tonight/batch") or {}, record.digests.state
+    parent, learning = bare(record.parent), learning_of(record)
+    teacher = _teacher(db, parent, record.digests.teacher) if learning.taught else None
+    promoted = db.execute("SELECT event FROM runs WHERE run = ?", (record.run,)).fetchone()
+    stored = (state["adapter"], batch.get("md5"), *(state[n] for n in ("replay", "global_eval", "reference")))
+    row = (record.number, parent, teacher, learning.replayed, record.run, record.created)
     db.execute(
         "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*row, promoted[0] if promoted else "", *stored),
@@ -145,10 +138,6 @@ def _teacher(db: sqlite3.Connection, parent: int | None, adapter: object) -> int
     """The version whose adapter taught: the parent, unless the digest says another one."""
     found = [row[0] for row in db.execute("SELECT number FROM versions WHERE adapter = ?", (adapter,))]
     return parent if parent in found or not found else int(max(found))
-
-
-def _number(record: Mapping[str, Any]) -> int:
-    return int(str(record["version"])[1:])
 
 
 def _replaced(db: sqlite3.Connection) -> dict[str, Folder]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 from cl_steps.config import Params
+from cl_steps.ledger.ancestors import nearest_first
 from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
 from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.trace.versions import (
     Document,
-    Record,
-    chain,
     environment,
     flat,
+    learning_of,
     parameters,
     records_of,
     resolve,
@@ -44,23 +44,23 @@ def lineage(main: Mainline, version: str) -> Document:
     return {
         "version": name,
         "champion": champion,
-        "created": record.get("created"),
-        "run": record.get("run"),
-        "chain": chain(records, name),
-        "children": [child for child, other in records.items() if other.get("parent") == name],
+        "created": record.created,
+        "run": record.run,
+        "chain": nearest_first(records.values(), name)[1:],
+        "children": [child for child, other in records.items() if other.parent == name],
         **_materials(record, records, events),
         **_making(record),
         "trigger": _trigger(record, events),
-        "approval": record.get("approval"),
-        "judges": {"signed": sorted(record.get("judged") or {}), "custody": record.get("custody")},
+        "approval": record.approval.document() if record.approval else None,
+        "judges": {"signed": sorted(record.judged), "custody": record.custody},
         "checks": _checks(record),
         "overrides": _overrides(record, events),
         "cost": {
-            "seconds": record.get("seconds"),
-            "gpu_seconds": record.get("gpu_seconds"),
-            "steps": record.get("times"),
+            "seconds": record.seconds,
+            "gpu_seconds": record.gpu_seconds,
+            "steps": record.times,
         },
-        "slices": record.get("slices") or {},
+        "slices": record.slices,
         "signatures": _signatures(main, name),
         "events": [_told(event) for event in _acts(events) if _touches(event, record)],
         "line": [_row(other, events) for other in records.values()],
@@ -76,47 +76,44 @@ def _events(main: Mainline) -> Iterator[Event]:
 
 def _materials(record: Record, records: Mapping[str, Record], events: Sequence[Event]) -> Document:
     """What it was made from: base, data, replay, teacher, extractor."""
-    digests, update = record.get("digests") or {}, _figures(record, "update")
-    taken = {dep["path"]: dep for stage in (record.get("stages") or {}).values() for dep in stage.get("deps", ())}
+    digests, update, learning = record.digests, record.figures("update"), learning_of(record)
+    taken = {dep["path"]: dep for stage in record.stages.values() for dep in stage.get("deps", ())}
     replayed = taken.get("state/replay")
-    parent = record.get("parent")
-    before = ((records.get(str(parent)) or {}).get("digests") or {}).get("state") or {}
-    distils = "distill" in str(parameters(record).get("update.method", ""))
-    taught = "rebase" not in record and (distils or update.get("loss_distillation") is not None)
+    parent = records.get(record.parent) if record.parent else None
     return {
-        "base": digests.get("base"),
-        "rebase": record.get("rebase"),
+        "base": digests.base,
+        "rebase": record.rebase.document() if record.rebase else None,
         "data": _data(record, events),
         "replay": {
             "from": replayed["md5"] if replayed else None,
             "examples": update.get("examples_replay"),
-            "next": (digests.get("state") or {}).get("replay"),
+            "next": digests.state["replay"],
         },
         "teacher": {
-            "version": parent if parent else None,
-            "adapter": digests.get("teacher"),
-            "is_the_parent": digests.get("teacher") == before.get("adapter"),
-            "distilled": taught,
+            "version": record.parent,
+            "adapter": digests.teacher,
+            "is_the_parent": parent is not None and digests.teacher == parent.digests.state["adapter"],
+            "distilled": learning.taught,
         }
-        if parent
+        if record.parent
         else None,
-        "extractor": digests.get("extractor"),
-        "adapter": (digests.get("state") or {}).get("adapter"),
+        "extractor": digests.extractor,
+        "adapter": digests.state["adapter"],
     }
 
 
 def _data(record: Record, events: Sequence[Event]) -> Document | None:
     """The batch: of which runs it is, how many assets by slice and split, and what each intake brought."""
-    batch = _figures(record, "ingest").get("batch")
+    batch = record.figures("ingest").get("batch")
     if not batch:
         return None
     runs = {event.run: event for event in events if isinstance(event, RunEvent)}
     return {
-        "digest": (record.get("digests") or {}).get("batch"),
+        "digest": record.digests.batch or None,
         "md5": stored(record).get("tonight/batch"),
         "assets": batch.get("assets"),
         "slices": batch.get("slices") or {},
-        "learnt": _figures(record, "update").get("examples_new"),
+        "learnt": record.figures("update").get("examples_new"),
         "intakes": [_intake(str(name), runs.get(name)) for name in batch.get("runs") or ()],
     }
 
@@ -132,11 +129,11 @@ def _making(record: Record) -> Document:
     given, defaults = parameters(record), flat(Params().model_dump())
     changed = (key for key, value in sorted(given.items()) if key not in defaults or value != defaults[key])
     odd = {key: {"value": given[key], "default": defaults.get(key)} for key in changed}
-    seeds = {"seed": given.get("seed"), "seed_plan": _figures(record, "evaluate").get("seed_plan")}
-    own = (record.get("parameters") or {}).get("set") or {}
+    seeds = {"seed": given.get("seed"), "seed_plan": record.figures("evaluate").get("seed_plan")}
+    own = record.parameters.set
     return {
-        "code": record.get("code"),
-        "main": record.get("main"),
+        "code": record.code,
+        "main": record.main,
         **environment(record),
         "parameters": odd,
         "set_for_this_run": own,
@@ -146,24 +143,22 @@ def _making(record: Record) -> Document:
 
 def _trigger(record: Record, events: Sequence[Event]) -> Document:
     """Who or what started it; the event of the run knows more than an old record."""
-    mine = (event for event in events if isinstance(event, RunEvent) and event.run == record.get("run"))
+    mine = (event for event in events if isinstance(event, RunEvent) and event.run == record.run)
     told = next((event.trigger.document() for event in mine), {})
-    return {**told, **(record.get("trigger") or {})}
+    return {**told, **record.trigger.document()}
 
 
 def _checks(record: Record) -> Document:
-    reports = record.get("reports") or {}
-    gate, drift = reports.get("gate") or {}, reports.get("drift") or {}
-    figures = gate.get("figures") or {}
+    figures = record.figures("gate")
     return {
         "drift": {
-            "verdict": drift.get("verdict"),
-            "why": drift.get("why"),
-            "slices": (drift.get("figures") or {}).get("slices") or {},
+            "verdict": record.verdict("drift"),
+            "why": record.why("drift"),
+            "slices": record.figures("drift").get("slices") or {},
         },
         "gate": {
-            "verdict": gate.get("verdict"),
-            "why": gate.get("why"),
+            "verdict": record.verdict("gate"),
+            "why": record.why("gate"),
             "level": figures.get("level"),
             "checks": [{key: check.get(key) for key in CHECK_KEYS} for check in figures.get("checks") or ()],
             "own": figures.get("user_checks"),
@@ -174,17 +169,17 @@ def _checks(record: Record) -> Document:
 def _overrides(record: Record, events: Sequence[Event]) -> list[str]:
     """What was done past the ordinary way: each is a sentence."""
     found, trigger = [], _trigger(record, events)
-    gate = (record.get("reports") or {}).get("gate") or {}
-    approved = _figures(record, "ingest").get("approved")
+    gate = record.verdict("gate")
+    approved = record.figures("ingest").get("approved")
     if trigger.get("force"):
         found.append(
             f"drift was forced by {trigger.get('by') or 'an unnamed person'}: {trigger.get('reason') or 'no reason'}"
         )
     if approved:
         found.append(f"the batch was held and {approved.get('by')} approved it: {approved.get('reason')}")
-    if record.get("approval") and gate.get("verdict") != "promote":
-        found.append(f"the gate said {gate.get('verdict')} and {record['approval'].get('by')} approved the candidate")
-    own = (record.get("parameters") or {}).get("set") or {}
+    if record.approval and gate != "promote":
+        found.append(f"the gate said {gate} and {record.approval.by} approved the candidate")
+    own = record.parameters.set
     return [*found, *(f"{key} was {json.dumps(value)} for this run alone" for key, value in own.items())]
 
 
@@ -201,11 +196,11 @@ def _acts(events: Sequence[Event]) -> Iterator[MovingAct]:
 
 def _touches(event: MovingAct, record: Record) -> bool:
     """Whether a rollback left or restored a version, its base was asked for, or what was withdrawn had a part in it."""
-    version = record["version"]
+    version = record.version
     if isinstance(event, RollbackEvent):
         return version == event.version or version in event.left
     if isinstance(event, RebaseEvent):
-        return bool(record.get("run") == event.run)
+        return record.run == event.run
     return any(version in (event.touched.get(part) or ()) for part in TOUCHED)
 
 
@@ -227,19 +222,15 @@ def _row(record: Record, events: Sequence[Event]) -> Document:
     """A version as the graph of the line shows it."""
     data = _data(record, ()) or {}
     return {
-        "version": record["version"],
-        "parent": record.get("parent"),
-        "created": record.get("created"),
-        "run": record.get("run"),
+        "version": record.version,
+        "parent": record.parent,
+        "created": record.created,
+        "run": record.run,
         "assets": data.get("assets"),
         "slices": {name: sum(splits.values()) for name, splits in (data.get("slices") or {}).items()},
         "runs": len(data.get("intakes") or ()),
-        "gate": ((record.get("reports") or {}).get("gate") or {}).get("verdict"),
-        "approved": bool(record.get("approval")),
-        "base": (record.get("digests") or {}).get("base"),
-        "withdrawn": any(record["version"] in _learnt(event) for event in events),
+        "gate": record.verdict("gate"),
+        "approved": bool(record.approval),
+        "base": record.digests.base,
+        "withdrawn": any(record.version in _learnt(event) for event in events),
     }
-
-
-def _figures(record: Record, step: str) -> Mapping[str, Any]:
-    return ((record.get("reports") or {}).get(step) or {}).get("figures") or {}

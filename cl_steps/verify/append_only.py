@@ -8,6 +8,7 @@ from datetime import datetime
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.names import tag_of
+from cl_steps.ledger.record import Record
 from cl_steps.repository.history import Commit
 from cl_steps.verify.consistency import FIXED, champion_of, disagreements, next_digests, state_digests
 from cl_steps.verify.evidence import Book, Version
@@ -48,11 +49,11 @@ def check_versions(book: Book, versions: Iterable[Version]) -> Iterator[Finding]
     states = book.states(chosen)
     for version in chosen:
         yield from _check_tag(book, version)
-        if version.fault:
-            yield Finding("corrupt", f"{version.name} record", version.fault)
+        if version.record is None:
+            yield Finding("corrupt", f"{version.name} record", version.fault or "")
             continue
-        yield from _check_commit(version, states)
-        yield from _check_ancestry(book, version)
+        yield from _check_commit(version, version.record, states)
+        yield from _check_ancestry(book, version, version.record)
 
 
 def check_tip(book: Book) -> Iterator[Finding]:
@@ -95,36 +96,36 @@ def _check_tag(book: Book, version: Version) -> Iterator[Finding]:
         yield Finding("wrong_tag", f"{version.name} tag", why)
 
 
-def _check_commit(version: Version, states: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    record, after = version.record, states.get(version.commit.id, {})
+def _check_commit(version: Version, record: Record, states: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    after = states.get(version.commit.id, {})
     for part, md5 in next_digests(record).items():
         if after.get(part) != md5:
             why = f"its commit {version.commit.id[:10]} put other bytes there than its record says"
             yield Finding("inconsistent", f"{version.name} state/{part}.dvc", why)
-    if record["parent"] is None:
+    if record.parent is None:
         return
     for why in disagreements(record, states.get(version.commit.before, {})):
         yield Finding("inconsistent", f"{version.name} record", why)
-    if record["schema"] > 1 and record["main"] != version.commit.before:
+    if record.shape > 1 and record.main != version.commit.before:
         why = "it names another commit before its own: main's history was written anew"
         yield Finding("rewritten", f"{version.name} record", why)
 
 
-def _check_ancestry(book: Book, version: Version) -> Iterator[Finding]:
-    where, record = f"{version.name} record", version.record
-    if record["parent"] is not None:
-        parent = book.versions.get(int(record["parent"][1:]))
+def _check_ancestry(book: Book, version: Version, record: Record) -> Iterator[Finding]:
+    where = f"{version.name} record"
+    if record.parent is not None:
+        parent = book.versions.get(int(record.parent[1:]))
         if parent is None or parent.number >= version.number:
-            yield Finding("missing", where, f"its parent {record['parent']} is no version before it")
-        elif parent.record and next_digests(parent.record)["adapter"] != record["digests"]["teacher"]:
-            yield Finding("inconsistent", where, f"its teacher is not the adapter of its parent {record['parent']}")
+            yield Finding("missing", where, f"its parent {record.parent} is no version before it")
+        elif parent.record and next_digests(parent.record)["adapter"] != record.digests.teacher:
+            yield Finding("inconsistent", where, f"its teacher is not the adapter of its parent {record.parent}")
     before = book.versions.get(version.number - 1)
-    if before and before.record and _created(before) > _created(version):
+    if before and before.record and _created(before.record) > _created(record):
         yield Finding("inconsistent", where, f"it says that it was made before {before.name}")
 
 
-def _created(version: Version) -> datetime:
-    return datetime.fromisoformat(version.record["created"])
+def _created(record: Record) -> datetime:
+    return datetime.fromisoformat(record.created)
 
 
 def _named(book: Book, folder: str) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cl_steps.documents import json_text
 from cl_steps.errors import Unavailable, UsageError
+from cl_steps.ledger.record import Record
 from cl_steps.records.keys import KeyRole, TrustedKey, load_public, read_sigstore, read_trusted
 from cl_steps.records.provenance import PROVENANCE, adapter_files, provenance_subjects, sha256
 from cl_steps.records.signer import ACT, PAYLOAD_TYPE, RECORD
@@ -173,7 +174,7 @@ def check_act(trust: Trust, path: str, event: bytes, signature: bytes, made: dat
         raise Doubt("bad_signature", "it is not about what this file says")
 
 
-def check_version(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
+def check_version(trust: Trust, record: Record, content: bytes, signature: bytes) -> None:
     """Whether the signature is of this record (`content` in bytes) and its adapter; raises Doubt, or Unavailable."""
     predicate = _predicate(trust.statement(signature, _created(record)), MODEL)
     adapter = adapter_files(record)
@@ -183,7 +184,7 @@ def check_version(trust: Trust, record: Json, content: bytes, signature: bytes) 
         raise Doubt("bad_signature", "it is not about what the record says")
 
 
-def check_provenance(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
+def check_provenance(trust: Trust, record: Record, content: bytes, signature: bytes) -> None:
     """Whether the signed provenance is of this record and its adapter; raises Doubt, or Unavailable."""
     statement = trust.statement(signature, _created(record))
     _predicate(statement, PROVENANCE)
@@ -191,8 +192,8 @@ def check_provenance(trust: Trust, record: Json, content: bytes, signature: byte
         raise Doubt("bad_signature", "it is not about what the record says")
 
 
-def _created(record: Json) -> datetime:
-    return datetime.fromisoformat(record["created"])
+def _created(record: Record) -> datetime:
+    return datetime.fromisoformat(record.created)
 
 
 def _check_counts(key: TrustedKey, made: datetime, role: KeyRole) -> None:

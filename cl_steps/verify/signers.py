@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.events import Act, Event, RunEvent, event_of
 from cl_steps.ledger.fold import Ledger, fold
+from cl_steps.ledger.record import Record
 from cl_steps.ledger.schemas import event_fault
 from cl_steps.records.signer import provenance_path, signature_path
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
-from cl_steps.verify.evidence import Book, Version
+from cl_steps.verify.evidence import Book
 from cl_steps.verify.findings import Finding
 
 ASK = "`retain verify` says what else is not as it should be"
@@ -89,11 +89,11 @@ def vouched_ledger(events: Mapping[str, Event], seen: Seen) -> Ledger:
 def _versions(book: Book) -> Iterator[Signed]:
     for version in book.versions.values():
         if version.record:
-            made = datetime.fromisoformat(version.record["created"])
+            made = datetime.fromisoformat(version.record.created)
             checks = {"signature": check_version, "provenance": check_provenance}
             paths = {"signature": signature_path(version.path), "provenance": provenance_path(version.path)}
             for name, check in checks.items():
-                call = partial(_check_version, check, version)
+                call = partial(_check_version, check, version.record, version.content)
                 yield Signed(f"{version.name} {name}", version.path, paths[name], made, call)
 
 
@@ -105,9 +105,9 @@ def _acts(book: Book, events: Mapping[str, Event]) -> Iterator[Signed]:
 
 
 def _check_version(
-    check: Callable[[Trust, Mapping[str, Any], bytes, bytes], None], version: Version, trust: Trust, signature: bytes
+    check: Callable[[Trust, Record, bytes, bytes], None], record: Record, content: bytes, trust: Trust, signature: bytes
 ) -> None:
-    check(trust, version.record, version.content, signature)
+    check(trust, record, content, signature)
 
 
 def _check_act(path: str, content: bytes, made: datetime, trust: Trust, signature: bytes) -> None:

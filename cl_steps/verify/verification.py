@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cl_steps.ledger.ancestors import walk as walk_ancestors
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.names import existing
 from cl_steps.pipeline import TONIGHT, next_state
@@ -79,18 +80,19 @@ def _version(book: Book, name: str) -> Version:
 
 def _chain(book: Book, version: Version) -> list[Version]:
     """The version and its ancestors, the oldest first."""
-    found = [version]
-    while (parent := found[-1].record.get("parent")) and 0 < int(parent[1:]) < found[-1].number:
-        if int(parent[1:]) not in book.versions:
-            break
-        found.append(book.versions[int(parent[1:])])
-    return found[::-1]
+    parents = {each.name: _parent(each) for each in book.versions.values()}
+    return [book.versions[int(name[1:])] for name in walk_ancestors(parents, version.name)][::-1]
+
+
+def _parent(version: Version) -> str | None:
+    """The parent that a record names; None where that is no version before it."""
+    parent = version.record.parent if version.record else None
+    return parent if parent and int(parent[1:]) < version.number else None
 
 
 def _batch(version: Version) -> list[str]:
     """The runs whose intakes the version learnt."""
-    ingest = version.record.get("reports", {}).get("ingest", {})
-    return [str(run) for run in ingest.get("figures", {}).get("batch", {}).get("runs", ())]
+    return list(version.record.members) if version.record else []
 
 
 def _runs(book: Book, ledger: Ledger) -> list[str]:
@@ -116,8 +118,10 @@ def _roots(book: Book, versions: list[Version], runs: list[str], *, everything: 
 
 def _night(version: Version) -> Iterator[Root]:
     """What else the version's run stored: intake and batch, drift's figures, the pictures of the evaluation."""
-    made = next_state("rebase" in version.record).values()
-    for path, out in sorted(lock_outs(version.record.get("stages", {})).items()):
+    if version.record is None:
+        return
+    made = next_state(version.record.rebase is not None).values()
+    for path, out in sorted(lock_outs(version.record.stages).items()):
         if path.startswith(TONIGHT) and path not in made:
             yield Root(f"{version.name} {path}", str(out["md5"]))
 

@@ -23,6 +23,7 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, kubectl
 from tests.cluster.trial import LINES, evict, land, last, nothing_is_left, wait_for_question
+from tests.lasting import documents
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -156,7 +157,7 @@ def test_two_nodes_train_together_one_is_disrupted_and_a_person_says_yes(place: 
     airflow.answer("wide", run, "Approve", "as good as it looks")
     assert airflow.wait("wide", run) == "success", airflow.tasks("wide", run)
     with reading(f"{place.git}/wide.git") as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
     assert (record["version"], record["approval"]["by"], record["approval"]["answer"]) == ("v2", "admin", "yes")
     log = airflow.log("wide", run, "update", 1)
     assert "node 0: " in log
@@ -197,7 +198,7 @@ def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_o
     versions = [version["version"] for version in place.read("versions", "demo")["versions"]]
     assert versions[:3] == ["v1", "v2", "v3"]
     with reading(f"{place.git}/demo.git") as main:
-        records = main.records()
+        records = documents(main)
         assert [record["version"] for record in records] == versions
         assert all(record["environment"]["image"] == STEPS_IMAGE for record in records[1:3])
         forged = main.commit(Change({"versions/v0009.json": b"{}"}, "forged"))

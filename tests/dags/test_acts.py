@@ -267,7 +267,7 @@ def test_the_commands_themselves_act_on_a_line(player: Player, monkeypatch: pyte
         assert (event.version, event.by, event.reason) == ("v1", "dag_test", HOSTILE)
         assert main.read_json("state/champion.json")["version"] == "v1"
         assert any(name.endswith(".sig") and "rollback" in name for name in main.folder_files("events"))
-        [record] = [record for record in main.records() if record["version"] == "v1"]
+        [record] = [record for record in main.records() if record.version == "v1"]
     [(_, said)] = champion_events()[before:]
     assert said == light.version_facts(record)
     context = {"dag_run": SimpleNamespace(dag_id="d", run_id="r", logical_date=None, run_after=datetime.now(UTC))}

@@ -16,6 +16,7 @@ from unittest.mock import patch
 from cl_steps.commands.answer import refuse
 from cl_steps.documents import json_text
 from cl_steps.ledger.names import tag_of
+from cl_steps.ledger.record import Record
 from cl_steps.records.builders import now
 from cl_steps.records.provenance import sha256
 from cl_steps.records.signer import sign_statement, signer_of, version_files
@@ -28,6 +29,7 @@ from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.findings import Verification
 from cl_steps.verify.judging import LINK, found_in
 from cl_steps.verify.verification import verify
+from tests.lasting import documents
 from tests.workspace.conftest import GOOD, keyed, make_workspace, play
 
 FILES = {
@@ -103,7 +105,7 @@ def night(line: Line, run: str) -> str:
 def add_version(line: Line, **facts: object) -> str:
     """A version as a promotion would leave it, of a run that learnt nothing, in no time; `facts` are of its record."""
     with reading(line.git) as main, tempfile.TemporaryDirectory() as scratch:
-        before, number = main.records()[-1], main.numbers()[-1] + 1
+        before, number = documents(main)[-1], main.numbers()[-1] + 1
         state = {**before["digests"]["state"], "base": before["digests"]["base"]}
         state["extractor"] = before["digests"]["extractor"]
         record = json.loads(json_text(before))
@@ -115,7 +117,7 @@ def add_version(line: Line, **facts: object) -> str:
         shutil.copy(stored(line, "state/adapter.dvc", "bytes"), Path(scratch) / "adapter/bytes")
         record["judged"] = judged(line, record)
         champion = {**main.read_json("state/champion.json"), "version": f"v{number}"}
-        files = version_files(line, record, Path(scratch) / "adapter")
+        files = version_files(line, Record.from_document(record), Path(scratch) / "adapter")
         files["state/champion.json"] = json_text(champion).encode()
         assert main.push(Change(files, f"promote v{number}\n", tag_of(number)))
         return f"v{number}"

@@ -34,6 +34,7 @@ from cl_steps.verify.before_loading import check_record
 from cl_steps.verify.judged import doubt_of
 from cl_steps.verify.judging import Judging
 from cl_steps.verify.verification import verify
+from tests.lasting import documents
 from tests.promoting import SAME, play, stage
 from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 
@@ -92,7 +93,7 @@ def test_a_promotion_by_another_clock(line: Line, hours: int) -> None:
     assert faults(line) == []
     trust = Trust.read(line.trusted_keys)
     with reading(line.git) as main:
-        records = {record["version"]: check_record(main, record["version"], trust) for record in main.records()}
+        records = {record["version"]: check_record(main, record["version"], trust) for record in documents(main)}
         assert main.ledger().runs["r-2"].seconds >= 0
     created = [datetime.fromisoformat(records[name]["created"]) for name in ("v1", "v2", "v3", "v4")]
     assert created == sorted(created)

@@ -18,6 +18,7 @@ import yaml
 
 from cl_steps.documents import json_text
 from cl_steps.errors import Unavailable, UsageError
+from cl_steps.ledger.record import Record
 from cl_steps.records.keys import TRUSTED
 from cl_steps.records.signer import KEYLESS, TOKEN, event_files, signature_path, version_files
 from cl_steps.repository.line import Line
@@ -97,12 +98,12 @@ def trusting(line: Line, **entry: Any) -> Trust:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> dict[str, Any]:
+def record(tmp_path: Path) -> Record:
     return put_first_version(tmp_path / "state")
 
 
 def test_versions_and_acts_are_signed_and_checked(
-    line: Line, sigstore: Sigstore, record: dict[str, Any], tmp_path: Path
+    line: Line, sigstore: Sigstore, record: Record, tmp_path: Path
 ) -> None:
     trust = trusting(line, issuer=sigstore.issuer)
     files = version_files(line, record, tmp_path / "state/adapter")
@@ -115,7 +116,9 @@ def test_versions_and_acts_are_signed_and_checked(
     with pytest.raises(Doubt, match="not about"):
         check_act(trust, PATH, json_text({**act, "by": "eve"}).encode(), signature, now)
     with pytest.raises(Doubt, match="not about"):
-        check_version(trust, {**record, "files": {"adapter/deep/weights": "0" * 64}}, files[RECORD], files[SIG])
+        check_version(
+            trust, record.model_copy(update={"files": {"adapter/deep/weights": "0" * 64}}), files[RECORD], files[SIG]
+        )
 
 
 def test_every_byte_of_a_keyless_signature_counts(line: Line, sigstore: Sigstore) -> None:
@@ -186,7 +189,7 @@ def test_what_sigstore_does_not_take_says_so(
 
 
 def test_model_signing_s_own_verifier_takes_the_signature(
-    line: Line, sigstore: Sigstore, record: dict[str, Any], tmp_path: Path
+    line: Line, sigstore: Sigstore, record: Record, tmp_path: Path
 ) -> None:
     from model_signing.verifying import Config
 

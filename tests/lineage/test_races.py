@@ -18,6 +18,7 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import dvc_file, lock_outs
+from tests.lasting import documents
 from tests.lineage.cheap import put_folder, put_runs
 from tests.workspace.conftest import GOOD, make_workspace
 
@@ -90,7 +91,7 @@ def check(line: Line, round_: int, got: dict[str, str]) -> None:
     assert sorted(got.values()) == [STALE] * (RACERS - 1) + [version]
     winner = next(run for run, result in got.items() if result == version)
     with reading(line.git) as main:
-        records = main.records()
+        records = documents(main)
         assert [record["version"] for record in records] == [f"v{number + 1}" for number in range(round_ + 1)]
         assert (records[-1]["run"], records[-1]["parent"]) == (winner, f"v{round_}")
         assert main.read_json("state/champion.json")["version"] == version

@@ -15,6 +15,7 @@ from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import read_dvc_file
+from tests.lasting import documents
 from tests.lineage.playing import begin, line_after, night
 
 HOSTILE = "why\n\nRun-Id: forged\n<script>alert(1)</script>\x1b[2J{{ 7*7 }} $(touch owned)"
@@ -64,7 +65,7 @@ def test_what_is_left_behind_is_set_aside_and_the_next_version_descends_from_the
     assert "retain export champion" in told
     assert night(line, "r-4", range(100, 112)) == "v5"
     with reading(line.git) as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
         assert (record["version"], record["parent"]) == ("v5", "v2")
         assert record["reports"]["ingest"]["figures"]["batch"]["runs"] == ["r-4"]
         assert statuses(main) == {"r-1": "learnt", "r-2": "set_aside", "r-3": "set_aside", "r-4": "learnt"}

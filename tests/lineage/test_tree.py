@@ -15,6 +15,7 @@ from cl_steps.repository.git import git
 from cl_steps.repository.mainline import reading
 from cl_steps.trace.tree import lineage as document
 from cl_steps.trace.versions import flat
+from tests.lasting import documents
 from tests.lineage.explaining import Fabricated
 from tests.lineage.playing import line_after
 
@@ -61,7 +62,7 @@ def test_a_real_record_is_told_whole(tmp_path: Path) -> None:
     found = lineage("v3", str(tmp_path / "line"), None, True)
     assert isinstance(found, dict)
     with reading(line.git) as now:
-        before, record = now.records()[1:]
+        before, record = documents(now)[1:]
     assert found["data"]["intakes"][0]["run"] == "r-2"
     assert found["data"]["intakes"][0]["assets"] == found["data"]["assets"] == 12
     assert found["teacher"] == {

@@ -35,6 +35,7 @@ from cl_steps.store.objects import open_objects
 from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.verification import verify
 from tests.data.landings import encoded, fill, picture
+from tests.lasting import documents
 from tests.lineage.playing import begin, finish, line_after, make_line, night, sha_of
 
 HOSTILE = "no consent\n\nRun-Id: forged\n<img src=x onerror=alert(1)>\x1b[2J"
@@ -120,7 +121,7 @@ def test_the_report_names_everything_that_held_it(line: Line) -> None:
 
 def in_replay(line: Line, version: str, name: str) -> bool:
     with reading(line.git) as main, reading_store(line.store) as manifests:
-        record = next(r for r in main.records() if r["version"] == version)
+        record = next(r for r in documents(main) if r["version"] == version)
         table = manifests.read(record["digests"]["state"]["replay"])
     return table is not None and name in table["sha256"].to_pylist()
 

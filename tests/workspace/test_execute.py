@@ -24,6 +24,7 @@ from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import is_current, run_stage
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import lock_outs
+from tests.lasting import documents
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 
@@ -56,7 +57,7 @@ def test_a_promotion_moves_the_state_and_nothing_else_of_the_run(line: Line, tmp
         assert b"update.steps" not in (main.read("run.yaml") or b"")
         assert main.read("data/r-1.dvc")
         assert main.ledger().intakes["r-1"].status == "learnt"
-        assert [record["version"] for record in main.records()] == ["v1", "v2"]
+        assert [record["version"] for record in documents(main)] == ["v1", "v2"]
     tags = text(None, "ls-remote", "--tags", line.git)
     assert "model@v0.0.2" in tags
 

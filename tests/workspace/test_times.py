@@ -20,6 +20,7 @@ from cl_steps.run import stage as execute
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
+from tests.lasting import documents
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 CPU, GPU = {"device": "cpu"}, {"device": "cuda", "name": "H200"}
@@ -110,7 +111,7 @@ def test_a_run_and_its_version_say_what_they_cost(line: Line, monkeypatch: pytes
     times = of_branch(line, "r-1")
     promote.run(line, "r-1")
     with reading(line.git) as main:
-        record, event = main.records()[-1], main.ledger().runs["r-1"]
+        record, event = documents(main)[-1], main.ledger().runs["r-1"]
         assert main.read("reports/times.json") is None
     assert record["times"] == event.times == times
     assert record["gpu_seconds"] == event.gpu_seconds == times["update"]["gpu_seconds"] == times["update"]["seconds"]
