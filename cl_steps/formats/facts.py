@@ -5,7 +5,6 @@ Nothing here is a caption, a reason or a person's name: what is published of a v
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -16,11 +15,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from cl_steps.digests import sha256
 from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.ledger.ancestors import nearest_first
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record, parse_record
-from cl_steps.records.provenance import sha256
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store import dvc
@@ -109,7 +108,7 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
     known = Facts(name_of(main), record, digest, _ancestors(main, record))
     with dvc.opened_store(line.store) as repo:
         found = {name: _folder(repo, known.digest(name), patterns) for name, patterns in _READ.items()}
-    adapter = {f"adapter/{name}": hashlib.sha256(content).hexdigest() for name, content in found["adapter"].items()}
+    adapter = {f"adapter/{name}": sha256(content) for name, content in found["adapter"].items()}
     return replace(
         known,
         base=Base.of(found["base"]),

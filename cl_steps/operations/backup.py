@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cl_steps.digests import file_sha256
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
 from cl_steps.operations.key_file import read_keys, seal, unseal, write_keys
 from cl_steps.repository.bundle import (
@@ -30,7 +31,7 @@ from cl_steps.repository.bundle import (
     write_bundle,
 )
 from cl_steps.repository.line import Line
-from cl_steps.store.vault import Vault, at, sha256
+from cl_steps.store.vault import Vault, at
 
 BUNDLE, OBJECTS, KEYS, MANIFEST = "workspace.bundle", "objects.json", "keys.json", "manifest.json"
 STAMP = "%Y%m%dT%H%M%S%fZ"
@@ -123,7 +124,7 @@ def _write(url: str, folder: Path) -> dict[str, Any]:
     manifest = {
         "format": FORMAT,
         "created": folder.name,
-        "files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in folder.iterdir()},
+        "files": {file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in folder.iterdir()},
         "refs": refs,
         "store": {"objects": len(objects), "bytes": sum(int(found.get("size", 0)) for found in objects)},
     }
@@ -150,7 +151,7 @@ def _download(vault: Vault, chosen: Backup, folder: Path) -> None:
         if name not in (BUNDLE, OBJECTS, KEYS):
             raise IntegrityError(f"{chosen.name}/{MANIFEST} names {name!r}, which is no file of a backup")
         vault.get(f"{chosen.name}/{name}", folder / name)
-        if (folder / name).stat().st_size != facts["bytes"] or sha256(folder / name) != facts["sha256"]:
+        if (folder / name).stat().st_size != facts["bytes"] or file_sha256(folder / name) != facts["sha256"]:
             raise IntegrityError(f"{chosen.name}/{name} is not what its manifest says: take another backup")
 
 

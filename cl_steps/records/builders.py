@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cl_steps.digests import file_sha256
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
 from cl_steps.ledger.record import RECORD_SCHEMA, Record
@@ -204,12 +204,8 @@ def version_record(main: Mainline, state: RunState, number: int, champion: Mappi
 
 def files_of(folder: Path, name: str) -> dict[str, str]:
     """The SHA-256 of every file of a folder, by its path below `name`."""
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[f"{name}/{path.relative_to(folder).as_posix()}"] = digest
-    return found
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f"{name}/{path.relative_to(folder).as_posix()}": file_sha256(path) for path in files}
 
 
 def cost(state: RunState) -> dict[str, Any]:

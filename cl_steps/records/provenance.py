@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
+from cl_steps.digests import sha256
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record
 
@@ -37,11 +37,6 @@ def provenance_subjects(record: Record, content: bytes) -> dict[str, str]:
 def adapter_files(record: Record) -> dict[str, str]:
     """The SHA-256 of the adapter's files; records of before have none."""
     return {name: digest for name, digest in record.files.items() if name.startswith("adapter/")}
-
-
-def sha256(content: bytes) -> str:
-    """As hex."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _dependencies(record: Record) -> list[dict[str, Any]]:

@@ -20,13 +20,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from cl_steps.digests import sha256
 from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.ledger.events import Act, event_bytes
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record, record_bytes
 from cl_steps.records.keys import load_private, read_sigstore, refuse_uncounted
-from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects, sha256
+from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects
 from cl_steps.repository.line import Line
 
 KEYLESS = "sigstore"

@@ -20,7 +20,6 @@ anew, by a person's act.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any
 from cl_steps.acts.answers import covering_answer
 from cl_steps.checks.own import complaints, run_own
 from cl_steps.config import Params
+from cl_steps.digests import file_sha256
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.ledger.events import event_bytes, event_path
@@ -120,7 +120,7 @@ def _check_figures(root: Path, rules: Params, verdict: str, run_id: str) -> None
     """The stored verdict must follow from the stored figures, and these be of this candidate and of every slice."""
     figures = read_figures(root / FIGURES)
     known = json.loads((root / "state/champion.json").read_text(encoding="utf-8"))["slices"]
-    adapter = hashlib.sha256((root / CANDIDATE / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
+    adapter = file_sha256(root / CANDIDATE / "pytorch_lora_weights.safetensors")
     if decide(figures, rules).verdict != verdict:
         raise IntegrityError(f"run {run_id}: its verdict does not follow from its figures; do not promote it")
     if not adapter.startswith(figures.plan.candidate) or set(known) - set(figures.plan.slices):

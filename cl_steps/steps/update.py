@@ -33,6 +33,7 @@ import torch
 from cl_steps.config import Compute, Params, RunSpec
 from cl_steps.data.replay import write_next
 from cl_steps.data.shards import content_digest, decode, iter_assets, read_manifest
+from cl_steps.digests import file_sha256
 from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.learning.guard import Bank, Guard
@@ -233,8 +234,7 @@ def _banks(context: Context, denoiser: Denoiser) -> tuple[Bank, Bank]:
 def _digest_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            digest.update(f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{file.name}:{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +78,3 @@ def at(url: str) -> Vault:
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url!r} is no place for files: name a folder, or a URL like s3://bucket/folder") from error
     return Vault(fs, str(root).rstrip("/"), url.rstrip("/"))
-
-
-def sha256(file: Path) -> str:
-    """A file's SHA-256, as hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cl_steps.digests import sha256
 from cl_steps.documents import json_text
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.ledger.record import Record
 from cl_steps.records.keys import KeyRole, TrustedKey, load_public, read_sigstore, read_trusted
-from cl_steps.records.provenance import PROVENANCE, adapter_files, provenance_subjects, sha256
+from cl_steps.records.provenance import PROVENANCE, adapter_files, provenance_subjects
 from cl_steps.records.signer import ACT, PAYLOAD_TYPE, RECORD
 
 if TYPE_CHECKING:

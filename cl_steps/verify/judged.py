@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from cl_steps.digests import sha256
 from cl_steps.documents import json_text
 from cl_steps.ledger.record import Record
 from cl_steps.pipeline import STAGES
-from cl_steps.records.provenance import sha256
 from cl_steps.verify.authenticity import Doubt, Trust
 from cl_steps.verify.evidence import Version
 from cl_steps.verify.findings import Finding

@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cl_steps.digests import sha256
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.pipeline import EVALUATE, GATE, STAGES, STEPS, Step
 from cl_steps.records.builders import files_of
-from cl_steps.records.provenance import sha256
 from cl_steps.records.signer import sign_statement, signer_of
 from cl_steps.repository.beginning import LOCAL
 from cl_steps.repository.git import text

@@ -14,11 +14,11 @@ from typing import Any
 from unittest.mock import patch
 
 from cl_steps.commands.answer import refuse
+from cl_steps.digests import sha256
 from cl_steps.documents import json_text
 from cl_steps.ledger.names import tag_of
 from cl_steps.ledger.record import Record
 from cl_steps.records.builders import now
-from cl_steps.records.provenance import sha256
 from cl_steps.records.signer import sign_statement, signer_of, version_files
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line, local
