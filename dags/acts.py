@@ -79,7 +79,7 @@ def publish(params: Mapping[str, Any], *, outlet_events: Any, **_context: Any) -
     """Emit the line's version asset with its champion, so that what serves the model follows."""
     entry = _entry(params)
     with reading(entry.line().git) as main:
-        champion = main.read_json("state/champion.json").get("version")
+        champion = main.champion().version
         record = next((record for record in main.records() if record.version == champion), None)
     if record is None:
         raise IntegrityError(f"main has no record of its champion {champion}: `retain verify --all` says what is wrong")

@@ -69,3 +69,8 @@ def whole_record(said: Mapping[str, Any]) -> dict[str, Any]:
 def documents(main: Mainline) -> list[dict[str, Any]]:
     """The records on main as JSON values."""
     return [record.document() for record in main.records()]
+
+
+def whole_champion(version: str) -> dict[str, Any]:
+    """What main says of a champion that knows no slice."""
+    return {"version": version, "seed_plan": 1, "slices": [], "anchors": {}}

@@ -155,7 +155,7 @@ def _filled_up(
     main: Mainline, ledger: Ledger, gone: set[str], manifests: Manifests, folders: Folders, part: str, name: str
 ) -> Out | None:
     """A part of the state without what goes, and with what would be there instead; None for parts that hold all."""
-    champion, reference = str(main.read_json("state/champion.json")["version"]), main.read("state/reference.dvc")
+    champion, reference = main.champion().version, main.read("state/reference.dvc")
     if part not in ("replay", "reference") or not reference:
         return None
     known = str(read_dvc_file(reference)["md5"])

@@ -44,7 +44,7 @@ def mirror(dir: str, mlflow: str, json: bool) -> dict[str, Any] | str:
         pages = dict.fromkeys(absent[-1:], page)
         made = {version: _add(registry, line, main, version, pages.get(version, b"")) for version in absent}
         there |= {version: found["mlflow"] for version, found in made.items()}
-        champion = str(main.read_json("state/champion.json")["version"])
+        champion = main.champion().version
         registry.point(there[champion])
     if any(not found["artifacts"] for found in made.values()):
         say("mirror: the server serves no artifacts (mlflow server --serve-artifacts): figures went, papers did not")

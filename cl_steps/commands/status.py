@@ -26,12 +26,12 @@ def status(dir: str, json: bool, remote: bool = False) -> Document | str:
     """
     line = resolve(dir)
     with reading(line.git) as main:
-        ledger, champion = main.ledger(), main.read_json("state/champion.json")
+        ledger, champion = main.ledger(), main.champion()
         pending = ledger.pending(main.max_attempts())
         document = {
-            "champion": champion.get("version"),
-            "slices": champion.get("slices", []),
-            "anchors": champion.get("anchors", {}),
+            "champion": champion.version,
+            "slices": list(champion.slices),
+            "anchors": champion.anchors,
             "pending": {"runs": list(pending), "assets": sum(ledger.intakes[run].assets for run in pending)},
             "set_aside": {i.run: i.why for i in ledger.intakes.values() if i.status == "set_aside"},
             "held": [
@@ -49,7 +49,7 @@ def status(dir: str, json: bool, remote: bool = False) -> Document | str:
 def versions(dir: str, json: bool) -> Document | str:
     """Every version, its parent, its run and its slices' scores."""
     with reading(resolve(dir).git) as main:
-        champion = main.read_json("state/champion.json").get("version")
+        champion = main.champion().version
         keys = ("version", "parent", "run", "created", "slices")
         found = [
             {**{key: getattr(record, key) for key in keys}, "rebase": record.rebase is not None}

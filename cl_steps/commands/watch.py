@@ -83,7 +83,7 @@ def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict
         except IntegrityError as error:
             raise IntegrityError(f"{error}; where it was meant, take the line out of the file of heads") from error
         seen[entry["name"]] = main.tip
-        champion, last = main.read_json("state/champion.json").get("version"), main.last_finished()
+        champion, last = main.champion().version, main.last_finished()
         since = (datetime.now(UTC) - last).total_seconds() / 3600
         row = {"line": entry["name"], "champion": champion, "hours": round(since, 1), "store": None}
         allowed = _allowed(entry, hours)

@@ -103,7 +103,7 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
         IntegrityError: an object is not what its name says.
         Unavailable: the store cannot be reached.
     """
-    wanted = str(main.read_json("state/champion.json")["version"]) if version == "champion" else version
+    wanted = main.champion().version if version == "champion" else version
     record, digest = record_digest(main, wanted)
     known = Facts(name_of(main), record, digest, _ancestors(main, record))
     with dvc.opened_store(line.store) as repo:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from cl_steps.documents import json_text
+from cl_steps.errors import IntegrityError
 from cl_steps.ledger.lasting import Lasting, Name, Tuple, Version
 
 CHAMPION = "state/champion.json"
@@ -28,3 +31,16 @@ class Champion(Lasting):
     seed_plan: int
     slices: Annotated[Tuple[Name], AfterValidator(_once), Field(json_schema_extra={"uniqueItems": True})]
     anchors: dict[str, Version]
+
+
+def parse_champion(content: bytes) -> Champion:
+    """The champion in its file; raises IntegrityError where it names none."""
+    try:
+        return Champion.from_document(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{CHAMPION} names no version: `retain verify --all` says what is wrong") from error
+
+
+def champion_bytes(champion: Champion) -> bytes:
+    """The champion as its file holds it."""
+    return json_text(champion.document()).encode()

@@ -30,9 +30,9 @@ class Model:
 
 def record_of(main: Mainline, version: str | None) -> Record:
     """The record of a version (None or `champion`: the champion's); raises UsageError where there is none."""
-    if version in (None, "champion"):
-        version = main.read_json("state/champion.json")["version"]
-    return main.record(str(version))
+    if version is None or version == "champion":
+        version = main.champion().version
+    return main.record(version)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 from cl_steps.digests import file_sha256
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.champion import Champion
 from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
 from cl_steps.ledger.record import RECORD_SCHEMA, Record
 from cl_steps.ledger.times import gpu_seconds
@@ -149,7 +150,7 @@ def first_record(
     )
 
 
-def version_record(main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], basis: Basis) -> Record:
+def version_record(main: Mainline, state: RunState, number: int, champion: Champion, basis: Basis) -> Record:
     """Everything that version `number` was made from and judged by.
 
     `main` names the commit that the version's own follows: who signs the record vouches for all of main's history.
@@ -164,7 +165,7 @@ def version_record(main: Mainline, state: RunState, number: int, champion: Mappi
         {
             "schema": RECORD_SCHEMA,
             "version": f"v{number}",
-            "parent": champion["version"],
+            "parent": champion.version,
             "main": main.tip,
             "run": state.spec.id,
             "created": now(main.moment()),
@@ -182,7 +183,7 @@ def version_record(main: Mainline, state: RunState, number: int, champion: Mappi
             },
             "files": {
                 **files_of(basis.adapter, "adapter"),
-                **(asked.files if asked else _base_files(main, champion["version"])),
+                **(asked.files if asked else _base_files(main, champion.version)),
             },
             "stages": {
                 name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))

@@ -72,7 +72,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
             for (run, event), branch, shown in zip(events.items(), whole, pictures, strict=True)
         ]
         named = text(main.params_file().get("name")) or "line"
-        champion = text(main.read_json("state/champion.json").get("version"))
+        champion = main.champion().version
         return Story(named, champion, tuple(records.values()), tuple(nights))
 
 

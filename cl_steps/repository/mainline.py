@@ -20,6 +20,7 @@ from typing import Any
 
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
+from cl_steps.ledger.champion import CHAMPION, Champion, parse_champion
 from cl_steps.ledger.events import FINAL, Event, event_moment, parse_event
 from cl_steps.ledger.fold import Ledger, fold
 from cl_steps.ledger.names import existing, numbers_of, tag_of, version_file
@@ -94,6 +95,10 @@ class Mainline:
     def record(self, version: str) -> Record:
         """A version's record; raises UsageError where there is no such version, IntegrityError for what is none."""
         return parse_record(version_file(version), self.record_file(version))
+
+    def champion(self) -> Champion:
+        """Which version is in use; raises IntegrityError where main names none."""
+        return parse_champion(self.read(CHAMPION) or b"")
 
     def record_file(self, version: str) -> bytes:
         """A version's record, in bytes; raises UsageError where there is no such version."""

@@ -20,10 +20,7 @@ anew, by a person's act.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cl_steps.acts.answers import covering_answer
 from cl_steps.checks.own import complaints, run_own
@@ -31,6 +28,7 @@ from cl_steps.config import Params
 from cl_steps.digests import file_sha256
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
+from cl_steps.ledger.champion import CHAMPION, Champion, champion_bytes, parse_champion
 from cl_steps.ledger.events import event_bytes, event_path
 from cl_steps.ledger.names import tag_of
 from cl_steps.ledger.record import Record
@@ -119,7 +117,7 @@ def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Param
 def _check_figures(root: Path, rules: Params, verdict: str, run_id: str) -> None:
     """The stored verdict must follow from the stored figures, and these be of this candidate and of every slice."""
     figures = read_figures(root / FIGURES)
-    known = json.loads((root / "state/champion.json").read_text(encoding="utf-8"))["slices"]
+    known = parse_champion((root / CHAMPION).read_bytes()).slices
     adapter = file_sha256(root / CANDIDATE / "pytorch_lora_weights.safetensors")
     if decide(figures, rules).verdict != verdict:
         raise IntegrityError(f"run {run_id}: its verdict does not follow from its figures; do not promote it")
@@ -135,7 +133,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         raise UsageError(f"run {state.spec.id} was pruned: trigger a new run")
     _refuse_stale(main, line, state)
     number = 1 + max(main.numbers())
-    champion = main.read_json("state/champion.json")
+    champion = main.champion()
     then, trust = main.at(begun.base), believed(line)
     approval = covering_answer(main, trust, state, then.params(begun.spec))
     basis = Basis(begun, then.params_file(), approval, statements(root), custody(line), root / CANDIDATE)
@@ -150,7 +148,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
     files = {
         **state_files(state),
         **intake_file(state),
-        "state/champion.json": json_text(following).encode(),
+        CHAMPION: champion_bytes(following),
         **version_files(line, record, basis.adapter),
         event_path("run", state.spec.id, moment): event_bytes(event),
         **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
@@ -185,13 +183,9 @@ def state_files(state: RunState) -> dict[str, bytes]:
     return {f"state/{name}.dvc": dvc_file(outs[path], name) for name, path in parts.items()}
 
 
-def next_champion(champion: Mapping[str, Any], number: int, slices: list[str], *, rebased: bool) -> dict[str, Any]:
+def next_champion(champion: Champion, number: int, slices: list[str], *, rebased: bool) -> Champion:
     """`state/champion.json` of version `number`: slices that are new have it as their anchor, after a rebase all."""
-    known, own = sorted({*champion["slices"], *slices}), f"v{number}"
-    before = {} if rebased else champion["anchors"]
-    return {
-        "version": own,
-        "seed_plan": number,
-        "slices": known,
-        "anchors": {**before, **{name: before.get(name, own) for name in (known if rebased else slices)}},
-    }
+    known, own = sorted({*champion.slices, *slices}), f"v{number}"
+    before = {} if rebased else champion.anchors
+    anchors = {**before, **{name: before.get(name, own) for name in (known if rebased else slices)}}
+    return Champion(version=own, seed_plan=number, slices=tuple(known), anchors=anchors)

@@ -130,8 +130,8 @@ class _Pair:
 
 def named(main: Mainline, records: Mapping[str, Record], version: str) -> str:
     """The name of a version, or of the champion; raises UsageError where there is no such version."""
-    name = main.read_json("state/champion.json").get("version") if version == "champion" else version
-    return resolve(records, str(name))
+    name = main.champion().version if version == "champion" else version
+    return resolve(records, name)
 
 
 def _counted(rows: Iterable[Row]) -> Document:

@@ -158,6 +158,6 @@ def _forget_erased(db: sqlite3.Connection) -> None:
 
 
 def _note(db: sqlite3.Connection, main: Mainline) -> None:
-    champion = bare(main.read_json("state/champion.json").get("version"))
+    champion = bare(main.champion().version)
     facts = {"tip": main.tip, "champion": champion, "rmse": main.params().ingest.near_duplicate_rmse}
     db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())

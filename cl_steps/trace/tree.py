@@ -38,7 +38,7 @@ def lineage(main: Mainline, version: str) -> Document:
         IntegrityError: an event on main is none.
     """
     records, events = records_of(main), list(_events(main))
-    champion = str(main.read_json("state/champion.json").get("version"))
+    champion = main.champion().version
     name = resolve(records, champion if version == "champion" else version)
     record = records[name]
     return {

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.champion import CHAMPION, parse_champion
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.names import tag_of
 from cl_steps.ledger.record import Record
 from cl_steps.repository.history import Commit
-from cl_steps.verify.consistency import FIXED, champion_of, disagreements, next_digests, state_digests
+from cl_steps.verify.consistency import FIXED, disagreements, next_digests, state_digests
 from cl_steps.verify.evidence import Book, Version
 from cl_steps.verify.findings import Finding
 
@@ -60,7 +61,7 @@ def check_tip(book: Book) -> Iterator[Finding]:
     """Main's state is the champion's; withdrawals may have put others in the place of data, but never of the model."""
     try:
         digests = state_digests(_named(book, "state/"))
-        version = book.versions[int(champion_of(book.files.get("state/champion.json", b""))[1:])]
+        version = book.versions[int(parse_champion(book.files.get(CHAMPION, b"")).version[1:])]
     except (ValueError, KeyError, IntegrityError):
         yield Finding("corrupt", "state/", "it names no champion of main, or no bytes")
         return

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cl_steps.config import load_run
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.champion import CHAMPION, parse_champion
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record
 from cl_steps.ledger.schemas import record_fault
@@ -25,7 +26,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.authenticity import Trust, check_provenance, check_version
-from cl_steps.verify.consistency import champion_of, next_digests
+from cl_steps.verify.consistency import next_digests
 from cl_steps.verify.rebases import asked_for
 from cl_steps.verify.signers import ASK, insist
 
@@ -44,7 +45,7 @@ def check_state(line: Line, root: Path, step: Step) -> None:
     """
     if "state/adapter" not in step.reads:
         return
-    version = champion_of((root / "state/champion.json").read_bytes())
+    version = parse_champion((root / CHAMPION).read_bytes()).version
     with reading(line.git) as main:
         trust = Trust.read(line.trusted_keys)
         record = check_record(main, version, trust)

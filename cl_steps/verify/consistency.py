@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
-from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record
 from cl_steps.pipeline import next_state
 from cl_steps.run.stage import plain
@@ -29,18 +26,6 @@ def state_digests(files: Mapping[str, bytes]) -> dict[str, str]:
         return {name: str(read_dvc_file(content)["md5"]) for name, content in named.items()}
     except Exception as error:
         raise ValueError("a .dvc file of state/ names no bytes") from error
-
-
-def champion_of(content: bytes) -> str:
-    """The version that a `state/champion.json` names; raises IntegrityError where it names none."""
-    try:
-        version = str(json.loads(content)["version"])
-        version_file(version)
-    except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise IntegrityError(
-            "state/champion.json names no version: `retain verify --all` says what is wrong"
-        ) from error
-    return version
 
 
 def next_digests(record: Record) -> dict[str, str]:

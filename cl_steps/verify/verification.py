@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cl_steps.ledger.ancestors import walk as walk_ancestors
+from cl_steps.ledger.champion import CHAMPION, parse_champion
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.names import existing
 from cl_steps.pipeline import TONIGHT, next_state
@@ -29,7 +30,7 @@ from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.append_only import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.beginnings import check_beginnings, check_links
-from cl_steps.verify.consistency import champion_of, next_digests
+from cl_steps.verify.consistency import next_digests
 from cl_steps.verify.evidence import Book, Version
 from cl_steps.verify.findings import Finding, Verification
 from cl_steps.verify.judged import check_judges
@@ -73,7 +74,7 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
 
 def _version(book: Book, name: str) -> Version:
     if name == "champion":
-        name = champion_of(book.files.get("state/champion.json", b""))
+        name = parse_champion(book.files.get(CHAMPION, b"")).version
     versions = {version.name: version for version in book.versions.values()}
     return versions[existing(name, versions)]
 

@@ -20,7 +20,7 @@ from cl_steps.operations.backup import STAMP
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local
 from cl_steps.store.pointers import dvc_file, file_md5
-from tests.lasting import whole_record
+from tests.lasting import whole_champion, whole_event, whole_record
 
 Cli = Callable[..., tuple[int, str, str]]
 PASSPHRASE = "correct horse battery staple"
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     git(None, "init", "-q", "--bare", "-b", "main", line.git)
     git(None, "init", "-q", "-b", "main", str(draft))
     (draft / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
-    (draft / "state" / "champion.json").write_text(json.dumps({"version": "v1", "slices": ["general"]}))
+    (draft / "state" / "champion.json").write_text(json.dumps({**whole_champion("v1"), "slices": ["general"]}))
     (draft / "state" / "adapter.dvc").write_bytes(dvc_file({"md5": md5, "size": 7}, "adapter"))
     write(draft, "versions/v0001.json", whole_record({"version": "v1", "created": "2026-01-01T00:00:00+00:00"}))
     write(draft, "events/20260102T000000.000000-run-a.json", run_event("a", datetime.now(UTC) - 3 * HOUR))
@@ -56,15 +56,17 @@ def folder(tmp_path: Path) -> Path:
 def run_event(run: str, at: datetime, outcome: str = "no_update") -> dict[str, object]:
     """The event of a run that ended."""
     found = {"schema": EVENT_SCHEMA, "kind": "run", "run": run, "at": at.isoformat(), "outcome": outcome}
-    return {
-        **found,
-        "trigger": {"kind": "schedule"},
-        "drift": None,
-        "gate": None,
-        "version": None,
-        "seconds": 1.0,
-        "why": "",
-    }
+    return whole_event(
+        {
+            **found,
+            "trigger": {"kind": "schedule"},
+            "drift": None,
+            "gate": None,
+            "version": None,
+            "seconds": 1.0,
+            "why": "",
+        }
+    )
 
 
 def write(draft: Path, name: str, document: object) -> None:

@@ -22,7 +22,7 @@ from cl_steps.repository.run_branch import checked_out, run_state
 from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
 from cl_steps.steps import close
-from tests.lasting import MD5, whole_record
+from tests.lasting import MD5, whole_champion, whole_record
 
 FIGURES = {
     "ingest": {"batch": {"runs": [], "assets": 3, "slices": {}, "digest": "0"}, "intake": {"assets": 0, "slices": {}}}
@@ -80,7 +80,9 @@ def _promote(line: Line, run: str) -> None:
 
 def _move_state(line: Line) -> None:
     with reading(line.git) as main:
-        assert main.push(Change({"state/champion.json": b'{"version": "v9"}'}, "another run was faster"))
+        assert main.push(
+            Change({"state/champion.json": json.dumps(whole_champion("v9")).encode()}, "another run was faster")
+        )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -30,6 +31,7 @@ from dags import acts, maintenance
 from tests.dags.acting import ActingChild, with_versions
 from tests.dags.conftest import WORKSPACE, make_line
 from tests.dags.test_pods import LARGE
+from tests.lasting import whole_champion
 from tests.workspace.conftest import GOOD, make_workspace, play
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -246,7 +248,7 @@ def test_a_champion_without_a_record_is_no_news(line: Line) -> None:
     from cl_steps.repository.mainline import Change
 
     with reading(line.git) as main:
-        assert main.push(Change({"state/champion.json": b'{"version": "v9"}'}, "lost"))
+        assert main.push(Change({"state/champion.json": json.dumps(whole_champion("v9")).encode()}, "lost"))
     with pytest.raises(AirflowFailException, match="no record of its champion v9"):
         acts.publish({"line": "tiny"}, outlet_events=OutletEventAccessors())
 

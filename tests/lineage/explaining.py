@@ -26,7 +26,7 @@ from cl_steps.data.shards import MANIFEST_SCHEMA
 from cl_steps.documents import write_json
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
-from tests.lasting import whole_event, whole_record
+from tests.lasting import whole_champion, whole_event, whole_record
 
 CAPACITY = 12
 BEGAN = datetime(2026, 1, 1, 2, tzinfo=UTC)
@@ -266,7 +266,7 @@ class Fabricated:
 
     def push(self) -> None:
         """Put everything so far on main."""
-        write_json(self.root / "state/champion.json", {"version": self.champion})
+        write_json(self.root / "state/champion.json", whole_champion(self.champion))
         git(self.root, "add", "--all")
         git(self.root, "commit", "-q", "-m", "as it is now")
         git(self.root, "push", "-q", self.line.git, "HEAD:refs/heads/main")
