@@ -15,6 +15,7 @@ from cl_steps.errors import IntegrityError
 from cl_steps.ledger.lasting import (
     KEPT,
     FolderMd5,
+    IsNumber,
     Lasting,
     Md5,
     Moment,
@@ -40,7 +41,7 @@ BaseFile = Annotated[str, StringConstraints(pattern=r"^base/")]
 class Act(Lasting):
     """What every event says: when it happened, who did it, and through what."""
 
-    shape: Literal[1, 2] = Field(alias="schema")
+    shape: Annotated[Literal[1, 2], IsNumber] = Field(alias="schema")
     id: Name
     at: Moment
     by: str
@@ -137,7 +138,7 @@ class AnswerEvent(Act):
 class RollbackEvent(Act):
     """An older version is the champion again; `lineage` are its ancestors and itself, `left` those left behind."""
 
-    shape: Literal[2] = Field(alias="schema")
+    shape: Annotated[Literal[2], IsNumber] = Field(alias="schema")
     kind: Literal["rollback"]
     reason: Name
     version: Version
@@ -175,7 +176,7 @@ class WithdrawalEvent(Act):
     and `erased` are the objects that are deleted.
     """
 
-    shape: Literal[2] = Field(alias="schema")
+    shape: Annotated[Literal[2], IsNumber] = Field(alias="schema")
     kind: Literal["withdrawal"]
     reason: Name
     assets: Annotated[Tuple[Tombstone], Field(min_length=1)]
@@ -198,7 +199,7 @@ class NewBase(TypedDict):
 class RebaseEvent(Act):
     """A person asks for a new base: for which run, in place of which, and the SHA-256 of each of its files."""
 
-    shape: Literal[2] = Field(alias="schema")
+    shape: Annotated[Literal[2], IsNumber] = Field(alias="schema")
     kind: Literal["rebase"]
     reason: Name
     run: Name
@@ -210,7 +211,7 @@ class RebaseEvent(Act):
 class PruneEvent(Act):
     """Old runs that came to nothing are let go, each with the tip of its branch."""
 
-    shape: Literal[2] = Field(alias="schema")
+    shape: Annotated[Literal[2], IsNumber] = Field(alias="schema")
     kind: Literal["prune"]
     days: Number = 0
     runs: dict[str, Name]
@@ -219,7 +220,7 @@ class PruneEvent(Act):
 class MigrationEvent(Act):
     """The workspace is of a newer format."""
 
-    shape: Literal[2] = Field(alias="schema")
+    shape: Annotated[Literal[2], IsNumber] = Field(alias="schema")
     kind: Literal["migration"]
     before: Whole = Field(alias="from")
     after: Whole = Field(alias="to")
@@ -228,7 +229,7 @@ class MigrationEvent(Act):
 class OtherEvent(Lasting):
     """An event of a kind that this version does not know, which it passes over."""
 
-    shape: Literal[1, 2] = Field(alias="schema")
+    shape: Annotated[Literal[1, 2], IsNumber] = Field(alias="schema")
     kind: Name
     id: str = ""
 

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import core_schema
 
 KEPT = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -30,6 +39,12 @@ def _there(value: T | None) -> T:
     return value
 
 
+def _number(value: object) -> object:
+    if type(value) is not int:
+        raise ValueError("it is the number of a format")
+    return value
+
+
 class _Stated:
     """Marks what may be left out, and is not null where it stands."""
 
@@ -40,6 +55,8 @@ class _Stated:
         return next(dict(each) for each in handler(schema)["anyOf"] if each != {"type": "null"})
 
 
+IsNumber = BeforeValidator(_number)
+"""Of the number of a format, which `true` equals."""
 Stated = Annotated[T | None, _Stated()]
 Tuple = Annotated[tuple[T, ...], Field(strict=False)]
 """A list of JSON."""

@@ -15,7 +15,20 @@ from typing_extensions import TypedDict
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.events import Trigger
-from cl_steps.ledger.lasting import KEPT, Commit, Lasting, Md5, Moment, Name, Positive, Rebased, Sha256, Stated, Version
+from cl_steps.ledger.lasting import (
+    KEPT,
+    Commit,
+    IsNumber,
+    Lasting,
+    Md5,
+    Moment,
+    Name,
+    Positive,
+    Rebased,
+    Sha256,
+    Stated,
+    Version,
+)
 
 RECORD_SCHEMA = 3
 """2: SHA-256 of every file of adapter and base, and the commit on main before the version's own. 3: how the run began,
@@ -39,7 +52,9 @@ INGEST: Any = {
                     "properties": {"runs": {"type": "array", "items": {"type": "string", "minLength": 1}}},
                 }
             },
-        }
+        },
+        "verdict": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "why": {"type": "string"},
     },
 }
 """Of the report of ingest more must be right: which runs' intakes the batch is made of."""
@@ -140,7 +155,7 @@ class Record(Lasting):
         }
     )
 
-    shape: Literal[1, 2, 3] = Field(alias="schema")
+    shape: Annotated[Literal[1, 2, 3], IsNumber] = Field(alias="schema")
     version: Version
     parent: Version | None
     run: Name | None

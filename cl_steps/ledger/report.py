@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cl_steps.ledger.lasting import Lasting, Sha256
+from cl_steps.ledger.lasting import IsNumber, Lasting, Sha256
 
 REPORT_SCHEMA = 1
 
@@ -14,7 +14,7 @@ REPORT_SCHEMA = 1
 class Report(Lasting):
     """The report of a step."""
 
-    shape: Literal[1] = Field(alias="schema")
+    shape: Annotated[Literal[1], IsNumber] = Field(alias="schema")
     step: Literal["ingest", "drift", "update", "evaluate", "gate"]
     run: str
     status: Literal["done", "skipped"]
