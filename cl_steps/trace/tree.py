@@ -78,7 +78,7 @@ def _materials(record: Record, records: Mapping[str, Record], events: Sequence[E
     """What it was made from: base, data, replay, teacher, extractor."""
     digests, update, learning = record.digests, record.figures("update"), learning_of(record)
     taken = {dep["path"]: dep for stage in record.stages.values() for dep in stage.get("deps", ())}
-    replayed = taken.get("state/replay")
+    replayed = taken.get("state/replay") if learning.replayed else None
     parent = records.get(record.parent) if record.parent else None
     return {
         "base": digests.base,
