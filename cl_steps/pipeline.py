@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-Report = Mapping[str, Any]
+from cl_steps.documents import Json
+
+Report = Json
 Outcome = Literal["no_update", "promoted", "rejected", "held", "stale", "failed"]
 Role = Literal["step", "judge", "trusted"]
 """Whose credentials a step has.

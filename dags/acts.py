@@ -10,7 +10,6 @@ rollback that was made for this DAG run is not made again after later versions w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, AssetAlias, Context, Param
 from airflow.sdk.exceptions import AirflowSkipException
 
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.events import RollbackEvent
 from cl_steps.orchestration import light
@@ -75,7 +75,7 @@ def page(context: Context) -> Call:
 
 
 @settled()
-def publish(params: Mapping[str, Any], *, outlet_events: Any, **_context: Any) -> None:
+def publish(params: Json, *, outlet_events: Any, **_context: Any) -> None:
     """Emit the line's version asset with its champion, so that what serves the model follows."""
     entry = _entry(params)
     with reading(entry.line().git) as main:
@@ -86,7 +86,7 @@ def publish(params: Mapping[str, Any], *, outlet_events: Any, **_context: Any) -
     outlet_events[RESTORED].add(light.version_asset(entry.name), extra=light.version_facts(record))
 
 
-def _asked(context: Context) -> tuple[Entry, Mapping[str, Any], str]:
+def _asked(context: Context) -> tuple[Entry, Json, str]:
     """The line, the form and who filled it in; raises UsageError where that is nobody."""
     form, person = context["params"], context["dag_run"].triggering_user_name
     if not person:
@@ -94,20 +94,20 @@ def _asked(context: Context) -> tuple[Entry, Mapping[str, Any], str]:
     return _entry(form), form, person
 
 
-def _entry(form: Mapping[str, Any]) -> Entry:
+def _entry(form: Json) -> Entry:
     return line_called(form["line"], lines_file())
 
 
-def _signed(entry: Entry, form: Mapping[str, Any], person: str) -> tuple[str, ...]:
+def _signed(entry: Entry, form: Json, person: str) -> tuple[str, ...]:
     """Where, why and by whom; one word each, so that nothing in it is taken for an option."""
     return (f"--dir={entry.workspace}", f"--reason={_reason(form)}", f"--by={person}", "--through=airflow")
 
 
-def _reason(form: Mapping[str, Any]) -> str:
+def _reason(form: Json) -> str:
     return str(form["reason"]).strip()
 
 
-def _is_this(event: RollbackEvent, form: Mapping[str, Any], person: str, asked: datetime) -> bool:
+def _is_this(event: RollbackEvent, form: Json, person: str, asked: datetime) -> bool:
     """Whether a rollback on record is the one that a form asked for at that moment."""
     wanted = (form["version"], person, _reason(form), form["relearn"])
     said = (event.version, event.by, event.reason, event.relearn)

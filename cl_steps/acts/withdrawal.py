@@ -23,6 +23,7 @@ from cl_steps.acts.purge import PARTS, Purge
 from cl_steps.acts.replenishing import Past, reference_without, replay_without
 from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
 from cl_steps.data.manifests import Manifests, reading_store
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.events import EVENT_SCHEMA, WithdrawalEvent, event_path
 from cl_steps.ledger.fold import Ledger
@@ -174,7 +175,7 @@ def _erasure(line: Line, purge: Purge, ledger: Ledger) -> Erasure:
     return Erasure(replaced, sorted({*affected, *holders, *purge.loose(names)}))
 
 
-def _following(main: Mainline, replaced: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+def _following(main: Mainline, replaced: Mapping[str, Json]) -> dict[str, bytes]:
     """The `.dvc` files of main, intakes' and the state's, that name a folder which another one stands for now."""
     found = {}
     for folder in ("data", "state"):

@@ -23,6 +23,7 @@ from cl_steps.data.manifests import KNOWN, Manifests
 from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.data.shards import MANIFEST_SCHEMA, SPLITS, distinct
 from cl_steps.data.withdrawn import tombstone
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.ancestors import offspring
 from cl_steps.ledger.events import RunEvent
@@ -90,9 +91,7 @@ def assets_of_source(source: str, ledger: Ledger, rows: pa.Table) -> list[dict[s
     return found
 
 
-def with_copies(
-    assets: Sequence[Mapping[str, Any]], ledger: Ledger, rows: pa.Table, rmse: float
-) -> list[dict[str, Any]]:
+def with_copies(assets: Sequence[Json], ledger: Ledger, rows: pa.Table, rmse: float) -> list[dict[str, Any]]:
     """The assets and their near-duplicates among `rows`, and theirs, until none is left; sorted by SHA-256."""
     names = rows["sha256"].to_pylist()
     found = {str(asset["sha256"]): dict(asset) for asset in assets}
@@ -107,9 +106,7 @@ def with_copies(
     return [found[name] for name in sorted(found)]
 
 
-def touched(
-    records: Sequence[Record], ledger: Ledger, assets: Iterable[Mapping[str, Any]], manifests: Manifests
-) -> dict[str, Any]:
+def touched(records: Sequence[Record], ledger: Ledger, assets: Iterable[Json], manifests: Manifests) -> dict[str, Any]:
     """Everything that ever held the assets, as the report of a withdrawal says it.
 
     `intakes` and `learnt` (by version and split) count assets; `clean` is the last version before one was learnt;
@@ -157,7 +154,7 @@ class Trace:
         return bool({"train", "probe"} & self.learnt.get(version, {}).keys())
 
 
-def _until(asset: Mapping[str, Any], ledger: Ledger) -> str:
+def _until(asset: Json, ledger: Ledger) -> str:
     """When an asset was withdrawn first: what was made after that does not hold it. Later than all, if never."""
     named = (e.at for e in ledger.withdrawals if any(a["sha256"] == asset["sha256"] for a in e.assets))
     return str(next(named, "9999"))
@@ -178,7 +175,7 @@ def _in_replay(record: Record, names: set[str], manifests: Manifests) -> bool:
     return found is not None and not names.isdisjoint(found["sha256"].to_pylist())
 
 
-def _entry(row: Mapping[str, Any], ledger: Ledger) -> dict[str, Any]:
+def _entry(row: Json, ledger: Ledger) -> dict[str, Any]:
     intake = row["run"] if row["run"] in ledger.intakes else BEGINNING
     return {**tombstone(row), "intake": intake, "split": row["split"], "copy": False}
 
@@ -187,5 +184,5 @@ def _picked(rows: pa.Table, column: str, value: str) -> list[dict[str, Any]]:
     return list(rows.filter(pc.equal(rows[column], value)).to_pylist())
 
 
-def _thumbnail(asset: Mapping[str, Any]) -> bytes:
+def _thumbnail(asset: Json) -> bytes:
     return base64.b64decode(asset["thumbnail"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cl_steps.commands.wording import byte_size
+from cl_steps.documents import Document
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.events import RunEvent
 from cl_steps.ledger.fold import Ledger
@@ -12,8 +11,6 @@ from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import read_run
-
-Document = dict[str, Any]
 
 
 def status(dir: str, json: bool, remote: bool = False) -> Document | str:

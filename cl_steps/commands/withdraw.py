@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cl_steps.acts.withdrawal import Done, Request, forget
 from cl_steps.acts.withdrawal import withdraw as take_out
+from cl_steps.documents import Document
 from cl_steps.ledger.events import Tombstone, WithdrawalEvent
 from cl_steps.records.builders import person
 from cl_steps.repository.checkout import refuse_dirty, sync
@@ -14,7 +14,6 @@ from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
 
 SHOWN = 20
-Document = dict[str, Any]
 
 
 def withdraw(

@@ -30,6 +30,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.generated.data_quality_assertions_dataset import Assertion
 
 from cl_steps.config import load_params, load_run
+from cl_steps.documents import Json
 from cl_steps.formats.bom import NAMESPACE
 from cl_steps.formats.facts import record_digest
 from cl_steps.pipeline import CLOSE, INGEST, PROMOTE, STAGES, STATE, Step, next_state, of_run
@@ -42,7 +43,7 @@ from cl_steps.verify.consistency import next_digests
 NIGHT, MODEL = "night", "model"
 PRODUCER = f"urn:retain:{metadata.version('retain')}"
 GATE_INPUT, DRIFT_INPUT = "tonight/evaluation/figures", "tonight/batch"
-Out = Mapping[str, Any]
+Out = Json
 
 
 @attr.define
@@ -66,7 +67,7 @@ class Seen:
     line: str
     inputs: Mapping[str, Out]
     outputs: Mapping[str, Out]
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Json = field(default_factory=dict)
     version: VersionFacet | None = None
     outcome: str = ""
 
@@ -153,7 +154,7 @@ def _version_facet(out: Out) -> dict[str, Any]:
     return {"version": dataset_version_dataset.DatasetVersionDatasetFacet(str(out["md5"]), producer=PRODUCER)}
 
 
-def _assertions(step: str, report: Mapping[str, Any]) -> Iterator[Assertion]:
+def _assertions(step: str, report: Json) -> Iterator[Assertion]:
     """The verdict of gate or drift and what it rests on."""
     figures, verdict = report.get("figures") or {}, report.get("verdict")
     if verdict is None:
@@ -168,7 +169,7 @@ def _assertions(step: str, report: Mapping[str, Any]) -> Iterator[Assertion]:
             yield Assertion("no drift", not found.get("drifted"), severity="warn", name=f"drift/{name}", actual=actual)
 
 
-def _check(check: Mapping[str, Any]) -> Assertion:
+def _check(check: Json) -> Assertion:
     gain = check.get("kind") == "superiority"
     return Assertion(
         str(check.get("kind")),
@@ -234,7 +235,7 @@ def _known(root: Path) -> dict[str, Out]:
     return state | lock_outs(run_state(root).lock)
 
 
-def _landing(reports: Mapping[str, Mapping[str, Any]]) -> Out:
+def _landing(reports: Mapping[str, Json]) -> Out:
     """Which landing it was: what ingest says of the map of its files, since DVC sees no landing."""
     told = reports.get(INGEST.name, {}).get("figures", {}).get("landing")
     return {"md5": str(told.get("digest", ""))[:128]} if isinstance(told, dict) else {}

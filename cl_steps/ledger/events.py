@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, StringConstraints, model_validator, with_config
 from typing_extensions import TypedDict
 
-from cl_steps.documents import json_text
+from cl_steps.documents import Json, json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.lasting import (
     KEPT,
@@ -248,7 +248,7 @@ KINDS: Mapping[str, type[Event]] = {
 }
 
 
-def event_of(document: Mapping[str, Any]) -> Event:
+def event_of(document: Json) -> Event:
     """The event that a document is; raises WrongShape."""
     return model_of(document.get("kind")).from_document(document)
 

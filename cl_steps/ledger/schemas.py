@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cl_steps.documents import Unreadable, read_json
+from cl_steps.documents import Json, Unreadable, read_json
 from cl_steps.errors import RetainError
 from cl_steps.ledger.champion import CHAMPION, Champion
 from cl_steps.ledger.events import KINDS, OtherEvent, model_of
@@ -125,7 +125,7 @@ def _record_schema(number: int) -> dict[str, Any]:
     return shape
 
 
-def _plain(said: Any, parts: Mapping[str, Any]) -> Any:
+def _plain(said: Any, parts: Json) -> Any:
     """What pydantic says of a shape, each part where it stands, and without what says nothing of the shape."""
     if isinstance(said, list):
         return [_plain(each, parts) for each in said]

@@ -17,12 +17,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from cl_steps.acts.rebase import Wish, record
 from cl_steps.acts.rollback import roll_back
 from cl_steps.acts.withdrawal import Request, withdraw
 from cl_steps.data.shards import iter_assets, read_table
+from cl_steps.documents import Document
 from cl_steps.errors import Night, RetainError, UsageError
 from cl_steps.formats.openlineage import rehearsal
 from cl_steps.ledger.ancestors import nearest_first
@@ -40,7 +40,6 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.store import dvc
 from cl_steps.store.pointers import Out, read_dvc_file
 
-Document = dict[str, Any]
 FACTS = ("text", "slice", "source", "licence", "consent")
 WHY = "the line is played again without it"
 

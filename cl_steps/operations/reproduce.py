@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from cl_steps.config import RunSpec
-from cl_steps.documents import write_json
+from cl_steps.documents import Document, write_json
 from cl_steps.errors import UsageError
 from cl_steps.formats.openlineage import rehearsal
 from cl_steps.ledger.events import RunEvent
@@ -36,7 +36,6 @@ from cl_steps.run.context import code_digest
 from cl_steps.run.stage import push_branch
 from cl_steps.store.pointers import Out, lock_outs
 
-Document = dict[str, Any]
 TOLERANCE = 0.01
 """Relative L2 distance of two adapters that GPUs may differ by."""
 ADAPTER = "tonight/candidate/adapter"

@@ -6,7 +6,6 @@ The rule for going on is `pipeline.next_step`, asked here and not repeated: the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
@@ -15,6 +14,7 @@ from airflow.sdk import Asset, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.events import RunEvent
 from cl_steps.ledger.fold import Ledger
@@ -66,7 +66,7 @@ def identity(dag_run: Any, timezone: str) -> str:
     return run_id(f"{moment.astimezone(ZoneInfo(timezone)):%Y-%m-%d}", dag_run.dag_id, dag_run.run_id)
 
 
-def spec_of(dag_run: Any, params: Mapping[str, Any], run: str) -> RunSpec:
+def spec_of(dag_run: Any, params: Json, run: str) -> RunSpec:
     """What is special about a run, from the form; raises UsageError for a wish without its reason."""
     wishes = [name for name in ("force", "method", "batch", "set") if params[name]]
     reason = (params["reason"] or "").strip()
@@ -88,7 +88,7 @@ def spec_of(dag_run: Any, params: Mapping[str, Any], run: str) -> RunSpec:
 
 
 @settled()
-def open_it(entry: Entry, run: str, dag_run: Any, params: Mapping[str, Any]) -> None:
+def open_it(entry: Entry, run: str, dag_run: Any, params: Json) -> None:
     """Make the run's branch, or find it."""
     spec = open_run(entry.line(), spec_of(dag_run, params, run))
     LOG.info("run %s of line %s: branch runs/%s on %s", run, entry.name, run, spec.base[:10])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from airflow.sdk import BaseNotifier
 from airflow.sdk.observability import stats
 
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.events import RunEvent
 from cl_steps.ledger.fold import Ledger
@@ -48,7 +49,7 @@ def stored_bytes(main: Mainline) -> int:
     return sum(sizes.values())
 
 
-def tell(entry: Entry, what: str, facts: Mapping[str, Any], context: MutableMapping[str, Any]) -> None:
+def tell(entry: Entry, what: str, facts: Json, context: MutableMapping[str, Any]) -> None:
     """Call the line's notifiers for an outcome; templates find `retain` beside Airflow's own names.
 
     A notifier that fails is logged: nobody's run is the worse for a mail server that is away.

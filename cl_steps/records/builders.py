@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.digests import file_sha256
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.champion import Champion
 from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
@@ -44,8 +45,8 @@ class Basis:
     """
 
     begun: Beginning
-    parameters: Mapping[str, Any]
-    approval: Mapping[str, Any] | None
+    parameters: Json
+    approval: Json | None
     judged: Mapping[str, str]
     custody: str
     adapter: Path
@@ -123,9 +124,7 @@ def intake_file(state: RunState) -> dict[str, bytes]:
     return {f"data/{state.spec.id}.dvc": dvc_file(out, state.spec.id)} if out and kept else {}
 
 
-def first_record(
-    digests: Mapping[str, str], slices: Iterable[str], parameters: Mapping[str, Any], state: Path
-) -> Record:
+def first_record(digests: Mapping[str, str], slices: Iterable[str], parameters: Json, state: Path) -> Record:
     """The record of v1, the base as it came: md5 of each part of `state`, the folder that they lie in."""
     return Record.from_document(
         {
@@ -238,7 +237,7 @@ def _rebase(asked: RebaseEvent | None) -> dict[str, Any]:
     return {"rebase": {"event": asked.id, "before": asked.before, "after": asked.after["md5"]}}
 
 
-def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None:
+def _intake(state: RunState, ingest: Json) -> dict[str, Any] | None:
     out = lock_outs(state.lock).get("tonight/intake")
     if not out:
         return None

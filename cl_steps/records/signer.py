@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cl_steps.digests import sha256
-from cl_steps.documents import json_text
+from cl_steps.documents import Json, json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.ledger.events import Act, event_bytes
 from cl_steps.ledger.names import version_file
@@ -158,7 +158,7 @@ class Keyless:
 
 
 def sign_statement(
-    signer: Signer, subjects: Mapping[str, Mapping[str, str]], predicate_type: str, predicate: Mapping[str, Any]
+    signer: Signer, subjects: Mapping[str, Mapping[str, str]], predicate_type: str, predicate: Json
 ) -> bytes:
     """An in-toto statement in its signed envelope (JSON); `subjects` are digests (algorithm to hex) by name."""
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.ledger.events import AnswerEvent, RunEvent, parse_event
 from cl_steps.pipeline import STAGES
@@ -42,8 +43,8 @@ FILES = ("params.yaml", "run.yaml", "dvc.lock", *(step.report for step in STAGES
 class Branch:
     """What the branch of a run holds of use here."""
 
-    reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    lock: Mapping[str, Any] = field(default_factory=dict)
+    reports: Mapping[str, Json] = field(default_factory=dict)
+    lock: Json = field(default_factory=dict)
     params: Params = field(default_factory=Params)
     spec: RunSpec = field(default_factory=RunSpec)
 
@@ -139,7 +140,7 @@ def _params(content: bytes, overrides: str, scratch: Path) -> Params:
     return load_params(scratch, RunSpec(set=json.loads(overrides)))
 
 
-def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
+def _whole(branch: Branch | None, record: Json | None) -> Branch:
     """What is shown of a run: of a version what its record says, else its branch, where any step may write."""
     branch = branch or Branch()
     if not record:
@@ -148,7 +149,7 @@ def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
     return replace(branch, reports=reports, lock=table(record.get("stages")))
 
 
-def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> list[Pictures]:
+def _pictures(line: Line, locks: Sequence[Json], latest: int) -> list[Pictures]:
     """The pictures of the last `latest` runs; none of those before."""
     first = max(0, len(locks) - latest)
     if first == len(locks):
@@ -158,7 +159,7 @@ def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> li
         return [Pictures()] * first + [_shown(read, lock) for lock in locks[first:]]
 
 
-def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
+def _shown(read: ReadFolder, lock: Json) -> Pictures:
     outs, found, gone = _outs(lock), {}, []
     for path, names in PICTURES.items():
         out = outs.get(path)
@@ -168,7 +169,7 @@ def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
     return Pictures(found[SAMPLES], found[DRIFT], tuple(gone))
 
 
-def _outs(lock: Mapping[str, Any]) -> dict[str, Out]:
+def _outs(lock: Json) -> dict[str, Out]:
     try:
         return lock_outs(lock)
     except (AttributeError, KeyError, TypeError):

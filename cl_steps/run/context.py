@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from cl_steps.config import Params, RunSpec, load_params, load_run
-from cl_steps.documents import write_json
+from cl_steps.documents import Json, write_json
 from cl_steps.ledger.report import REPORT_SCHEMA, Report
 from cl_steps.ledger.reports import read_reports
 
@@ -27,7 +27,7 @@ class StepReport:
 
     verdict: str | None = None
     why: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Json = field(default_factory=dict)
     processes: int = 1
     earlier_seconds: float = 0.0
     once_stored: Callable[[], None] = lambda: None

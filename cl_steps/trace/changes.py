@@ -14,11 +14,11 @@ from typing import Any
 
 from cl_steps.config import Params
 from cl_steps.data.manifests import Manifests
+from cl_steps.documents import Document, Json
 from cl_steps.ledger.ancestors import nearest_first
 from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.trace.versions import (
-    Document,
     environment,
     flat,
     parameters,
@@ -29,7 +29,7 @@ from cl_steps.trace.versions import (
 
 EXAMPLES = 5
 NAMES = ("sha256", "text", "slice", "split")
-Row = Mapping[str, Any]
+Row = Json
 Figures = Mapping[str, Mapping[str, float | None]]
 
 
@@ -156,7 +156,7 @@ def _sets(before: Iterable[str], after: Iterable[str]) -> Document:
     return {"added": sorted(set(after) - set(before)), "removed": sorted(set(before) - set(after))}
 
 
-def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Document]:
+def _different(before: Json, after: Json) -> list[Document]:
     """The keys whose values are not the same; None where there is none."""
     keys = sorted({*before, *after})
     return [
@@ -166,7 +166,7 @@ def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Docu
     ]
 
 
-def _one(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> Document:
+def _one(before: Json, after: Json, key: str) -> Document:
     return _same(before.get(key), after.get(key))
 
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cl_steps.config import Params
+from cl_steps.documents import Document
 from cl_steps.ledger.ancestors import nearest_first
 from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.trace.versions import (
-    Document,
     environment,
     flat,
     learning_of,

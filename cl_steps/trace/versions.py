@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.documents import Document, Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import lock_outs
-
-Document = dict[str, Any]
 
 LEARN_NOTHING_OLD = ("finetune",)
 """Methods of before `update` reported it that neither replay nor have a teacher."""
@@ -59,7 +58,7 @@ def learning_of(record: Record) -> Learning:
     return Learning(method not in LEARN_NOTHING_OLD, "distill" in method)
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Json, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_steps.digests import sha256
-from cl_steps.documents import json_text
+from cl_steps.documents import Json, json_text
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.ledger.record import Record
 from cl_steps.records.keys import KeyRole, TrustedKey, load_public, read_sigstore, read_trusted
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MODEL = "https://model_signing/signature/v1.0"
-Json = Mapping[str, Any]
 
 
 class Doubt(Exception):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.digests import sha256
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.pipeline import EVALUATE, GATE, STAGES, STEPS, Step
 from cl_steps.records.builders import files_of
@@ -151,7 +152,7 @@ def disbelief(step: Step, run: str, doubt: Doubt) -> IntegrityError:
     )
 
 
-def compare_statement(statement: Mapping[str, Any], found: tuple[Digests, Digests], absent: Collection[str]) -> None:
+def compare_statement(statement: Json, found: tuple[Digests, Digests], absent: Collection[str]) -> None:
     """Whether a statement says just what was found, but for files of folders that are `absent`; raises Doubt."""
     predicate = statement.get("predicate")
     if statement.get("predicateType") != LINK or not isinstance(predicate, Mapping):
@@ -168,7 +169,7 @@ def _is_below(name: str, folders: Collection[str]) -> bool:
     return any(name.startswith(f"{folder}/") for folder in folders)
 
 
-def found_in(lock: Mapping[str, Any], reports: Mapping[str, str], begun: str, step: str) -> tuple[Digests, Digests]:
+def found_in(lock: Json, reports: Mapping[str, str], begun: str, step: str) -> tuple[Digests, Digests]:
     """What a step found, and what it had before it: the subjects and the materials of its statement.
 
     Args:
@@ -196,7 +197,7 @@ def _found(root: Path, state: RunState, step: Step, in_full: tuple[str, ...]) ->
     return subjects, materials
 
 
-def _outs(lock: Mapping[str, Any]) -> Digests:
+def _outs(lock: Json) -> Digests:
     return {path: _md5(out["md5"]) for path, out in lock_outs(lock).items()}
 
 
