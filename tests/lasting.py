@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,3 +75,8 @@ def documents(main: Mainline) -> list[dict[str, Any]]:
 def whole_champion(version: str) -> dict[str, Any]:
     """What main says of a champion that knows no slice."""
     return {"version": version, "seed_plan": 1, "slices": [], "anchors": {}}
+
+
+def read_json(main: Mainline, path: str) -> dict[str, Any]:
+    """A JSON document of main, as it lies there."""
+    return dict(json.loads(main.read(path) or b"{}"))

@@ -6,7 +6,6 @@ and pushed with a lease on that tip: whoever loses looks at main again (never at
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
+from cl_steps.errors import RetainError, Unavailable, UsageError
 from cl_steps.ledger.champion import CHAMPION, Champion, parse_champion
 from cl_steps.ledger.events import FINAL, Event, event_moment, parse_event
 from cl_steps.ledger.fold import Ledger, fold
@@ -81,10 +80,6 @@ class Mainline:
             return git(self.folder, "cat-file", "blob", f"{self.tip}:{path}")
         except GitError:
             return None
-
-    def read_json(self, path: str) -> dict[str, Any]:
-        """A JSON document of main; empty where there is none. Raises IntegrityError for what is no such document."""
-        return _document(path, self.read(path) or b"{}")
 
     def records(self) -> list[Record]:
         """Every version's record, oldest first; raises IntegrityError for what is none."""
@@ -277,13 +272,6 @@ class Mainline:
         when = text(self.folder, "show", "-s", "--format=%ct", commit)
         body = f"object {commit}\ntype commit\ntag {name}\ntagger {NAME} <{EMAIL}> {when} +0000\n\n{name}\n"
         return git(self.folder, "mktag", stdin=body.encode()).decode().strip()
-
-
-def _document(path: str, content: bytes) -> dict[str, Any]:
-    try:
-        return dict(json.loads(content))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise IntegrityError(f"{path} on main is no JSON document: `retain verify --all` says what is wrong") from error
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def test_memory_that_runs_out_is_met_with_smaller_parts_and_then_said(place: Sit
     assert (state, tries) == ("failed", 6)
     assert "the memory of its container ran out" in airflow.log("tight", run, "update", 6)
     assert "in 8 parts" in airflow.log("tight", run, "update", 3)
-    assert last(place, "tight")["outcome"] == "failed"
+    assert last(place, "tight").outcome == "failed"
     nothing_is_left(place, "tight")
 
 
@@ -153,7 +153,7 @@ def test_two_nodes_train_together_one_is_disrupted_and_a_person_says_yes(place: 
     assert len(place.pods("retain.dev/line=wide,retain.dev/step=update")) == 2
     evict(pod)
     wait_for_question(airflow, "wide", run)
-    assert last(place, "wide")["outcome"] == "held"
+    assert last(place, "wide").outcome == "held"
     airflow.answer("wide", run, "Approve", "as good as it looks")
     assert airflow.wait("wide", run) == "success", airflow.tasks("wide", run)
     with reading(f"{place.git}/wide.git") as main:

@@ -31,7 +31,7 @@ from dags import acts, maintenance
 from tests.dags.acting import ActingChild, with_versions
 from tests.dags.conftest import WORKSPACE, make_line
 from tests.dags.test_pods import LARGE
-from tests.lasting import whole_champion
+from tests.lasting import read_json, whole_champion
 from tests.workspace.conftest import GOOD, make_workspace, play
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -267,7 +267,7 @@ def test_the_commands_themselves_act_on_a_line(player: Player, monkeypatch: pyte
     with reading(line.git) as main:
         [event] = main.ledger().rollbacks
         assert (event.version, event.by, event.reason) == ("v1", "dag_test", HOSTILE)
-        assert main.read_json("state/champion.json")["version"] == "v1"
+        assert read_json(main, "state/champion.json")["version"] == "v1"
         assert any(name.endswith(".sig") and "rollback" in name for name in main.folder_files("events"))
         [record] = [record for record in main.records() if record.version == "v1"]
     [(_, said)] = champion_events()[before:]

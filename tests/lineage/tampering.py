@@ -29,7 +29,7 @@ from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.findings import Verification
 from cl_steps.verify.judging import LINK, found_in
 from cl_steps.verify.verification import verify
-from tests.lasting import documents
+from tests.lasting import documents, read_json
 from tests.workspace.conftest import GOOD, keyed, make_workspace, play
 
 FILES = {
@@ -116,7 +116,7 @@ def add_version(line: Line, **facts: object) -> str:
         (Path(scratch) / "adapter").mkdir()
         shutil.copy(stored(line, "state/adapter.dvc", "bytes"), Path(scratch) / "adapter/bytes")
         record["judged"] = judged(line, record)
-        champion = {**main.read_json("state/champion.json"), "version": f"v{number}"}
+        champion = {**read_json(main, "state/champion.json"), "version": f"v{number}"}
         files = version_files(line, Record.from_document(record), Path(scratch) / "adapter")
         files["state/champion.json"] = json_text(champion).encode()
         assert main.push(Change(files, f"promote v{number}\n", tag_of(number)))

@@ -40,7 +40,7 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
 from cl_steps.store.objects import open_objects
-from tests.lasting import documents
+from tests.lasting import documents, read_json
 from tests.lineage import playing
 from tests.lineage.cheap import put_run
 from tests.lineage.fake_model import stage
@@ -223,7 +223,7 @@ def check_whole(line: Line, before: str) -> str:
         records, ledger = documents(main), main.ledger()
         promoted = {event.version: run for run, event in ledger.runs.items() if event.outcome == "promoted"}
         assert {record["version"]: record["run"] for record in records[1:]} == promoted
-        champion = main.read_json("state/champion.json")["version"]
+        champion = read_json(main, "state/champion.json")["version"]
         assert champion in {record["version"] for record in records}
         changed = bool(ledger.tombstones or ledger.rollbacks)
         if not changed:

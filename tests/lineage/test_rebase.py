@@ -40,7 +40,7 @@ from cl_steps.store.pointers import lock_outs, read_dvc_file
 from cl_steps.trace.assets import where
 from cl_steps.verify.before_loading import check_state
 from cl_steps.verify.verification import verify
-from tests.lasting import documents
+from tests.lasting import documents, read_json
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import ask_for, begin, copied, finish, line_after, night, rebase, sha_of
 from tests.lineage.tampering import _copied as signed_copy
@@ -94,7 +94,7 @@ def test_the_base_is_another_and_nothing_was_taken_in(moved: Line) -> None:
     with reading(moved.git) as main:
         at = main.at(main.version_commit("v3"))
         old, new = state_of(main.at(main.version_commit("v2"))), state_of(at)
-        record, champion, ledger = documents(main)[2], at.read_json("state/champion.json"), at.ledger()
+        record, champion, ledger = documents(main)[2], read_json(at, "state/champion.json"), at.ledger()
     asked = ledger.rebases["r-3"]
     assert {part for part in new if new[part] != old[part]} == {"base", "adapter", "anchors", "evaluation"}
     assert (asked.before, asked.after["md5"]) == (old["base"], new["base"])
@@ -113,7 +113,7 @@ def test_the_base_is_another_and_nothing_was_taken_in(moved: Line) -> None:
 
 def test_nights_go_on_from_the_new_base_and_read_no_other(moved: Line) -> None:
     with reading(moved.git) as main:
-        records, champion, ledger = documents(main), main.read_json("state/champion.json"), main.ledger()
+        records, champion, ledger = documents(main), read_json(main, "state/champion.json"), main.ledger()
     assert records[3]["digests"]["base"] == records[2]["digests"]["base"] != records[1]["digests"]["base"]
     assert "rebase" not in records[3]
     assert records[3]["files"]["base/weights"] == records[2]["files"]["base/weights"]
@@ -298,7 +298,7 @@ def test_a_promotion_that_was_killed_is_before_or_after(line: Line, landed: bool
     with patch.object(Mainline, "push", cut), pytest.raises(PowerCut):
         finish(line, "r-2")
     with reading(line.git) as main:
-        assert main.read_json("state/champion.json")["version"] == ("v3" if landed else "v2")
+        assert read_json(main, "state/champion.json")["version"] == ("v3" if landed else "v2")
         assert (state_of(main)["base"] != old) is landed
     assert finish(line, "r-2") == "v3"
     assert not verify(line, None, None).findings

@@ -15,7 +15,7 @@ from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import read_dvc_file
-from tests.lasting import documents
+from tests.lasting import documents, read_json
 from tests.lineage.playing import begin, line_after, night
 
 HOSTILE = "why\n\nRun-Id: forged\n<script>alert(1)</script>\x1b[2J{{ 7*7 }} $(touch owned)"
@@ -53,7 +53,7 @@ def test_the_state_is_as_it_was_and_nothing_else_on_main_changes(line: Line) -> 
             for file in ("params.yaml", "dvc.yaml", "run.yaml"):
                 assert main.read(file) == before.read(file)
             new = main.folder_files("events").keys() - before.folder_files("events").keys()
-            [event] = [main.read_json(f"events/{name}") for name in new if name.endswith(".json")]
+            [event] = [read_json(main, f"events/{name}") for name in new if name.endswith(".json")]
     assert (event["kind"], event["version"], event["from"]) == ("rollback", "v2", "v4")
     assert (event["lineage"], event["left"], event["relearn"]) == (["v1", "v2"], ["v3", "v4"], False)
     assert (event["by"], event["through"], event["reason"]) == ("ops", "command line", "worse hands")
@@ -69,7 +69,7 @@ def test_what_is_left_behind_is_set_aside_and_the_next_version_descends_from_the
         assert (record["version"], record["parent"]) == ("v5", "v2")
         assert record["reports"]["ingest"]["figures"]["batch"]["runs"] == ["r-4"]
         assert statuses(main) == {"r-1": "learnt", "r-2": "set_aside", "r-3": "set_aside", "r-4": "learnt"}
-        assert main.read_json("state/champion.json")["seed_plan"] == 5
+        assert read_json(main, "state/champion.json")["seed_plan"] == 5
 
 
 def test_with_relearn_the_next_night_learns_it_again(line: Line) -> None:
@@ -84,7 +84,7 @@ def test_forward_again_makes_everything_learnt(line: Line) -> None:
         assert "no version is left behind" in back(line, "v4")
         with reading(line.git) as main:
             assert set(statuses(main).values()) == {"learnt"}
-            assert main.read_json("state/champion.json")["seed_plan"] == -2
+            assert read_json(main, "state/champion.json")["seed_plan"] == -2
             for part in ("adapter", "replay", "reference", "global_eval"):
                 assert main.read(f"state/{part}.dvc") == before.read(f"state/{part}.dvc")
 
