@@ -35,7 +35,7 @@ def covering_answer(main: Mainline, trust: Trust | None, state: RunState, rules:
         StaleRun: main says that the run is stale.
         IntegrityError: the yes was given to something else, or nobody who counts signed it.
     """
-    run, verdict = state.spec.id, state.reports.get("gate", {}).get("verdict")
+    run, verdict = state.spec.id, state.verdict("gate")
     event = main.ledger().runs.get(run)
     ended = event.outcome if event else None
     if ended == "stale":

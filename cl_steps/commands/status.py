@@ -92,7 +92,7 @@ def _running_row(line: Line, run: str) -> Document:
     except IntegrityError as error:
         nothing = dict.fromkeys(("trigger", "drift", "gate", "version", "seconds"))
         return {"run": run, "outcome": "running", **nothing, "rebase": False, "why": str(error)}
-    verdicts = {name: state.reports.get(name, {}).get("verdict") for name in ("drift", "gate")}
+    verdicts = {name: state.verdict(name) for name in ("drift", "gate")}
     row = {"run": run, "trigger": state.spec.trigger, "outcome": "running", "version": None, "seconds": None}
     return {**row, **verdicts, "rebase": bool(state.spec.rebase), "why": ""}
 

@@ -36,6 +36,7 @@ from cl_steps.formats.facts import record_digest
 from cl_steps.pipeline import CLOSE, INGEST, PROMOTE, STAGES, STATE, Step, next_state, of_run
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.repository.run_branch import RunState as Branch
 from cl_steps.repository.run_branch import checked_out, run_state
 from cl_steps.store.pointers import file_md5, lock_outs, read_dvc_file
 from cl_steps.verify.consistency import next_digests
@@ -195,13 +196,14 @@ def _look_at_stage(line: Line, run: str, step: Step, done: bool) -> Seen:
         step = of_run(step, bool(state.spec.rebase))
         entry = state.lock.get(step.name, {}) if done else {}
         known |= {dep["path"]: dep for dep in entry.get("deps", ())}
-        known |= {"landing": _landing(state.reports)} if done else {}
+        known |= {"landing": _landing(state)} if done else {}
         made = {out["path"]: out for out in entry.get("outs", ())}
         report = root / step.report
         made[step.report] = {"md5": file_md5(report)} if done and report.is_file() else {}
         inputs = {path: known.get(path, {}) for path in step.reads}
         outputs = {path: made.get(path, {}) for path in (*step.writes, step.report)}
-        return Seen(_name(root), inputs, outputs, state.reports.get(step.name, {}) if done else {})
+        told = state.reports.get(step.name) if done else None
+        return Seen(_name(root), inputs, outputs, told.document() if told else {})
 
 
 def _look_at_main(line: Line, run: str, step: Step, main: Mainline, done: bool) -> Seen:
@@ -235,9 +237,9 @@ def _known(root: Path) -> dict[str, Out]:
     return state | lock_outs(run_state(root).lock)
 
 
-def _landing(reports: Mapping[str, Json]) -> Out:
+def _landing(state: Branch) -> Out:
     """Which landing it was: what ingest says of the map of its files, since DVC sees no landing."""
-    told = reports.get(INGEST.name, {}).get("figures", {}).get("landing")
+    told = state.figures(INGEST.name).get("landing")
     return {"md5": str(told.get("digest", ""))[:128]} if isinstance(told, dict) else {}
 
 

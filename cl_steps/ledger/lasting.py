@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-KEPT = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+KEPT = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 T = TypeVar("T")
 
 

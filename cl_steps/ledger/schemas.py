@@ -1,8 +1,8 @@
 """What is wrong with a document that lasts; and its shape as a JSON Schema, for whoever reads a line without Retain.
 
 `retain verify` asks for faults, and so does whatever writes to main: what verify would refuse is never written. The
-models of this folder decide; the files in `schemas/` are made from them (`write_schemas`), and a test holds them equal.
-More keys than a schema names are allowed. Old shapes stay: `record-1` is still read.
+models of this folder decide; `python -m cl_steps.ledger.schemas` makes the files in `schemas/` from them, and a test
+holds them equal. More keys than a schema names are allowed. Old shapes stay: `record-1` is still read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cl_steps.ledger.events import KINDS, OtherEvent, model_of
 from cl_steps.ledger.lasting import Lasting, WrongShape, number_of
 from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import OPTIONAL_SINCE, RECORD_SCHEMA, SINCE, Record
-from cl_steps.ledger.report import REPORT_SCHEMA, Report
+from cl_steps.ledger.reports import REPORT_SCHEMA, Report
 
 FOLDER = Path(__file__).with_name("schemas")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -146,3 +146,7 @@ def _plain(said: Any, parts: Json) -> Any:
 
 def _is_shape(value: Any) -> bool:
     return isinstance(value, dict) and bool(value)
+
+
+if __name__ == "__main__":
+    write_schemas()

@@ -35,7 +35,7 @@ def run_step(line: Line, run: str, name: str) -> str:
     with observed(line, run, chosen):
         if chosen in STAGES:
             report = run_stage(line, run, chosen, load(chosen), Judging(line))
-            return f"{report['verdict'] or report['status']}. {report['why']}".strip()
+            return f"{report.verdict or report.status}. {report.why}".strip()
         return str(load(chosen)(line, run))
 
 
@@ -99,7 +99,7 @@ def ending(line: Line, run: str, folder: str) -> str:
 
 
 def _nothing_usable(state: RunState) -> bool:
-    figures = state.reports.get("ingest", {}).get("figures", {})
+    figures = state.figures("ingest")
     return bool(figures.get("quarantined")) and not figures.get("batch", {}).get("assets")
 
 

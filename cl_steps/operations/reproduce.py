@@ -72,7 +72,7 @@ def compare(record: Record, event: RunEvent, made: RunState, objects: Path) -> D
     names = [name for step in STAGES[1:] for name in step.writes if name.startswith(TONIGHT)]
     outputs = [{"path": name, "then": then[name]["md5"], "now": now[name]["md5"]} for name in names]
     distance = adapter_distance(objects, then[ADAPTER], now[ADAPTER])
-    verdicts = {"then": event.gate, "now": made.reports["gate"]["verdict"]}
+    verdicts = {"then": event.gate, "now": made.verdict("gate")}
     on_gpu = bool(record.environment.get("devices") or devices(made))
     return {
         "version": record.version,

@@ -22,7 +22,7 @@ from cl_steps.ledger.record import Record
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.settling import settled
 from cl_steps.orchestration.telling import measure, tell
-from cl_steps.pipeline import STAGES, Step, next_step
+from cl_steps.pipeline import STAGES, Said, Step, next_step
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run, read_run, run_id
 
@@ -99,8 +99,8 @@ def successors(step: Step) -> tuple[str, ...]:
 
     Where two of them lead to different steps, the DAG needs a decision.
     """
-    before = {stage.name: {"status": "done", "verdict": None} for stage in STAGES[: STAGES.index(step)]}
-    found = (next_step({**before, step.name: {"status": "done", "verdict": word}}) for word in step.verdicts or (None,))
+    before = {stage.name: Said("done", None) for stage in STAGES[: STAGES.index(step)]}
+    found = (next_step({**before, step.name: Said("done", word)}) for word in step.verdicts or (None,))
     return tuple(dict.fromkeys(found))
 
 
@@ -112,7 +112,7 @@ def decide(entry: Entry, step: Step, run: str) -> str:
     chosen = next_step(known)
     if chosen == step.name or step.name not in known:
         raise AirflowException(f"run {run} has no report of {step.name}: clear the task {step.name}")
-    LOG.info("%s: %s. %s -> %s", step.name, known[step.name]["verdict"], known[step.name]["why"], chosen)
+    LOG.info("%s: %s. %s -> %s", step.name, known[step.name].verdict, known[step.name].why, chosen)
     if entry.gpu_hours is not None and chosen in STAGE_NAMES_ON_GPU:
         _hold_budget(entry, entry.gpu_hours)
     return chosen

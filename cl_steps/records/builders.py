@@ -66,8 +66,7 @@ def run_event(
     at: datetime | None = None,
 ) -> RunEvent:
     """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it."""
-    spec, reports = state.spec, state.reports
-    ingest = reports.get("ingest", {}).get("figures", {})
+    spec, ingest = state.spec, state.figures("ingest")
     batch = dict(ingest.get("batch") or {}) or None
     if batch is not None:
         batch["of"] = spec.batch
@@ -87,8 +86,8 @@ def run_event(
             "outcome": outcome,
             "why": why,
             "version": version,
-            "drift": reports.get("drift", {}).get("verdict"),
-            "gate": reports.get("gate", {}).get("verdict"),
+            "drift": state.verdict("drift"),
+            "gate": state.verdict("gate"),
             "intake": _intake(state, ingest),
             "batch": batch,
             "base": spec.base,
@@ -119,7 +118,7 @@ def asked_rebase(main: Mainline, state: RunState) -> RebaseEvent | None:
 def intake_file(state: RunState) -> dict[str, bytes]:
     """The `.dvc` file that keeps what this run took in, under `data/`; nothing if it took in nothing."""
     out = lock_outs(state.lock).get("tonight/intake")
-    ingest = state.reports.get("ingest", {}).get("figures", {})
+    ingest = state.figures("ingest")
     kept = ingest.get("intake", {}).get("assets") or ingest.get("quarantined")
     return {f"data/{state.spec.id}.dvc": dvc_file(out, state.spec.id)} if out and kept else {}
 
@@ -159,7 +158,7 @@ def version_record(main: Mainline, state: RunState, number: int, champion: Champ
         IntegrityError: as `asked_rebase`.
     """
     outs, asked = lock_outs(state.lock), asked_rebase(main, state)
-    evaluated = state.reports["evaluate"]["figures"]["slices"]
+    evaluated = state.figures("evaluate")["slices"]
     return Record.from_document(
         {
             "schema": RECORD_SCHEMA,
@@ -190,7 +189,7 @@ def version_record(main: Mainline, state: RunState, number: int, champion: Champ
             "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
             "code": code_digest(),
             "environment": {**environment(), "devices": devices(state)},
-            "reports": state.reports,
+            "reports": {name: report.document() for name, report in state.reports.items()},
             "slices": {
                 name: {metric: values["candidate"] for metric, values in metrics.items()}
                 for name, metrics in evaluated.items()

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from cl_steps.config import Params, RunSpec, load_params, load_run
 from cl_steps.documents import Json, write_json
-from cl_steps.ledger.report import REPORT_SCHEMA, Report
-from cl_steps.ledger.reports import read_reports
+from cl_steps.ledger.reports import REPORT_SCHEMA, Report, read_reports
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,13 @@ class Context:
         return folder
 
     @cached_property
-    def reports(self) -> dict[str, dict[str, Any]]:
+    def reports(self) -> dict[str, Report]:
         """The reports of the steps before, by step name."""
         return read_reports(self.root)
+
+    def figures(self, step: str) -> dict[str, Any]:
+        """The figures of a step before; empty where it left none."""
+        return self.reports[step].figures if step in self.reports else {}
 
 
 def write_report(

@@ -152,6 +152,6 @@ def _why(state: RunState, result: Outcome, lost: str) -> str:
         return f"{lost}it stopped after {done[-1] if done else 'its beginning'}: see the log of the step that follows"
     for name in ("gate", "drift", "ingest"):
         report = state.reports.get(name)
-        if report and report["status"] == "done":
-            return str(report["why"])
+        if report and report.done:
+            return report.why
     return ""

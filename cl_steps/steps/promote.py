@@ -105,7 +105,7 @@ def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Param
         dvc.pull(repo, [FIGURES, CANDIDATE])
         if trust:
             check_judged(trust, root, state, EVALUATE, moment, in_full=IN_FULL[EVALUATE.name])
-        _check_figures(root, rules, str(state.reports["gate"]["verdict"]), state.spec.id)
+        _check_figures(root, rules, str(state.verdict("gate")), state.spec.id)
         parts = next_state(bool(state.spec.rebase))
         absent = dvc.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
     if absent:
@@ -143,7 +143,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         _refuse_unjudged(trust, record)
     asked = ledger.rebases.get(state.spec.id)
     moment = main.moment()
-    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked, moment)
+    event = run_event(state, "promoted", state.reports["gate"].why, f"v{number}", asked, moment)
     following = next_champion(champion, number, list(record.slices), rebased=asked is not None)
     files = {
         **state_files(state),
@@ -151,7 +151,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         CHAMPION: champion_bytes(following),
         **version_files(line, record, basis.adapter),
         event_path("run", state.spec.id, moment): event_bytes(event),
-        **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
+        **{f"reports/{name}.json": json_text(report.document()).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))
 

@@ -113,7 +113,8 @@ def why_not_believed(line: Line, root: Path, state: RunState, moment: datetime) 
     try:
         trust = believed(line)
         for step in STAGES if trust else ():
-            if trust and step.judges and state.reports.get(step.name, {}).get("status") == "done":
+            report = state.reports.get(step.name)
+            if trust and step.judges and report and report.done:
                 check_judged(trust, root, state, step, moment, in_full=())
     except (UsageError, IntegrityError) as error:
         return str(error)

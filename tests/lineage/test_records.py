@@ -15,8 +15,7 @@ from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.record import RECORD_SCHEMA
 from cl_steps.ledger.record import Record as Version
-from cl_steps.ledger.report import REPORT_SCHEMA
-from cl_steps.ledger.reports import read_reports
+from cl_steps.ledger.reports import REPORT_SCHEMA, read_reports
 from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, report_fault, shapes
 from cl_steps.records.builders import files_of
 from cl_steps.repository.git import clone, git, text

@@ -75,7 +75,7 @@ def test_what_is_left_behind_is_set_aside_and_the_next_version_descends_from_the
 def test_with_relearn_the_next_night_learns_it_again(line: Line) -> None:
     assert "their 12 assets (r-3) wait to be learnt again" in back(line, "v3", relearn=True)
     begin(line, "r-4", until="ingest")
-    assert read_run(line, "r-4").reports["ingest"]["figures"]["batch"]["runs"] == ["r-3"]
+    assert read_run(line, "r-4").figures("ingest")["batch"]["runs"] == ["r-3"]
 
 
 def test_forward_again_makes_everything_learnt(line: Line) -> None:

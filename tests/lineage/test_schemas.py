@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from cl_steps.ledger.champion import Champion
-from cl_steps.ledger.events import Event, event_of, parse_event
+from cl_steps.ledger.events import Event, event_bytes, event_of, parse_event
 from cl_steps.ledger.lasting import WrongShape
 from cl_steps.ledger.record import RECORD_SCHEMA, Record, parse_record, record_bytes
 from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, report_fault, schemas
@@ -155,3 +155,10 @@ def test_an_old_record_has_what_later_ones_say_more_of_as_nothing() -> None:
 def test_events_of_a_kind_that_nobody_knows_yet_are_read() -> None:
     found = parse_event("x.json", json.dumps({"schema": 2, "kind": "anniversary", "cake": True}).encode())
     assert found.document() == {"schema": 2, "kind": "anniversary", "cake": True}
+
+
+def test_what_is_no_number_is_never_written_as_nothing() -> None:
+    """pydantic would write null in its place."""
+    event = event_of({**DOCUMENTS["event-prune"], "later": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        event_bytes(event)

@@ -160,7 +160,7 @@ def test_copies_are_refused_at_the_next_ingest_and_leave_no_bytes(line: Line) ->
         "larger.png": encoded(picture(20).resize((64, 64))),
     }
     begin(line, "r-4", {**copies, "other.png": encoded(picture(100))}, until="ingest")
-    report = read_run(line, "r-4").reports["ingest"]["figures"]
+    report = read_run(line, "r-4").figures("ingest")
     assert {(thing["file"], thing["code"]) for thing in report["quarantine"]} == {(n, "withdrawn") for n in copies}
     assert report["intake"]["assets"] == 1
     intake = read_run(line, "r-4").lock["ingest"]["outs"]

@@ -114,7 +114,7 @@ def test_every_other_end_is_recorded(line: Line, verdicts: dict[str, str | None]
         assert read_json(main, "state/champion.json")["version"] == "v1"
     if outcome != "failed":
         assert len(state.reports) == 5
-        assert {r["status"] for n, r in state.reports.items() if n not in verdicts} <= {"skipped"}
+        assert {r.status for n, r in state.reports.items() if n not in verdicts} <= {"skipped"}
 
 
 def test_a_failed_run_can_be_gone_on_with(line: Line) -> None:

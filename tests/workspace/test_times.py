@@ -64,7 +64,7 @@ def test_times_are_stored_beside_reports_that_hold_none(line: Line, monkeypatch:
         return StepReport(processes=2, earlier_seconds=1000.0, once_stored=lambda: forgotten.append("checkpoints"))
 
     report = run_stage(line, "r-1", UPDATE, learn)
-    assert "seconds" not in json.dumps(report)
+    assert "seconds" not in json.dumps(report.document())
     times = of_branch(line, "r-1")
     assert sorted(times) == ["drift", "ingest", "update"]
     assert times["ingest"]["device"] == "cpu"
@@ -97,10 +97,10 @@ def test_a_node_that_helps_stores_nothing(line: Line, monkeypatch: pytest.Monkey
     before = text(None, "ls-remote", line.git)
     for name, value in {"RETAIN_NODES": "2", "RETAIN_NODE_RANK": "1", "MASTER_ADDR": "node-0"}.items():
         monkeypatch.setenv(name, value)
-    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))["status"] == "helped"
+    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok")).status == "helped"
     assert text(None, "ls-remote", line.git) == before
     monkeypatch.setenv("RETAIN_NODE_RANK", "0")
-    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))["status"] == "done"
+    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok")).status == "done"
 
 
 def test_a_run_and_its_version_say_what_they_cost(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
