@@ -10,13 +10,11 @@ Ingest, shards, splits, ledger, Git and DVC are the real ones, the other steps t
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,6 +35,7 @@ from cl_steps.steps import close, promote
 from cl_steps.verify.judging import Judging
 from tests.data.landings import encoded, jsonl, picture, put
 from tests.lineage.fake_model import stage, write_first_state
+from tests.once import made_once
 from tests.workspace.conftest import with_keys
 
 ROOT = Path(__file__).parents[2]
@@ -103,16 +102,15 @@ def copied(source: Path, folder: Path) -> Line:
     return line
 
 
-@cache
 def _played(nights: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="retain-played-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    if not nights:
-        make_line(folder / "line")
-    else:
-        line = line_after(folder / "line", nights - 1)
+    def play(folder: Path) -> None:
+        if not nights:
+            make_line(folder)
+            return
+        line = line_after(folder, nights - 1)
         assert night(line, f"r-{nights}", range(20 * nights, 20 * nights + 12)) == f"v{nights + 1}"
-    return folder / "line"
+
+    return made_once(f"played-{nights}", play)
 
 
 def land(line: Line, pictures: Pictures, slice_name: str = "new", source: str = "studio") -> None:

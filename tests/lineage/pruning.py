@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +17,7 @@ from cl_steps.repository.line import Line, local
 from cl_steps.steps import close, promote
 from cl_steps.store.objects import open_objects
 from tests.lineage.cheap import put_run
+from tests.once import made_once
 from tests.workspace.conftest import GOOD, make_workspace
 
 ALARM = {"ingest": "ok", "drift": "alarming"}
@@ -37,11 +35,12 @@ def line_that_lived(folder: Path) -> Line:
     return line
 
 
-@cache
 def _lived() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="retain-lived-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    line = make_workspace(place / "line")
+    return made_once("lived", _live)
+
+
+def _live(folder: Path) -> None:
+    line = make_workspace(folder)
     ends = {"rejected": REJECT, "quiet": QUIET, "failed": {"ingest": "ok"}, "refused": ALARM, "waiting": ALARM}
     for run in ("stale", "good"):
         put_run(line, run, GOOD)
@@ -51,11 +50,9 @@ def _lived() -> Path:
         put_run(line, run, verdicts)
     for run in ("good", "stale", *ends):
         close.run(line, run)
-    folder = Path(line.git).parents[1]
     refuse("refused", "<b>no</b>", "ann", "command line", str(folder))
     put_run(line, "under-way", {"ingest": "ok", "drift": "drifted", "update": None})
     make_old(line)
-    return folder
 
 
 def make_old(line: Line, days: float = 3) -> None:
