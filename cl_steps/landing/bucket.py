@@ -10,7 +10,7 @@ from typing import Any
 from cl_steps.config import Ingest
 from cl_steps.errors import NoUsableData
 from cl_steps.landing.entries import Changed, Entry, Listing, TooLarge, listed, most_listed
-from cl_steps.store.availability import reaching
+from cl_steps.store.places import reaching
 
 AT_ONCE = 16
 """Objects that are fetched at the same time: what costs is the way there and back."""

@@ -50,6 +50,7 @@ from cl_steps.pipeline import NEW_BASE
 from cl_steps.progress import progress
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
+from cl_steps.store.digests import file_sha256
 
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
 
@@ -233,8 +234,7 @@ def _banks(context: Context, denoiser: Denoiser) -> tuple[Bank, Bank]:
 def _digest_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            digest.update(f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{file.name}:{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
