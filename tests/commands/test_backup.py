@@ -236,6 +236,8 @@ def test_a_changed_header_of_the_keys_is_found(folder: Path, tmp_path: Path, key
     for changed in (
         {"format": "retain-keys/1 "},
         {"scrypt": {"n": 2**40, "r": 8, "p": 1}},
+        {"scrypt": {"n": 2**16, "r": 2**28, "p": 1}},
+        {"scrypt": {"n": 2**16, "r": 8, "p": 2**28}},
         {"nonce": "AAAAAAAAAAAAAAAA"},
     ):
         with pytest.raises(IntegrityError):
@@ -243,6 +245,18 @@ def test_a_changed_header_of_the_keys_is_found(folder: Path, tmp_path: Path, key
     with pytest.raises(IntegrityError):
         write_keys({"../outside": b""}, tmp_path / "found")
     assert not (tmp_path / "found").exists()
+
+
+def test_keys_that_were_encrypted_at_the_first_cost_still_open(
+    tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cl_steps.operations import key_file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_file, "COST", {"n": 2**16, "r": 8, "p": 1})
+        old = key_file.seal(key_file.read_keys(keys), tmp_path / "passphrase")
+    assert json.loads(old)["scrypt"]["p"] == 1
+    assert key_file.unseal(old, tmp_path / "passphrase") == {"signing.pem": b"PRIVATE \x00 KEY"}
 
 
 @pytest.mark.parametrize(
