@@ -11,10 +11,9 @@ from pathlib import Path
 
 from cl_steps.config import Params
 from cl_steps.errors import NoUsableData, UsageError
-from cl_steps.landing.bucket import Bucket, Memory
+from cl_steps.landing.bucket import S3, Bucket, Memory
 from cl_steps.landing.entries import Source
 from cl_steps.landing.folder import Folder
-from cl_steps.landing.s3 import S3
 from cl_steps.repository.line import Line
 from cl_steps.store.places import open_place
 

@@ -137,16 +137,17 @@ def open_place(where: str | Path, *parts: str, label: str = "") -> Place:
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
 
-    url = "/".join((str(where).rstrip("/"), *parts))
+    url = "/".join((str(where).rstrip("/"), *parts)) if parts else str(where)
+    label = label or url.rstrip("/")
     if "://" not in str(where):
-        return Place(LocalFileSystem(), os.path.abspath(os.path.expanduser(url)), label or url)  # noqa: PTH100, PTH111
+        return Place(LocalFileSystem(), os.path.abspath(os.path.expanduser(url)), label)  # noqa: PTH100, PTH111
     try:
         files, root = url_to_fs(url)
     except (ImportError, ValueError) as error:
         why = f"nothing here opens a {url.partition('://')[0]}:// URL ({first_line(error)})"
-        words = f"{label or url} is no place for files, {why}: name a folder, or a URL such as s3://bucket/folder"
+        words = f"{label} is no place for files, {why}: name a folder, or a URL such as s3://bucket/folder"
         raise UsageError(words) from error
-    return Place(files, str(root).rstrip("/"), label or url)
+    return Place(files, str(root).rstrip("/"), label)
 
 
 def open_work(work: str | Path, *parts: str) -> Place:
