@@ -1,7 +1,7 @@
 """Rolling back: the state of an older version is the line's again, in one commit on main that moves no data.
 
 Nothing else changes: ledger, parameters, records and tombstones stay, and what was withdrawn stays out. The assets of
-the versions left behind are set aside, or wait to be learnt again (`workspace/ledger.py` reads the event so). The next
+the versions left behind are set aside, or wait to be learnt again (`ledger/fold.py` reads the event so). The next
 version has the restored one as its parent and a new number.
 """
 

@@ -57,7 +57,7 @@ def run_stage(
 ) -> dict[str, Any]:
     """Run one stage of a run, unless it is done already, and return its report.
 
-    On a node that only helps another (`workspace.machine`) nothing is stored, and the report says so.
+    On a node that only helps another (`run.machine`) nothing is stored, and the report says so.
 
     Raises:
         RetainError: what the step says; nothing is stored then.

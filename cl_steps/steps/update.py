@@ -11,7 +11,7 @@ In a rebase the student begins as an empty adapter on the new base and learns wh
 buffer, which passes on as it is. Nobody teaches it: the champion sits on another base, whose latents, prediction and
 text encoder may all be others. Where its start stood is what the guard compares with: the new base as it came.
 
-Where the machine gives several processes (`workspace.machine`), the step starts them on its own checkout and each does
+Where the machine gives several processes (`run.machine`), the step starts them on its own checkout and each does
 the same as the step would alone, with its share of every batch; the first of them writes what the step writes.
 """
 
