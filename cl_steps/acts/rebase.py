@@ -17,8 +17,9 @@ from cl_steps.records.builders import files_of, now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.store.folders import open_folders
-from cl_steps.store.pointers import Out, folder_md5, read_dvc_file
+from cl_steps.store.digests import folder_md5
+from cl_steps.store.objects import open_store
+from cl_steps.store.pointers import Out, read_dvc_file
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def ask(line: Line, base: Path, wish: Wish) -> Event:
     """
     with reading(line.git) as main:
         refuse_same(main, base)
-        with open_folders(line.store) as folders:
-            out = folders.put({}, base)
+        with open_store(line.store) as store:
+            out = store.put(base)
         record(main, line, wish, out, files_of(base, "base"))
         return main.ledger().rebases[wish.run]
 

@@ -26,7 +26,7 @@ from cl_steps.data.replay import select
 from cl_steps.data.shards import Asset, write_dataset, write_table
 from cl_steps.ledger.ancestors import Record, chain
 from cl_steps.ledger.fold import Ledger
-from cl_steps.store.folders import Folders
+from cl_steps.store.objects import Store
 from cl_steps.store.pointers import Out
 
 FEATURES = "features.parquet"
@@ -40,7 +40,7 @@ class Past:
     champion: str
     records: Sequence[Record]
     ledger: Ledger
-    folders: Folders
+    store: Store
     manifests: Manifests
     reference: str
     gone: frozenset[str]
@@ -90,22 +90,22 @@ def _stored(past: Past, wanted: set[str], sources: Iterable[str]) -> Out:
     assets: dict[str, Asset] = {}
     with TemporaryDirectory(prefix="retain-") as scratch:
         for source in sorted(sources):
-            for path, md5 in (past.folders.listing(source) or {}).items():
+            for path, md5 in (past.store.listing(source) or {}).items():
                 if path.rpartition("/")[2].startswith("shard-"):
-                    past.folders.fetch(md5, Path(scratch) / "source")
+                    past.store.fetch(md5, Path(scratch) / "source")
                     found = assets_in(Path(scratch) / "source")
                     assets |= {asset.sha256: asset for asset in found if asset.sha256 in wanted}
         write_dataset(Path(scratch) / "dataset", assets.values())
-        return past.folders.put({}, Path(scratch) / "dataset")
+        return past.store.put(Path(scratch) / "dataset")
 
 
 def reference_without(past: Past, name: str) -> Out:
     """Store the reference `name` (md5) as it would be without the assets that are gone."""
     with TemporaryDirectory(prefix="retain-") as scratch:
         folder = Path(scratch)
-        listing = past.folders.listing(name) or {}
+        listing = past.store.listing(name) or {}
         for path, md5 in listing.items():
-            past.folders.fetch(md5, folder / path)
+            past.store.fetch(md5, folder / path)
         before = _items(folder / FEATURES)
         take_out(folder, past.gone)
         kept = _items(folder / FEATURES)
@@ -114,7 +114,7 @@ def reference_without(past: Past, name: str) -> Out:
             found = (_from(past, version, names) for version, names in _learners(past, absent).items())
             more = [table for table in found if table is not None]
             write_table(folder / FEATURES, as_written(pa.concat_tables([kept, *more]).sort_by("sha256")))
-        return past.folders.put({}, folder)
+        return past.store.put(folder)
 
 
 def _wanted(past: Past, before: pa.Table) -> set[str]:
@@ -145,11 +145,11 @@ def _from(past: Past, version: str, names: set[str]) -> pa.Table | None:
     outs: list[dict[str, Any]] = record.get("stages", {}).get("drift", {}).get("outs", [])
     source = next((str(out["md5"]) for out in outs if out["path"] == FIGURES), None)
     md5 = str(past.ledger.standing(source)["md5"]) if source else past.first("reference")
-    listing = past.folders.listing(md5) or {}
+    listing = past.store.listing(md5) or {}
     if FEATURES not in listing:
         return None
     with TemporaryDirectory(prefix="retain-") as scratch:
-        past.folders.fetch(listing[FEATURES], Path(scratch) / FEATURES)
+        past.store.fetch(listing[FEATURES], Path(scratch) / FEATURES)
         table = _items(Path(scratch) / FEATURES)
     return table.filter(pc.is_in(table["sha256"], pa.array(sorted(names), pa.string())))
 

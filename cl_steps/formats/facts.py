@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 
 ADAPTER_FILE = "adapter/pytorch_lora_weights.safetensors"
 CARD, INDEX, SOURCE, KNOWN = "README.md", "model_index.json", "source.json", "known.parquet"
@@ -108,8 +108,9 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
     wanted = str(main.read_json("state/champion.json")["version"]) if version == "champion" else version
     record, digest = record_digest(main, wanted)
     known = Facts(name_of(main), record, digest, _ancestors(main, record))
-    with dvc.opened_store(line.store) as repo:
-        found = {name: _folder(repo, known.digest(name), patterns) for name, patterns in _READ.items()}
+    with open_store(line.store) as store:
+        digests = {name: known.digest(name) for name in _READ}
+        found = {name: store.files(md5, _READ[name]) if md5 else {} for name, md5 in digests.items()}
     adapter = {f"adapter/{name}": hashlib.sha256(content).hexdigest() for name, content in found["adapter"].items()}
     return replace(
         known,
@@ -146,10 +147,6 @@ def header(card: bytes) -> dict[str, Any]:
     except Unreadable:
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _folder(repo: Any, md5: str, patterns: tuple[str, ...]) -> dict[str, bytes]:
-    return dvc.read_folder(repo, {"md5": md5}, patterns) if md5 else {}
 
 
 def _ancestors(main: Mainline, record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -36,7 +36,8 @@ from cl_steps.pipeline import CLOSE, INGEST, PROMOTE, STAGES, STATE, Step, next_
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import checked_out, run_state
-from cl_steps.store.pointers import file_md5, lock_outs, read_dvc_file
+from cl_steps.store.digests import file_md5
+from cl_steps.store.pointers import lock_outs, read_dvc_file
 from cl_steps.verify.consistency import next_digests
 
 NIGHT, MODEL = "night", "model"

@@ -23,7 +23,7 @@ from cl_steps.errors import Unavailable, first_line
 from cl_steps.landing.bounds import room_at, within
 from cl_steps.landing.entries import Changed, Entry, Listing, Source, TooLarge
 from cl_steps.progress import progress
-from cl_steps.store.vault import sha256
+from cl_steps.store.digests import file_sha256
 
 OBJECTS = "landing/objects.jsonl"
 BYTES = "tonight/landing.bytes"
@@ -43,7 +43,7 @@ class Snapshot:
         with (root / OBJECTS).open("rb") as lines:
             facts = json.loads(next(lines))
             entries = [Entry(**json.loads(line)) for line in lines]
-        self._listing = Listing(tuple(entries), facts["whole"], sha256(root / OBJECTS))
+        self._listing = Listing(tuple(entries), facts["whole"], file_sha256(root / OBJECTS))
         self._places = dict(_places(entries))
 
     @classmethod

@@ -37,6 +37,7 @@ from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import open_run
 from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, read_dvc_file
 
 Document = dict[str, Any]
@@ -198,7 +199,8 @@ def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
 
 def _ask_again(line: Line, copy: Line, event: Event) -> None:
     """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
-    dvc.copy(line.store, Path(copy.store), [event["after"]])
+    with open_store(line.store) as store:
+        store.copy([str(event["after"]["md5"])], Path(copy.store))
     wish = Wish(event["run"], event["reason"], event["by"], event["through"])
     with reading(copy.git) as here, suppress(UsageError):
         record(here, copy, wish, event["after"], dict(event["files"]))

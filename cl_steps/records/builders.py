@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import platform
 import sys
@@ -24,6 +23,7 @@ from cl_steps.repository.mainline import Mainline
 from cl_steps.repository.rebase_branch import STAGE
 from cl_steps.repository.run_branch import RunState
 from cl_steps.run.context import code_digest
+from cl_steps.store.digests import file_sha256
 from cl_steps.store.pointers import Out, dvc_file, lock_outs, read_dvc_file
 
 RECORD_SCHEMA = 3
@@ -198,9 +198,7 @@ def files_of(folder: Path, name: str) -> dict[str, str]:
     """The SHA-256 of every file of a folder, by its path below `name`."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[f"{name}/{path.relative_to(folder).as_posix()}"] = digest
+        found[f"{name}/{path.relative_to(folder).as_posix()}"] = file_sha256(path)
     return found
 
 

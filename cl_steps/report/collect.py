@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from cl_steps.repository.git import text as git_text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.stats.samples import SAMPLE_FILES
-from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, lock_outs, read_lock
 
-ReadFolder = Callable[[Out, Iterable[str]], dict[str, bytes]]
+ReadFolder = Callable[[str, Iterable[str]], dict[str, bytes]]
 
 SAMPLES, DRIFT = "tonight/evaluation/samples", "tonight/drift/figures"
 PICTURES: Mapping[str, tuple[str, ...]] = {
@@ -153,16 +153,15 @@ def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> li
     first = max(0, len(locks) - latest)
     if first == len(locks):
         return [Pictures()] * len(locks)
-    with dvc.opened_store(line.store) as repo:
-        read = partial(dvc.read_folder, repo)
-        return [Pictures()] * first + [_shown(read, lock) for lock in locks[first:]]
+    with open_store(line.store) as store:
+        return [Pictures()] * first + [_shown(store.files, lock) for lock in locks[first:]]
 
 
 def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
     outs, found, gone = _outs(lock), {}, []
     for path, names in PICTURES.items():
         out = outs.get(path)
-        found[path] = read(out, names) if out else {}
+        found[path] = read(str(out["md5"]), names) if out else {}
         if out and out.get("nfiles") and not found[path]:
             gone.append(path)
     return Pictures(found[SAMPLES], found[DRIFT], tuple(gone))

@@ -22,6 +22,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
 from cl_steps.errors import UsageError
+from cl_steps.store.digests import file_sha256
 
 Features = NDArray[np.float32]
 LONGEST_TEXT = 512
@@ -105,9 +106,7 @@ def folder_digest(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of a folder's files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            inner = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{inner}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ In a rebase the student begins as an empty adapter on the new base and learns wh
 buffer, which passes on as it is. Nobody teaches it: the champion sits on another base, whose latents, prediction and
 text encoder may all be others. Where its start stood is what the guard compares with: the new base as it came.
 
-Where the machine gives several processes (`workspace.machine`), the step starts them on its own checkout and each does
+Where the machine gives several processes (`run.machine`), the step starts them on its own checkout and each does
 the same as the step would alone, with its share of every batch; the first of them writes what the step writes.
 """
 
@@ -50,6 +50,7 @@ from cl_steps.pipeline import NEW_BASE
 from cl_steps.progress import progress
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
+from cl_steps.store.digests import file_sha256
 
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
 
@@ -233,8 +234,7 @@ def _banks(context: Context, denoiser: Denoiser) -> tuple[Bank, Bank]:
 def _digest_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            digest.update(f"{file.name}:{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{file.name}:{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ from cl_steps.ledger.names import existing
 from cl_steps.pipeline import TONIGHT, next_state
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
-from cl_steps.store.digests import open_reader
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.append_only import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.verify.authenticity import Trust
@@ -60,8 +60,9 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
             findings += [*check_tip(book), *check_links(book), *check_beginnings(book)]
     runs = _runs(book, ledger) if version is None else _batch(chosen[0])
     findings += check_intakes(book, ledger, runs)
-    with open_reader(line.store) as reader:
-        read = walk(reader, _roots(book, chosen, runs, everything=version is None), ledger)
+    with open_store(line.store) as store:
+        store.refuse_empty()
+        read = walk(store, _roots(book, chosen, runs, everything=version is None), ledger)
     findings += read.findings
     findings += [f for found in chosen if found.record for f in check_files(read, found.name, found.record)]
     if version is None:

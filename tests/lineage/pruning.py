@@ -15,7 +15,7 @@ from cl_steps.operations.retention import mirrored, needs
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, local
 from cl_steps.steps import close, promote
-from cl_steps.store.objects import open_objects
+from cl_steps.store.objects import open_store
 from tests.lineage.cheap import put_run
 from tests.once import made_once
 from tests.workspace.conftest import GOOD, make_workspace
@@ -81,6 +81,6 @@ def holds(line: Line, words: str) -> bool:
 
 def whole(line: Line) -> bool:
     """Whether the store holds all that main ever named, every record and every remaining run."""
-    with mirrored(line.git) as (main, refs), open_objects(line.store) as objects:
+    with mirrored(line.git) as (main, refs), open_store(line.store) as store:
         needed = needs(main, refs)
-        return objects.with_files(needed.listed, needed.listed) <= objects.sizes.keys()
+        return store.with_files(needed.listed, needed.listed) <= store.inventory().sizes.keys()
