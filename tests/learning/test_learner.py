@@ -13,7 +13,7 @@ from cl_steps.errors import UsageError
 from cl_steps.learning.learner import MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
 from cl_steps.learning.methods.distillation import TEACHER
 from cl_steps.models.model import Denoiser
-from tests.continual.conftest import UPDATE, MakeLearner
+from tests.learning.conftest import UPDATE, MakeLearner
 
 
 def snapshot(learner: Learner) -> dict[str, Tensor]:

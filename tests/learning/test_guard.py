@@ -10,7 +10,7 @@ import torch
 from cl_steps.learning import guard as module
 from cl_steps.learning.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
 from cl_steps.learning.learner import STUDENT, Learner
-from tests.continual.conftest import MakeLearner, pool
+from tests.learning.conftest import MakeLearner, pool
 
 
 def guard_of(learner: Learner) -> Guard:

@@ -17,7 +17,7 @@ from cl_steps.learning.methods.catalogue import METHODS
 from cl_steps.learning.plan import Plan, Planner
 from cl_steps.learning.sharing import parts_of, rows_at_once
 from cl_steps.models.model import Denoiser
-from tests.continual.conftest import MakeLearner, pool
+from tests.learning.conftest import MakeLearner, pool
 
 ITEMS = {"replay_distill": (9, True), "replay": (9, False), "finetune": (0, False)}
 """Each method as (replayed items, whether it distils)."""
