@@ -39,8 +39,9 @@ from cl_steps.learning.guard import Bank, Guard
 from cl_steps.learning.launch import employed, is_alive, launch
 from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
 from cl_steps.learning.loop import Keeper, train
-from cl_steps.learning.methods.catalogue import METHODS, REBASE, Method
-from cl_steps.learning.methods.distillation import TEACHER
+from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.methods.method import TEACHER, Method
+from cl_steps.learning.methods.plain import REBASE
 from cl_steps.learning.processes import ALONE, Processes, joined
 from cl_steps.models.checkpoints import Checkpoints
 from cl_steps.models.loading import choose_device
@@ -259,7 +260,8 @@ def _figures(context: Context, learner: Learner, probe: dict[str, Any]) -> dict[
         "learning_rate": context.params.update.learning_rate,
         "loss_new": losses["new"],
         "loss_replay": losses["replay"] if len(learner.replay) else None,
-        "loss_distillation": losses.get("distillation"),
+        "loss_distillation": None,
+        **{f"loss_{penalty.name}": losses[penalty.name] for penalty in learner.penalties},
         "probe": probe,
         **(_of_rebase(learner, losses) if context.run.rebase else {}),
     }
