@@ -55,7 +55,7 @@ class Penalty(Protocol):
     def over(self) -> Over:
         """What it is a mean over."""
 
-    def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
+    def __call__(self, denoiser: Denoiser, forward: Forward, /) -> Tensor:
         """The unweighted term, a scalar with gradients for the student."""
 
 
