@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from cl_steps.report.overview import Night, Story, new_slices, number, rows, scores, table, text
 from cl_steps.report.svg import BAD, GOOD, INK, MUTED, PAPER, RULE, SERIES, WARN, Margins, new_axes, styled, to_svg
+from cl_steps.stats.forgetting import summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,6 +107,22 @@ def measured(story: Story) -> list[Measured]:
     places = {id(night): place for place, night in enumerate(story.nights, start=1)}
     labels = [(night, night.version or f"night {places[id(night)]}") for night in nights]
     return [first, *(Measured(label, bool(night.version), _relative(night, "candidate")) for night, label in labels)]
+
+
+def forgotten(story: Story) -> str:
+    """The usual two summaries of prompt fidelity over the versions, in a sentence; empty where nothing is old yet."""
+    versions = {step.label: step.values for step in measured(story) if step.kept}
+    fidelity = {
+        label: {name: metrics["fidelity"] for name, metrics in values.items() if "fidelity" in metrics}
+        for label, values in versions.items()
+    }
+    found = summarise(fidelity)
+    if found.forgetting is None or found.backward_transfer is None:
+        return ""
+    return (
+        f"Prompt fidelity of old slices, in the mean: {-found.forgetting:+.3f} against each one's best version before "
+        f"(forgetting), {found.backward_transfer:+.3f} against the one that learnt it (backward transfer)."
+    )
 
 
 def check_name(check: Mapping[str, Any]) -> str:

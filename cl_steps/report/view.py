@@ -89,6 +89,7 @@ class PageView:
     facts: tuple[tuple[str, str, str], ...]
     glance: tuple[NightView, ...]
     forgetting: Markup | None
+    forgotten: str
     scores: Grid | None
     nights: tuple[NightView, ...]
 
@@ -104,6 +105,7 @@ def page_view(story: Story, detailed: int) -> PageView:
         _facts(story),
         latest,
         plots.forgetting_plot(story),
+        plots.forgotten(story),
         scores_grid(story),
         latest[:detailed],
     )

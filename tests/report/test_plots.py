@@ -12,7 +12,7 @@ from fabricate import CHALK, NEON, OLD, RUNS, gate_check, report
 
 from cl_steps.report.histograms import histograms_plot, panels
 from cl_steps.report.overview import Night, Story
-from cl_steps.report.plots import drift_plot, forgetting_plot, gate_plot, measured, short, spread
+from cl_steps.report.plots import drift_plot, forgetting_plot, forgotten, gate_plot, measured, short, spread
 
 
 def words(svg: object) -> set[str]:
@@ -29,6 +29,18 @@ def gate_night(*checks: dict[str, object]) -> Night:
 def test_drift_names_the_slices_and_their_aucs(story: Story) -> None:
     found = words(drift_plot(story.nights[3]))
     assert {"black-ink · pictures", "black-ink · captions, agreement", "0.93 · p < 0.0001"} <= found
+
+
+def test_what_was_forgotten_is_said_of_versions_alone(story: Story) -> None:
+    old = [step.values for step in measured(story) if step.kept]
+    assert len(old) == 3, "v1, v2, v3"
+    known = {name: [values[name]["fidelity"] for values in old if name in values] for name in {*old[0], *old[1]}}
+    lost = [max(scores[:-1]) - scores[-1] for scores in known.values() if len(scores) > 1]
+    assert f"{-sum(lost) / len(lost):+.3f} against each one's best" in forgotten(story)
+
+
+def test_nothing_old_is_forgotten_in_one_night() -> None:
+    assert forgotten(Story("line", "v1", (), ())) == ""
 
 
 def test_forgetting_names_slices_and_versions(story: Story) -> None:
