@@ -23,7 +23,7 @@ from cl_steps.acts.rebase import Wish, record
 from cl_steps.acts.rollback import roll_back
 from cl_steps.acts.withdrawal import Request, withdraw
 from cl_steps.data.shards import iter_assets, read_table
-from cl_steps.errors import Night, RetainError, UsageError
+from cl_steps.errors import RetainError, UsageError
 from cl_steps.formats.openlineage import rehearsal
 from cl_steps.ledger.fold import Event, Ledger, parse_event
 from cl_steps.ledger.names import version_file
@@ -144,7 +144,7 @@ def _again(main: Mainline, line: Line, copy: Line, event: Event, names: list[str
         open_run(copy, spec_of(event))
         with rehearsal():
             play(copy, run)
-    except (Night, RetainError) as error:
+    except RetainError as error:
         say(f"{run}: {error}")
     with reading(copy.git) as now:
         ended = now.ledger().runs.get(run)
