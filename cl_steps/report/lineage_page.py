@@ -12,7 +12,7 @@ from typing import Any
 from cl_steps.report.graph import Graph, made_graph
 from cl_steps.report.overview import legible_json, number, table, text
 from cl_steps.report.page import environment
-from cl_steps.report.timeline import Rail, rail
+from cl_steps.report.timeline import Timeline, timeline
 from cl_steps.report.words import DASH, Grid, Pill, moment, pill, seconds, whole
 from cl_steps.stats.decision import amount
 
@@ -29,7 +29,7 @@ class LineageView:
     summary: str
     facts: tuple[tuple[str, str, str], ...]
     graph: Graph
-    rail: Rail
+    timeline: Timeline
     batch: Grid | None
     intakes: Grid | None
     drift_why: str
@@ -59,7 +59,7 @@ def view(document: Document) -> LineageView:
         summary=_summary(document),
         facts=_facts(document, gate),
         graph=made_graph(document),
-        rail=rail(document),
+        timeline=timeline(document),
         batch=_batch(document),
         intakes=_intakes(document),
         drift_why=text(drift.get("why")),
