@@ -1,4 +1,4 @@
-"""Gathers a line's story: records and events from main, reports and locks from the runs' branches (those of pruned runs
+"""Gathers a line's overview: records and events from main, reports and locks from runs' branches (those of pruned runs
 from the archive), pictures from the store. One fetch brings every branch; nothing is checked out. Pictures that are
 gone are left out and named.
 """
@@ -17,7 +17,7 @@ from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.ledger.fold import Event, parse_event
 from cl_steps.pipeline import STAGES
-from cl_steps.report.overview import Night, Pictures, Story, table, text
+from cl_steps.report.overview import Night, Overview, Pictures, table, text
 from cl_steps.repository.archive import archived
 from cl_steps.repository.bundle import ARCHIVE
 from cl_steps.repository.git import GitError, blobs, git, reason
@@ -48,8 +48,8 @@ class Branch:
     spec: RunSpec = field(default_factory=RunSpec)
 
 
-def collect(line: Line, nights_with_pictures: int = 0) -> Story:
-    """The story of a line, with the pictures of its latest nights.
+def collect(line: Line, nights_with_pictures: int = 0) -> Overview:
+    """The overview of a line, with the pictures of its latest nights.
 
     Without pictures the store is not touched and DVC not imported.
 
@@ -73,7 +73,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
         ]
         named = text(main.params_file().get("name")) or "line"
         champion = text(main.read_json("state/champion.json").get("version"))
-        return Story(named, champion, tuple(records.values()), tuple(nights))
+        return Overview(named, champion, tuple(records.values()), tuple(nights))
 
 
 def _events(main: Mainline) -> tuple[dict[str, Event], dict[str, Event]]:
