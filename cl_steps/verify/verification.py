@@ -29,7 +29,7 @@ from cl_steps.verify.append_only import check_history, check_intakes, check_numb
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.beginnings import check_beginnings, check_links
 from cl_steps.verify.consistency import champion_of, next_digests
-from cl_steps.verify.evidence import Book, Version
+from cl_steps.verify.evidence import Evidence, Version
 from cl_steps.verify.findings import Finding, Verification
 from cl_steps.verify.judged import check_judges
 from cl_steps.verify.rebases import check_rebases
@@ -46,7 +46,7 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
         Unavailable: the Git remote or the store cannot be reached.
     """
     with reading(line.git) as main:
-        book = Book.read(main, trust)
+        book = Evidence.read(main, trust)
         chosen = list(book.versions.values()) if version is None else [_version(book, version)]
         events, findings = read_events(book)
         seen = check_signatures(book, events)
@@ -71,14 +71,14 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
     return Verification([found.name for found in chosen], findings, num_objects, read.num_bytes, trust is not None)
 
 
-def _version(book: Book, name: str) -> Version:
+def _version(book: Evidence, name: str) -> Version:
     if name == "champion":
         name = champion_of(book.files.get("state/champion.json", b""))
     versions = {version.name: version for version in book.versions.values()}
     return versions[existing(name, versions)]
 
 
-def _chain(book: Book, version: Version) -> list[Version]:
+def _chain(book: Evidence, version: Version) -> list[Version]:
     """The version and its ancestors, the oldest first."""
     found = [version]
     while (parent := found[-1].record.get("parent")) and 0 < int(parent[1:]) < found[-1].number:
@@ -94,13 +94,13 @@ def _batch(version: Version) -> list[str]:
     return [str(run) for run in ingest.get("figures", {}).get("batch", {}).get("runs", ())]
 
 
-def _runs(book: Book, ledger: Ledger) -> list[str]:
+def _runs(book: Evidence, ledger: Ledger) -> list[str]:
     """Every run that main knows or keeps an intake of."""
     kept = {path.removeprefix("data/").removesuffix(".dvc") for path in book.below("data", ".dvc")}
     return sorted(kept | set(ledger.runs))
 
 
-def _roots(book: Book, versions: list[Version], runs: list[str], *, everything: bool) -> Iterator[Root]:
+def _roots(book: Evidence, versions: list[Version], runs: list[str], *, everything: bool) -> Iterator[Root]:
     for version in versions:
         if version.record:
             for part, md5 in sorted(next_digests(version.record).items()):
@@ -123,7 +123,7 @@ def _night(version: Version) -> Iterator[Root]:
             yield Root(f"{version.name} {path}", str(out["md5"]))
 
 
-def _recount(book: Book, ledger: Ledger, read: Walk) -> Iterator[Finding]:
+def _recount(book: Evidence, ledger: Ledger, read: Walk) -> Iterator[Finding]:
     """Intakes that a withdrawal replaced are left out: their event counts what came in."""
     for run, event in ledger.runs.items():
         taken, md5 = event.get("intake") or {}, book.tracked(f"data/{run}.dvc")
