@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.acts.purge import PARTS, Purge
-from cl_steps.acts.replenishing import Past, reference_without, replay_without
+from cl_steps.acts.replenishing import LearntHistory, reference_without, replay_without
 from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
 from cl_steps.data.manifests import Manifests, reading_store
 from cl_steps.errors import UsageError
@@ -155,8 +155,8 @@ def _filled_up(
     if part not in ("replay", "reference") or not reference:
         return None
     known = str(read_dvc_file(reference)["md5"])
-    past = Past(champion, main.records(), ledger, store, manifests, known, frozenset(gone))
-    return replay_without(past, name) if part == "replay" else reference_without(past, name)
+    past = LearntHistory(champion, main.records(), ledger, store, manifests, known, frozenset(gone))
+    return replay_without(history, name) if part == "replay" else reference_without(history, name)
 
 
 def _erasure(store: Store, purge: Purge, ledger: Ledger) -> Erasure:
