@@ -155,7 +155,7 @@ def _filled_up(
     if part not in ("replay", "reference") or not reference:
         return None
     known = str(read_dvc_file(reference)["md5"])
-    past = LearntHistory(champion, main.records(), ledger, store, manifests, known, frozenset(gone))
+    history = LearntHistory(champion, main.records(), ledger, store, manifests, known, frozenset(gone))
     return replay_without(history, name) if part == "replay" else reference_without(history, name)
 
 
