@@ -23,7 +23,7 @@ from cl_steps.store.pointers import Out, read_dvc_file
 
 
 @dataclass(frozen=True)
-class Wish:
+class RebaseRequest:
     """The run that is to try a new base, and who wants it, why, and through what."""
 
     run: str
@@ -32,8 +32,8 @@ class Wish:
     through: str
 
 
-def ask(line: Line, base: Path, wish: Wish) -> Event:
-    """Store the base in a folder, record the act, and return it; the same wish again changes nothing.
+def ask(line: Line, base: Path, request: RebaseRequest) -> Event:
+    """Store the base in a folder, record the act, and return it; the same request again changes nothing.
 
     Raises:
         UsageError: the line stands on this base already.
@@ -41,10 +41,17 @@ def ask(line: Line, base: Path, wish: Wish) -> Event:
     """
     with reading(line.git) as main:
         refuse_same(main, base)
+<<<<<<< HEAD
         with open_store(line.store) as store:
             out = store.put(base)
         record(main, line, wish, out, files_of(base, "base"))
         return main.ledger().rebases[wish.run]
+=======
+        with open_folders(line.store) as folders:
+            out = folders.put({}, base)
+        record(main, line, request, out, files_of(base, "base"))
+        return main.ledger().rebases[request.run]
+>>>>>>> f3ded47 (acts: a Wish is a RebaseRequest)
 
 
 def refuse_same(main: Mainline, base: Path) -> None:
@@ -52,22 +59,22 @@ def refuse_same(main: Mainline, base: Path) -> None:
     _refuse(_standing(main), folder_md5(base))
 
 
-def record(main: Mainline, line: Line, wish: Wish, out: Out, files: dict[str, str]) -> None:
+def record(main: Mainline, line: Line, request: RebaseRequest, out: Out, files: dict[str, str]) -> None:
     """Put the act on main, for a base that is on the store: `out`, with the SHA-256 of its files; raises as `ask`."""
 
     def change() -> Change | None:
-        if wish.run in main.ledger().rebases:
+        if request.run in main.ledger().rebases:
             return None
         before = _standing(main)
         _refuse(before, str(out["md5"]))
         moment = main.moment()
-        path = event_path("rebase", wish.run, moment)
+        path = event_path("rebase", request.run, moment)
         event: dict[str, Any] = {
             "schema": EVENT_SCHEMA,
             "kind": "rebase",
             "id": Path(path).stem,
             "at": now(moment),
-            **asdict(wish),
+            **asdict(request),
             "before": before,
             "after": {key: out[key] for key in ("md5", "size", "nfiles")},
             "files": files,

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import yaml
 
-from cl_steps.acts.rebase import Wish, ask
+from cl_steps.acts.rebase import RebaseRequest, ask
 from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
 from cl_steps.operations.begin import commit_and_push, lay_out, store_state
@@ -171,7 +171,7 @@ def ask_for(line: Line, run: str, weights: str = "a new base") -> str:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "base").mkdir()
         (Path(scratch) / "base/weights").write_text(weights, encoding="utf-8")
-        event = ask(line, Path(scratch) / "base", Wish(run, "it draws hands", "ops", "command line"))
+        event = ask(line, Path(scratch) / "base", RebaseRequest(run, "it draws hands", "ops", "command line"))
     return str(event["after"]["md5"])
 
 
