@@ -41,17 +41,10 @@ def ask(line: Line, base: Path, request: RebaseRequest) -> Event:
     """
     with reading(line.git) as main:
         refuse_same(main, base)
-<<<<<<< HEAD
         with open_store(line.store) as store:
             out = store.put(base)
-        record(main, line, wish, out, files_of(base, "base"))
-        return main.ledger().rebases[wish.run]
-=======
-        with open_folders(line.store) as folders:
-            out = folders.put({}, base)
         record(main, line, request, out, files_of(base, "base"))
         return main.ledger().rebases[request.run]
->>>>>>> f3ded47 (acts: a Wish is a RebaseRequest)
 
 
 def refuse_same(main: Mainline, base: Path) -> None:

@@ -199,14 +199,9 @@ def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
 
 def _ask_again(line: Line, copy: Line, event: Event) -> None:
     """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
-<<<<<<< HEAD
     with open_store(line.store) as store:
         store.copy([str(event["after"]["md5"])], Path(copy.store))
-    wish = Wish(event["run"], event["reason"], event["by"], event["through"])
-=======
-    dvc.copy(line.store, Path(copy.store), [event["after"]])
     request = RebaseRequest(event["run"], event["reason"], event["by"], event["through"])
->>>>>>> f3ded47 (acts: a Wish is a RebaseRequest)
     with reading(copy.git) as here, suppress(UsageError):
         record(here, copy, request, event["after"], dict(event["files"]))
 
