@@ -1,16 +1,17 @@
 """Retain keeps a generative image model current, night after night, without letting it forget.
 
-`pipeline.py` is the pipeline as data: read it first. The files beside it are its steps, one a file, which only read,
-order and write; the folders are the parts they use:
+Read first: `pipeline.py` (the steps as data), `config.py` (every knob), `errors.py` (how a run can end). Then
+one folder answers one question; its `__init__` says which, how one gets in, and what it must not know:
 
-    workspace/   Git is the ledger, DVC the store: events, branches of runs, compare-and-swap on main
-    data/        what may come in, duplicates, splits, Parquet shards, the replay buffer
-    stats/       drift tests, kernel distances, paired non-inferiority
-    diffusion/   load, encode, predict, sample; LoRA adapters; checkpoints
-    continual/   distillation and what else keeps a model from forgetting
-    report/      the page that people look at
-    commands/    what the command line does
-    demo/        a small pipeline, ready-made, and the maker of the demo's nights
+    commands/  orchestration/    a person's command line; Airflow
+    operations/                  a night, a new line, a backup from beginning to end
+    steps/                       ingest, drift, update, evaluate, gate, promote, close
+    acts/ formats/               what a person does afterwards; what other programs read
+    trace/ verify/ records/      where did it go; is it what it says; what is written for ever
+    learning/ report/ checks/    how it learns; what people look at; what the gate asks
+    models/ stats/ data/         a pipeline of diffusers; statistics that decide; images with captions
+    run/ landing/                a step as a container runs it; where strangers put things
+    repository/ store/ ledger/   Git; DVC's objects; what events and records say
 
-Imports go one way: dags -> pipeline; __main__ -> commands -> steps -> parts -> workspace, config, errors.
+Imports go down this list and never up, without circles: `pyproject.toml` has the contracts. `demo/` stands apart.
 """

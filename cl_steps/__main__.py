@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cl_steps.data.quarantine import printable
 from cl_steps.documents import Json
@@ -18,6 +18,7 @@ from cl_steps.errors import FaultsFound
 from cl_steps.foreign import told
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.run.stopping import EXIT_TERMINATED, asked_to_stop, how_to_go_on, stopping
+from cl_steps.version import version
 
 
 @dataclass(frozen=True)
@@ -344,9 +345,25 @@ def _print(result: object, as_json: bool) -> None:
         print("\n".join(map(printable, result.split("\n"))))
 
 
+class _Version(argparse.Action):
+    """As argparse's own, but the version is looked up only when somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        print(f"retain {version()}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="retain", description="Keep a generative image model current without letting it forget."
+    )
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help="which Retain this is, and nothing else",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -251,9 +251,10 @@ class Params(Block):
 
 
 PER_RUN = ("update", "compute")
-"""Blocks of the parameters that a single run may set otherwise: how it learns, and on what."""
-OF_MAIN = ("format", "name", "seed", "landing", "ingest", "drift", "evaluate", "serving", "gate")
-"""The others: they say where the line is, or how a candidate is judged. Only main's params.yaml sets them."""
+"""Blocks of the parameters that a single run may set otherwise: how it learns, and on what.
+
+The others say where the line is, or how a candidate is judged. Only main's params.yaml sets them.
+"""
 
 
 class RunSpec(Block):

@@ -7,7 +7,7 @@ RetainError                 1   a bug of ours, or what nobody foresaw (`cl_steps
 ├── IntegrityError          5   a digest or signature does not match
 │   └── FaultsFound             what a check that went through to its end found
 ├── Unavailable             6   a remote or a resource is not there now: try again
-└── Night                       how `retain night` says that it ended without a promotion
+└── NotPromoted                 how `retain night` says that it ended without a promotion
     ├── NothingToDo        10
     ├── HeldForPerson      11
     └── RejectedByGate     12
@@ -65,23 +65,23 @@ class Unavailable(RetainError):
     exit_code = 6
 
 
-class Night(RetainError):
+class NotPromoted(RetainError):
     """A night that ended as it should, without a promotion."""
 
 
-class NothingToDo(Night):
+class NothingToDo(NotPromoted):
     """No update: quiet, or too few new assets."""
 
     exit_code = 10
 
 
-class HeldForPerson(Night):
+class HeldForPerson(NotPromoted):
     """A person has to answer."""
 
     exit_code = 11
 
 
-class RejectedByGate(Night):
+class RejectedByGate(NotPromoted):
     """The candidate was worse somewhere."""
 
     exit_code = 12

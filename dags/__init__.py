@@ -1,1 +1,1 @@
-"""Retain under Airflow: one DAG a line. Nothing here imports torch, DVC or Evidently."""
+"""The files that Airflow reads. What they are made of is `cl_steps.orchestration`; no torch, DVC or Evidently here."""

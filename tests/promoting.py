@@ -6,13 +6,11 @@ forge(line, "r-1", {"params.yaml": b"..."})  # as somebody would who may write t
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, partial
 from pathlib import Path
 
 from cl_steps.config import RunSpec
@@ -24,6 +22,7 @@ from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import StepFunction, run_stage
 from cl_steps.stats.figures import Figures, write_figures
 from cl_steps.verify.judging import CANDIDATE, FIGURES, Judging
+from tests.once import made_once
 from tests.stats.nights import night
 from tests.workspace.conftest import GOOD, fake_stage, keyed, make_workspace
 
@@ -70,19 +69,13 @@ def play(line: Line, run: str, figures: Figures = SAME, verdict: str = "promote"
 
 def ready(folder: Path, *, signed: bool = True) -> Line:
     """A line of its own whose run r-1 waits for its promotion."""
-    shutil.copytree(_ready(signed), folder, symlinks=True)
+    name = "ready-signed" if signed else "ready"
+    ready = made_once(name, lambda place: play(make_workspace(place, signed=signed), "r-1"))
+    shutil.copytree(ready, folder, symlinks=True)
     line = keyed(local(folder), folder) if signed else local(folder)
     line.save(folder)
     git(folder, "remote", "set-url", "origin", line.git)
     return line
-
-
-@cache
-def _ready(signed: bool) -> Path:
-    place = Path(tempfile.mkdtemp(prefix="retain-ready-"))
-    atexit.register(partial(shutil.rmtree, place, ignore_errors=True))
-    play(make_workspace(place / "line", signed=signed), "r-1")
-    return place / "line"
 
 
 def forge(line: Line, run: str, files: Mapping[str, bytes | None], *, mode: str = "100644", ref: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -39,10 +40,10 @@ def test_the_first_screen_has_the_picture_and_both_commands() -> None:
     assert all(words in first for words in ("make demo", "make test", "!["))
 
 
-PAGES = [ROOT / "README.md", ROOT / "dags" / "README.md", ROOT / ".github" / "SECURITY.md"]
+PAGES = [ROOT / "README.md", ROOT / "dags" / "README.md", *sorted((ROOT / ".github").glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
@@ -52,6 +53,12 @@ def test_the_tree_names_every_part() -> None:
     tree = README[README.index("## The tree") :]
     parts = [path for path in (ROOT / "cl_steps").iterdir() if path.name[0] not in "_." and path.name != "template"]
     assert [path.name for path in parts if path.name not in tree] == []
+
+
+def test_every_folder_says_its_question_and_its_ways_in() -> None:
+    folders = [path for path in (ROOT / "cl_steps").rglob("__init__.py") if "template" not in path.parts]
+    sentences = {str(path.parent): ast.get_docstring(ast.parse(path.read_text())) or "" for path in folders}
+    assert [name for name, text in sentences.items() if len(re.findall(r"[.?](\s|$)", text)) < 2] == []
 
 
 def test_help_imports_nothing_heavy() -> None:

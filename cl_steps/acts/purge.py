@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from cl_steps.data.shards import Asset, write_dataset, write_table
 from cl_steps.progress import progress
 from cl_steps.stats.samples import PROMPTS, forget_drawn, grids, slices_drawn
-from cl_steps.store.folders import Folders, Listing
+from cl_steps.store.digests import FOLDER, Listing
+from cl_steps.store.objects import Store
 from cl_steps.store.pointers import Out
 
 PARTS = ("replay", "global_eval", "reference", "evaluation")
@@ -39,12 +40,11 @@ class Purge:
     A slice's samples go where they were drawn from one of `words`: captions that nothing else has.
     """
 
-    def __init__(self, folders: Folders, gone: AbstractSet[str], words: AbstractSet[str] = frozenset()) -> None:
-        self._folders, self._gone, self._words = folders, frozenset(gone), frozenset(words)
+    def __init__(self, store: Store, gone: AbstractSet[str], words: AbstractSet[str] = frozenset()) -> None:
+        self._store, self._gone, self._words = store, frozenset(gone), frozenset(words)
         self._holds: dict[str, bool] = {}
         self._slices: dict[str, list[str]] = {}
         self._done: dict[str, Out | None] = {}
-        self._listings: dict[str, Listing] = {}
 
     def affected(self, names: Iterable[str]) -> list[str]:
         """Those of the folders (md5) that hold one of the assets; folders that are not there hold none."""
@@ -70,8 +70,8 @@ class Purge:
 
     def loose(self, names: Iterable[str]) -> list[str]:
         """Those objects that hold one of the assets and that no folder of `names` lists: what a crash left behind."""
-        listed = {md5 for name in names if name.endswith(".dir") for md5 in self._listing(name).values()}
-        return [name for name in names if not name.endswith(".dir") and name not in listed and self._is_loose(name)]
+        listed = {md5 for name in names if name.endswith(FOLDER) for md5 in self._listing(name).values()}
+        return [name for name in names if not name.endswith(FOLDER) and name not in listed and self._is_loose(name)]
 
     def settle(self, name: str, out: Out) -> None:
         """Say what stands for a folder, where somebody knows better."""
@@ -85,12 +85,10 @@ class Purge:
         return self._done[name]
 
     def _listing(self, name: str) -> Listing:
-        if name not in self._listings:
-            self._listings[name] = self._folders.listing(name) or {}
-        return self._listings[name]
+        return self._store.listing(name) or {}
 
     def _is_loose(self, md5: str) -> bool:
-        with self._folders.reading(md5) as stream:
+        with self._store.stream(md5) as stream:
             if stream is None:
                 return False
             if stream.read(4) == b"PAR1":
@@ -112,7 +110,7 @@ class Purge:
 
     def _slices_drawn(self, md5: str) -> list[str]:
         if md5 not in self._slices:
-            with self._folders.reading(md5) as stream:
+            with self._store.stream(md5) as stream:
                 self._slices[md5] = slices_drawn(stream.read() if stream else b"", self._words)
         return self._slices[md5]
 
@@ -120,7 +118,7 @@ class Purge:
         if PurePosixPath(path).name in self._gone:
             return True
         if path.endswith(".parquet") and md5 not in self._holds:
-            with self._folders.reading(md5) as stream:
+            with self._store.stream(md5) as stream:
                 self._holds[md5] = stream is not None and names_any(stream, self._gone)
         return path.endswith(".parquet") and self._holds[md5]
 
@@ -130,9 +128,9 @@ class Purge:
         with TemporaryDirectory(prefix="retain-") as scratch:
             folder = Path(scratch)
             for path in renewed:
-                self._folders.fetch(listing[path], folder / path)
+                self._store.fetch(listing[path], folder / path)
             take_out(folder, self._gone, self._words)
-            return self._folders.put({path: md5 for path, md5 in listing.items() if path not in renewed}, folder)
+            return self._store.put(folder, {path: md5 for path, md5 in listing.items() if path not in renewed})
 
 
 def names_any(stream: IO[bytes], names: AbstractSet[str]) -> bool:

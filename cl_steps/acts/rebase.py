@@ -16,12 +16,13 @@ from cl_steps.records.builders import files_of, now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.store.folders import open_folders
-from cl_steps.store.pointers import Out, folder_md5, read_dvc_file
+from cl_steps.store.digests import folder_md5
+from cl_steps.store.objects import open_store
+from cl_steps.store.pointers import Out, read_dvc_file
 
 
 @dataclass(frozen=True)
-class Wish:
+class RebaseRequest:
     """The run that is to try a new base, and who wants it, why, and through what."""
 
     run: str
@@ -30,8 +31,8 @@ class Wish:
     through: str
 
 
-def ask(line: Line, base: Path, wish: Wish) -> RebaseEvent:
-    """Store the base in a folder, record the act, and return it; the same wish again changes nothing.
+def ask(line: Line, base: Path, request: RebaseRequest) -> RebaseEvent:
+    """Store the base in a folder, record the act, and return it; the same request again changes nothing.
 
     Raises:
         UsageError: the line stands on this base already.
@@ -39,10 +40,10 @@ def ask(line: Line, base: Path, wish: Wish) -> RebaseEvent:
     """
     with reading(line.git) as main:
         refuse_same(main, base)
-        with open_folders(line.store) as folders:
-            out = folders.put({}, base)
-        record(main, line, wish, out, files_of(base, "base"))
-        return main.ledger().rebases[wish.run]
+        with open_store(line.store) as store:
+            out = store.put(base)
+        record(main, line, request, out, files_of(base, "base"))
+        return main.ledger().rebases[request.run]
 
 
 def refuse_same(main: Mainline, base: Path) -> None:
@@ -50,23 +51,23 @@ def refuse_same(main: Mainline, base: Path) -> None:
     _refuse(_standing(main), folder_md5(base))
 
 
-def record(main: Mainline, line: Line, wish: Wish, out: Out, files: dict[str, str]) -> None:
+def record(main: Mainline, line: Line, request: RebaseRequest, out: Out, files: dict[str, str]) -> None:
     """Put the act on main, for a base that is on the store: `out`, with the SHA-256 of its files; raises as `ask`."""
 
     def change() -> Change | None:
-        if wish.run in main.ledger().rebases:
+        if request.run in main.ledger().rebases:
             return None
         before = _standing(main)
         _refuse(before, str(out["md5"]))
         moment = main.moment()
-        path = event_path("rebase", wish.run, moment)
+        path = event_path("rebase", request.run, moment)
         event = RebaseEvent.from_document(
             {
                 "schema": EVENT_SCHEMA,
                 "kind": "rebase",
                 "id": Path(path).stem,
                 "at": now(moment),
-                **asdict(wish),
+                **asdict(request),
                 "before": before,
                 "after": {key: out[key] for key in ("md5", "size", "nfiles")},
                 "files": files,

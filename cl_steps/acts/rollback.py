@@ -1,7 +1,7 @@
 """Rolling back: the state of an older version is the line's again, in one commit on main that moves no data.
 
 Nothing else changes: ledger, parameters, records and tombstones stay, and what was withdrawn stays out. The assets of
-the versions left behind are set aside, or wait to be learnt again (`workspace/ledger.py` reads the event so). The next
+the versions left behind are set aside, or wait to be learnt again (`ledger/fold.py` reads the event so). The next
 version has the restored one as its parent and a new number.
 """
 
@@ -22,8 +22,7 @@ from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.store import dvc
-from cl_steps.store.folders import Folders
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, dvc_file, read_dvc_file
 
 
@@ -112,10 +111,10 @@ def _state_files(main: Mainline, then: Mainline, line: Line, version: str) -> di
 def _restored(line: Line, ledger: Ledger, outs: dict[str, Out], version: str) -> dict[str, Out]:
     """The outputs that the state gets, all of whose objects are on the store; raises as `roll_back` does."""
     found: dict[str, Out] = {part: {**out, **ledger.standing(str(out["md5"]))} for part, out in outs.items()}
-    with dvc.opened_store(line.store) as repo:
-        _refuse_missing(dvc.missing(repo, found.values()), ledger, found, version)
+    with open_store(line.store) as store:
+        _refuse_missing(store.missing(found.values()), ledger, found, version)
         if ledger.tombstones:
-            purge = Purge(Folders(repo.cloud.get_remote_odb("store")), ledger.tombstones.keys())
+            purge = Purge(store, ledger.tombstones.keys())
             found |= {part: {**found[part], **new} for part in PARTS if (new := purge.without(str(found[part]["md5"])))}
     return found
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.acts.purge import PARTS, Purge
-from cl_steps.acts.replenishing import Past, reference_without, replay_without
+from cl_steps.acts.replenishing import LearntHistory, reference_without, replay_without
 from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
 from cl_steps.data.manifests import Manifests, reading_store
 from cl_steps.documents import Json
@@ -31,11 +31,10 @@ from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
-from cl_steps.store import vault
-from cl_steps.store.folders import Folders, open_folders
-from cl_steps.store.objects import open_objects
+from cl_steps.store.digests import FOLDER, object_path
+from cl_steps.store.objects import Store, open_store
+from cl_steps.store.places import open_work
 from cl_steps.store.pointers import Out, dvc_file, read_dvc_file
-from cl_steps.store.work import place
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def withdraw(line: Line, request: Request) -> Done:
     with reading(line.git) as main:
 
         def change() -> Change | None:
-            with open_folders(line.store) as folders, reading_store(line.store, main.ledger().replaced) as manifests:
-                done, found = _change(main, line, request, manifests, folders)
+            with open_store(line.store) as store, reading_store(line.store, main.ledger().replaced) as manifests:
+                done, found = _change(main, line, request, manifests, store)
             made.append(done)
             return found
 
@@ -94,7 +93,7 @@ def withdraw(line: Line, request: Request) -> Done:
 
 
 def _change(
-    main: Mainline, line: Line, request: Request, manifests: Manifests, folders: Folders
+    main: Mainline, line: Line, request: Request, manifests: Manifests, store: Store
 ) -> tuple[Done, Change | None]:
     """The event, and the commit that it takes; none where all of it is done."""
     ledger, limits = main.ledger(), main.params().ingest
@@ -105,9 +104,9 @@ def _change(
         meant = assets_of_source(request.source, ledger, rows)
     assets = with_copies(meant, ledger, rows, limits.near_duplicate_rmse)
     names = {asset["sha256"] for asset in assets}
-    purge = Purge(folders, names, own_words(rows, names) if request.erase else frozenset())
-    state = _purged_state(main, purge, partial(_filled_up, main, ledger, names, manifests, folders))
-    erasure = _erasure(line, purge, ledger) if request.erase else Erasure({}, [])
+    purge = Purge(store, names, own_words(rows, names) if request.erase else frozenset())
+    state = _purged_state(main, purge, partial(_filled_up, main, ledger, names, manifests, store))
+    erasure = _erasure(store, purge, ledger) if request.erase else Erasure({}, [])
     if names <= ledger.tombstones.keys() and not (state or erasure.erased):
         return Done(_earlier(ledger, names, request.erase), True), None
     moment = main.moment()
@@ -153,22 +152,21 @@ def _purged_state(
 
 
 def _filled_up(
-    main: Mainline, ledger: Ledger, gone: set[str], manifests: Manifests, folders: Folders, part: str, name: str
+    main: Mainline, ledger: Ledger, gone: set[str], manifests: Manifests, store: Store, part: str, name: str
 ) -> Out | None:
     """A part of the state without what goes, and with what would be there instead; None for parts that hold all."""
     champion, reference = main.champion().version, main.read("state/reference.dvc")
     if part not in ("replay", "reference") or not reference:
         return None
     known = str(read_dvc_file(reference)["md5"])
-    past = Past(champion, main.records(), ledger, folders, manifests, known, frozenset(gone))
-    return replay_without(past, name) if part == "replay" else reference_without(past, name)
+    history = LearntHistory(champion, main.records(), ledger, store, manifests, known, frozenset(gone))
+    return replay_without(history, name) if part == "replay" else reference_without(history, name)
 
 
-def _erasure(line: Line, purge: Purge, ledger: Ledger) -> Erasure:
+def _erasure(store: Store, purge: Purge, ledger: Ledger) -> Erasure:
     """Every folder of the store is looked into, also what a crash or a run under way left; not what goes anyway."""
-    with open_objects(line.store) as objects:
-        names = sorted(objects.sizes.keys() - ledger.erased.keys())
-    folders = [name for name in names if name.endswith(".dir")]
+    names = sorted(store.inventory().sizes.keys() - ledger.erased.keys())
+    folders = [name for name in names if name.endswith(FOLDER)]
     affected = purge.affected(folders)
     replaced = {name: dict(out) for name in affected if (out := purge.without(name))}
     holders = {md5 for name in affected for md5 in purge.holders(name).values()} - purge.shared(folders)
@@ -193,18 +191,14 @@ def _earlier(ledger: Ledger, names: set[str], erase: bool) -> WithdrawalEvent:
 
 def _delete(line: Line, ledger: Ledger) -> None:
     """Delete what events say is erased and is still there, and all that the line's place for checkpoints holds."""
-    with open_objects(line.store) as objects:
-        objects.delete(ledger.erased.keys() & objects.sizes.keys())
+    with open_store(line.store) as store:
+        store.delete(ledger.erased.keys() & store.inventory().sizes.keys())
     if line.work:
-        place(line.work).remove()
-        rest = vault.at(line.work)
-        for name in rest.folders():
-            rest.delete(name)
+        open_work(line.work).remove()
 
 
 def forget(folder: Path, erased: Iterable[str]) -> None:
     """Delete erased objects from the DVC cache of a person's checkout, if it has one."""
-    cache = folder / ".dvc" / "cache" / "files" / "md5"
     for name in erased:
         with suppress(FileNotFoundError):
-            (cache / name[:2] / name[2:]).unlink()
+            (folder / ".dvc" / "cache" / object_path(name)).unlink()

@@ -17,7 +17,7 @@ from cl_steps.documents import Json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.repository.line import Line, resolve
 from cl_steps.trace.assets import Where, where
-from cl_steps.trace.similar import near as near_duplicates
+from cl_steps.trace.similar import near_duplicates
 
 LABELS = {
     "learnt": "learnt by",

@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cl_steps.acts.rebase import Wish, ask, refuse_same
+from cl_steps.acts.rebase import RebaseRequest, ask, refuse_same
 from cl_steps.config import RunSpec, parse_overrides, validate_block
 from cl_steps.errors import UsageError
 from cl_steps.operations.base import find_base, keep_base, open_base
@@ -62,5 +62,5 @@ def _asked(line: Line, base: str, spec: RunSpec) -> RunSpec:
             params = main.params(spec)
             refuse_same(main, folder)
         open_base(folder, params)
-        event = ask(line, folder, Wish(spec.id, spec.reason, spec.by, "command line"))
+        event = ask(line, folder, RebaseRequest(spec.id, spec.reason, spec.by, "command line"))
     return spec.model_copy(update={"rebase": event.after["md5"]})

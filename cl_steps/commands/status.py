@@ -129,21 +129,22 @@ def _status_text(document: Document) -> str:
 def _sizes(line: Line) -> Document:
     """Objects and bytes of the store in all and by what needs them first, and of a clone of Git; not the work place."""
     from cl_steps.operations.retention import mirrored, needs
-    from cl_steps.store.objects import open_objects
+    from cl_steps.store.objects import open_store
 
-    with open_objects(line.store) as objects, mirrored(line.git) as (main, refs):
-        needed, every = needs(main, refs), {*objects.sizes, *objects.drafts}
+    with open_store(line.store) as store, mirrored(line.git) as (main, refs):
+        held, needed = store.inventory(), needs(main, refs)
+        every = {*held.sizes, *held.drafts}
         left = set(every)
-        objects.with_files(needed.listed, needed.listed)
+        store.with_files(needed.listed, needed.listed)
         shares = {}
         for name in ("champion", "versions", "intakes", "runs"):
-            share = objects.with_files(getattr(needed, name), ()) & left
-            shares[name] = {"objects": len(share), "bytes": objects.bytes_of(share)}
+            share = store.with_files(getattr(needed, name), ()) & left
+            shares[name] = {"objects": len(share), "bytes": held.bytes_of(share)}
             left -= share
-        shares["nothing"] = {"objects": len(left), "bytes": objects.bytes_of(left)}
+        shares["nothing"] = {"objects": len(left), "bytes": held.bytes_of(left)}
         files = [path for path in main.folder.rglob("*") if path.is_file()]
         return {
-            "store": {"objects": len(every), "bytes": objects.bytes_of(every)},
+            "store": {"objects": len(every), "bytes": held.bytes_of(every)},
             "needed_by": shares,
             "git": {"refs": len(refs), "bytes": sum(path.stat().st_size for path in files)},
         }

@@ -14,9 +14,8 @@ from cl_steps.documents import Json, Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.repository.heads import read_heads, refuse_older, write_heads
 from cl_steps.repository.mainline import Mainline, reading
-from cl_steps.store.dvc import missing, opened_store
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import read_dvc_file
-from cl_steps.store.vault import at
 
 Row = dict[str, Any]
 
@@ -107,10 +106,8 @@ def _stored(main: Mainline, entry: Json) -> int:
     outs = [read_dvc_file(content) for name, content in main.folder_files("state").items() if name.endswith(".dvc")]
     if not entry.get("store"):
         raise UsageError("it names no store: write its `store` into lines.yaml")
-    # DVC says of a store that it cannot reach that nothing is in it.
-    at(entry["store"]).folders()
-    with opened_store(entry["store"]) as repo:
-        lacking = missing(repo, outs)
+    with open_store(entry["store"]) as store:
+        lacking = store.missing(outs)
     if lacking:
         raise IntegrityError(f"its store lacks objects of the champion, {', '.join(lacking)}: restore the bucket")
     return len(outs)

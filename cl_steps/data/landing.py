@@ -1,6 +1,6 @@
 """What lies in a landing, where strangers put it: files that may be looked at, and everything else with its reason.
 
-A name is only ever looked up in the list of what was found (`workspace.landing`) and never opened as a path of ours.
+A name is only ever looked up in the list of what was found (`cl_steps.landing`) and never opened as a path of ours.
 Everything that was found is counted in exactly one place, so that the sum is right whatever arrived.
 """
 

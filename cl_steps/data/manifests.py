@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from cl_steps.data.shards import MANIFEST_SCHEMA
 from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
-from cl_steps.store import dvc
+from cl_steps.store.objects import Store, open_store
 
 MANIFEST, KNOWN = "manifest.parquet", "known.parquet"
 
@@ -26,7 +25,7 @@ class Manifests:
 
     def __init__(self, url: str, replaced: Mapping[str, Json], closing: ExitStack) -> None:
         self._url, self._replaced, self._closing = url, replaced, closing
-        self._repo: Any = None
+        self._store: Store | None = None
 
     def read(self, md5: str, name: str = MANIFEST, columns: Iterable[str] = MANIFEST_SCHEMA.names) -> pa.Table | None:
         """The rows of a dataset, or of what stands for it; None where the store holds neither.
@@ -46,14 +45,14 @@ class Manifests:
     def files(self, md5: str, names: Iterable[str]) -> dict[str, bytes]:
         """The files of a stored folder, or of what stands for it, whose names match; raises as `read` does."""
         wanted = list(names)
-        found = dvc.read_folder(self._opened(), {"md5": md5}, wanted)
+        found = self._opened().files(md5, wanted)
         other = str(self._replaced.get(md5, {}).get("md5", md5))
         return found if found or other == md5 else self.files(other, wanted)
 
-    def _opened(self) -> Any:
-        if self._repo is None:
-            self._repo = self._closing.enter_context(dvc.opened_store(self._url))
-        return self._repo
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = self._closing.enter_context(open_store(self._url))
+        return self._store
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from typing import Any
 
 from cl_steps.formats.facts import SILENT, Facts
+from cl_steps.version import version
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ def bill_of_materials(facts: Facts, merged: bool = False) -> Json:
         "version": 1,
         "metadata": {
             "timestamp": facts.record.created,
-            "tools": {"components": [{"type": "application", "name": "retain", "version": metadata.version("retain")}]},
+            "tools": {"components": [{"type": "application", "name": "retain", "version": version()}]},
             "component": _model(facts, data, merged),
         },
         "components": parts,
@@ -170,10 +170,10 @@ def _data(facts: Facts) -> Iterator[Json]:
 
 
 def _libraries(facts: Facts) -> Iterator[Json]:
-    for name, version in sorted(facts.record.environment.items()):
-        if name not in NOT_LIBRARIES and isinstance(version, str):
-            purl = f"pkg:pypi/{name}@{version}"
-            yield {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
+    for name, installed in sorted(facts.record.environment.items()):
+        if name not in NOT_LIBRARIES and isinstance(installed, str):
+            purl = f"pkg:pypi/{name}@{installed}"
+            yield {"type": "library", "bom-ref": purl, "name": name, "version": installed, "purl": purl}
 
 
 def _hashes(algorithm: str, digest: str) -> Json:

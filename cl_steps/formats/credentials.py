@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from cl_steps.documents import Json
 from cl_steps.errors import UsageError, first_line
 from cl_steps.formats.facts import Facts
+from cl_steps.version import version
 
 LABEL = "retain.version"
 ALGORITHM = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -27,7 +27,7 @@ MISSING = "content credentials need c2pa-python: pip install 'retain[marking]'"
 
 def manifest(facts: Facts) -> dict[str, Any]:
     """The manifest definition of every picture that a version draws, as C2PA's own tools take it."""
-    agent = {"name": "Retain", "version": metadata.version("retain")}
+    agent = {"name": "Retain", "version": version()}
     created = {"action": "c2pa.created", "digitalSourceType": ALGORITHM, "softwareAgent": agent}
     model = {
         "line": facts.line,

@@ -22,7 +22,7 @@ from cl_steps.ledger.names import version_file
 from cl_steps.ledger.record import Record, parse_record
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 
 ADAPTER_FILE = "adapter/pytorch_lora_weights.safetensors"
 CARD, INDEX, SOURCE, KNOWN = "README.md", "model_index.json", "source.json", "known.parquet"
@@ -106,8 +106,9 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
     wanted = main.champion().version if version == "champion" else version
     record, digest = record_digest(main, wanted)
     known = Facts(name_of(main), record, digest, _ancestors(main, record))
-    with dvc.opened_store(line.store) as repo:
-        found = {name: _folder(repo, known.digest(name), patterns) for name, patterns in _READ.items()}
+    with open_store(line.store) as store:
+        digests = {name: known.digest(name) for name in _READ}
+        found = {name: store.files(md5, _READ[name]) if md5 else {} for name, md5 in digests.items()}
     adapter = {f"adapter/{name}": sha256(content) for name, content in found["adapter"].items()}
     return replace(
         known,
@@ -144,10 +145,6 @@ def header(card: bytes) -> dict[str, Any]:
     except Unreadable:
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _folder(repo: Any, md5: str, patterns: tuple[str, ...]) -> dict[str, bytes]:
-    return dvc.read_folder(repo, {"md5": md5}, patterns) if md5 else {}
 
 
 def _ancestors(main: Mainline, record: Record) -> tuple[Record, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,13 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import RunState as Branch
 from cl_steps.repository.run_branch import checked_out, run_state
-from cl_steps.store.pointers import file_md5, lock_outs, read_dvc_file
+from cl_steps.store.digests import file_md5
+from cl_steps.store.pointers import lock_outs, read_dvc_file
 from cl_steps.verify.consistency import next_digests
+from cl_steps.version import version
 
 NIGHT, MODEL = "night", "model"
-PRODUCER = f"urn:retain:{metadata.version('retain')}"
+PRODUCER = f"urn:retain:{version()}"
 GATE_INPUT, DRIFT_INPUT = "tonight/evaluation/figures", "tonight/batch"
 Out = Json
 
@@ -125,7 +126,7 @@ def _facets(seen: Seen, night: str, error: str) -> dict[str, RunFacet]:
 
 
 def _engine() -> RunFacet:
-    return processing_engine_run.ProcessingEngineRunFacet(metadata.version("retain"), "retain", producer=PRODUCER)
+    return processing_engine_run.ProcessingEngineRunFacet(version(), "retain", producer=PRODUCER)
 
 
 def _job(kind: str) -> dict[str, Any]:

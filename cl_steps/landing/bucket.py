@@ -10,7 +10,7 @@ from typing import Any
 from cl_steps.config import Ingest
 from cl_steps.errors import NoUsableData
 from cl_steps.landing.entries import Changed, Entry, Listing, TooLarge, listed, most_listed
-from cl_steps.store.availability import reaching
+from cl_steps.store.places import reaching
 
 AT_ONCE = 16
 """Objects that are fetched at the same time: what costs is the way there and back."""
@@ -103,6 +103,48 @@ class Bucket:
         return f"{self._root}/{name}" if self._root else name
 
 
+class S3(Bucket):
+    """S3: its keys below a prefix as the service itself lists them, a page at a time, and none taken for another.
+
+    s3fs lists a whole bucket into memory with a kilobyte a key, and cuts `?versionId=` off a key that holds it.
+    """
+
+    def _objects(self, bounds: Ingest) -> Iterator[Entry | None]:  # noqa: ARG002  (keys lie in no folders)
+        bucket, key, _ = self._fs.split_path(self._root)
+        prefix = f"{key}/" if key else ""
+        for found in self._pages(bucket, prefix):
+            name, num_bytes = str(found["Key"]).removeprefix(prefix), int(found["Size"])
+            is_folder = not num_bytes and (not name or name.endswith("/"))  # as consoles make them: it holds nothing
+            yield None if is_folder else Entry(name or "/", num_bytes, self._fault_of(f"{bucket}/{found['Key']}"))
+
+    def _pages(self, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+        wanted = {"Bucket": bucket, "Prefix": prefix}
+        while True:
+            page = self._fs.call_s3("list_objects_v2", **wanted)
+            yield from page.get("Contents", ())
+            if not page.get("IsTruncated"):
+                return
+            wanted["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _fault_of(self, path: str) -> str:
+        bucket, _, key = path.partition("/")
+        return "" if self._fs.split_path(path) == (bucket, key, None) else "bad_name"
+
+    def _fetch(self, path: str, num_bytes: int, most: int) -> bytes:
+        return super()._fetch(path, num_bytes, most) if num_bytes else b""  # an empty object has no range to ask for
+
+
+class Memory(Bucket):
+    """This process's memory, whose file system hides a name that begins with another name and a `/`."""
+
+    def _objects(self, bounds: Ingest) -> Iterator[Entry | None]:  # noqa: ARG002  (names lie in no folders)
+        names = [name for name in list(self._fs.store) if name.startswith(f"{self._root}/")]
+        return (Entry(self._name(name), self._fs.store[name].size) for name in names)
+
+    def _fetch(self, path: str, num_bytes: int, most: int) -> bytes:  # noqa: ARG002  (the size is known)
+        return bytes(self._fs.store[path].getvalue()[:most])
+
+
 def _fault(info: dict[str, Any]) -> str:
     if info.get("islink") or info["type"] == "link":
         return "symlink"
@@ -117,14 +159,3 @@ def _is_flat(filesystem: Any) -> bool:
     kind = type(filesystem)
     own = getattr(kind, "_find", AsyncFileSystem._find)
     return own is not AsyncFileSystem._find or kind.find is not AbstractFileSystem.find
-
-
-class Memory(Bucket):
-    """This process's memory, whose file system hides a name that begins with another name and a `/`."""
-
-    def _objects(self, bounds: Ingest) -> Iterator[Entry | None]:  # noqa: ARG002  (names lie in no folders)
-        names = [name for name in list(self._fs.store) if name.startswith(f"{self._root}/")]
-        return (Entry(self._name(name), self._fs.store[name].size) for name in names)
-
-    def _fetch(self, path: str, num_bytes: int, most: int) -> bytes:  # noqa: ARG002  (the size is known)
-        return bytes(self._fs.store[path].getvalue()[:most])

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from cl_steps.config import Params
 from cl_steps.errors import NoUsableData, UsageError
-from cl_steps.landing.bucket import Bucket, Memory
+from cl_steps.landing.bucket import S3, Bucket, Memory
 from cl_steps.landing.entries import Source
 from cl_steps.landing.folder import Folder
-from cl_steps.landing.s3 import S3
 from cl_steps.repository.line import Line
-from cl_steps.store import vault
+from cl_steps.store.places import open_place
 
 LOCAL = ("file", "local")
 KINDS = {"s3": S3, "memory": Memory}
@@ -50,12 +49,12 @@ def open_landing(line: Line, params: Params, scratch: Path) -> Source:
         _refuse_reach(folder, line, scratch)
     if "://" not in place:
         return Folder(Path(place))
-    found = vault.at(place)
-    kinds = {found.fs.protocol} if isinstance(found.fs.protocol, str) else set(found.fs.protocol)
-    if kinds & set(LOCAL):
+    found = open_place(place)
+    if found.is_local:
         return Folder(Path(found.root))
+    kinds = {found.files.protocol} if isinstance(found.files.protocol, str) else set(found.files.protocol)
     source = next((KINDS[kind] for kind in kinds if kind in KINDS), Bucket)
-    return source(found.fs, found.root, place)
+    return source(found.files, found.root, place)
 
 
 def _folders(place: str) -> Iterator[Path]:

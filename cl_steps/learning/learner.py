@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cl_steps.config import Update
 from cl_steps.errors import UsageError
-from cl_steps.learning.methods.penalty import Forward, Penalty
+from cl_steps.learning.methods.method import Forward, Penalty
 from cl_steps.learning.plan import Plan, Planner
 from cl_steps.learning.processes import ALONE, Processes
 from cl_steps.learning.sharing import Part, parts_of, rows_at_once
@@ -195,8 +195,9 @@ class Learner:
         return total
 
     def _shares(self, part: Part) -> Tensor:
-        """What a part counts of each term; penalties are means over replayed rows."""
-        shares = [part.new, part.replayed, *(part.replayed for _ in self.penalties)]
+        """What a part counts of each term."""
+        of_penalty = {"replayed": part.replayed, "step": part.rows}
+        shares = [part.new, part.replayed, *(of_penalty[penalty.over] for penalty in self.penalties)]
         return torch.tensor(shares, device=self.denoiser.device)
 
     def _divide(self) -> None:

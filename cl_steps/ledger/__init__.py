@@ -1,4 +1,5 @@
-"""What lasts: events, records, the champion and reports as types, and what follows from them.
+"""What lasts: what do events, records and reports say, and what follows from them?
 
-Pure: documents in, states out. It knows neither Git nor the store.
+Ways in: `fold` (events to the state of every intake), `ancestors`, `names`, `schemas`. Pure: documents in, states
+out. It knows neither Git nor the store.
 """

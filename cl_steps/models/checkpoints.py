@@ -24,7 +24,7 @@ from cl_steps.documents import Json
 from cl_steps.errors import Unavailable
 from cl_steps.models.tensors import tensor_bytes
 from cl_steps.progress import say
-from cl_steps.store.work import Place, place
+from cl_steps.store.places import Place, open_work
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Checkpoints:
 
     def __init__(self, work: str | Path | None, key: str) -> None:
         self.key = key
-        self._place = place(work, "checkpoints", key) if work else None
+        self._place = open_work(work, "checkpoints", key) if work else None
 
     @property
     def are_kept(self) -> bool:

@@ -1,6 +1,6 @@
 """Opens a diffusers pipeline safely: safetensors only, no code from the folder, no network for a folder.
 
-Supported are pipelines of the class `StableDiffusionPipeline` (Stable Diffusion 1.x and 2.x and smaller kin).
+Supported are the classes of `CLASSES`: Stable Diffusion 1.x and 2.x and smaller kin.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from transformers.utils import logging as transformers_logging
 from cl_steps.config import Compute
 from cl_steps.errors import Unavailable, UsageError, first_line
 
-SUPPORTED = "StableDiffusionPipeline"
+CLASSES = {"StableDiffusionPipeline": StableDiffusionPipeline}
+"""Pipelines whose parts are `PARTS` and whose call takes prompts as embeddings."""
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 LIBRARIES = ("diffusers", "transformers")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -41,10 +42,10 @@ def load_pipeline(
         Unavailable: the hub cannot be reached.
     """
     folder = folder_of(path_or_id)
-    check_index(folder, str(path_or_id))
+    kind = check_index(folder, str(path_or_id))
     _quiet()
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline = CLASSES[kind].from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -109,20 +110,22 @@ def _fetched(path_or_id: str | Path, fetch: Callable[[str], str]) -> Path:
         raise Unavailable(f"{path_or_id} cannot be fetched from the hub now: try again, or give a folder") from error
 
 
-def check_index(folder: Path, name: str) -> None:
-    """Refuse what is no pipeline, another family, or names classes outside diffusers and transformers."""
+def check_index(folder: Path, name: str) -> str:
+    """The pipeline's class; refuses what is none, another family, or names parts outside diffusers and transformers."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         kind, parts = index["_class_name"], {key: tuple(index[key]) for key in PARTS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{name} is no diffusers pipeline: it needs a model_index.json with all parts") from error
-    if kind != SUPPORTED:
-        raise UsageError(f"{name} is a {kind!r:.80}, and only a {SUPPORTED} (SD 1.x, 2.x) is supported: give one")
+    if kind not in CLASSES:
+        supported = " or ".join(CLASSES)
+        raise UsageError(f"{name} is a {kind!r:.80}, and only a {supported} (SD 1.x, 2.x) is supported: give one")
     named = {key: tuple(value) for key, value in index.items() if isinstance(value, list) and key not in UNUSED}
     for part, (library, *_) in (named | parts).items():
         if library not in LIBRARIES:
             trusted = " and ".join(LIBRARIES)
             raise UsageError(f"{name} takes its {part!r:.40} from {library!r:.80}: use parts of {trusted} only")
+    return str(kind)
 
 
 def _variant(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json as documents
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from cl_steps.repository.bundle import (
     write_bundle,
 )
 from cl_steps.repository.line import Line
-from cl_steps.store.vault import Vault, at
+from cl_steps.store.places import Place, open_place
 
 BUNDLE, OBJECTS, KEYS, MANIFEST = "workspace.bundle", "objects.json", "keys.json", "manifest.json"
 STAMP = "%Y%m%dT%H%M%S%fZ"
@@ -43,7 +44,7 @@ TRYING = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup that is there: its name in the vault, and what its manifest says."""
+    """One backup that is there: its name in the place of backups, and what its manifest says."""
 
     name: str
     manifest: Json
@@ -71,16 +72,16 @@ def back_up(line: Line, to: str, keep: int, keys: str | None, passphrase_file: s
     if keep < 1:
         raise UsageError("--keep must be 1 or more: the newest backup is never deleted")
     _refuse_half("--keys", keys, passphrase_file)
-    vault = at(to)
+    backups = open_place(to)
     with tempfile.TemporaryDirectory(prefix="retain-backup-") as scratch:
         folder = Path(scratch) / datetime.now(UTC).strftime(STAMP)
         folder.mkdir()
         if keys and passphrase_file:
             (folder / KEYS).write_bytes(seal(read_keys(Path(keys)), Path(passphrase_file)))
         made = Backup(folder.name, _write(line.git, folder))
-        _upload(vault, folder, made)
-    gone = _retire(vault, made, keep)
-    return Made(f"{vault.url}/{made.name}", len(made.manifest["refs"]), made.manifest["store"], gone)
+        _upload(backups, folder, made)
+    gone = _retire(backups, made, keep)
+    return Made(f"{backups.label}/{made.name}", len(made.manifest["refs"]), made.manifest["store"], gone)
 
 
 def restore(source: str, to: str, keys_to: str | None, passphrase_file: str | None) -> Backup:
@@ -95,13 +96,13 @@ def restore(source: str, to: str, keys_to: str | None, passphrase_file: str | No
         Unavailable: the source or the target cannot be reached.
     """
     _refuse_half("--keys-to", keys_to, passphrase_file)
-    vault, chosen = _choose(source)
+    backups, chosen = _choose(source)
     refuse_full(to)
     if keys_to and Path(keys_to).exists() and any(Path(keys_to).iterdir()):
         raise UsageError(f"{keys_to} is not empty: name a folder that is not there yet for the keys")
     with tempfile.TemporaryDirectory(prefix="retain-restore-") as scratch:
         folder, clone = Path(scratch) / chosen.name, Path(scratch) / "mirror.git"
-        _download(vault, chosen, folder)
+        _download(backups, chosen, folder)
         opened = _open_keys(folder, passphrase_file) if passphrase_file else {}
         open_bundle(folder / BUNDLE, clone, chosen.manifest["refs"])
         send_all(clone, dict(chosen.manifest["refs"]), to)
@@ -137,50 +138,60 @@ def _dump(file: Path, document: Json) -> None:
     file.write_text(documents.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def _upload(vault: Vault, folder: Path, made: Backup) -> None:
+def _upload(backups: Place, folder: Path, made: Backup) -> None:
     """Every file, then all of it read back, then the manifest."""
     for name in made.manifest["files"]:
-        vault.put(folder / name, f"{made.name}/{name}")
-    _download(vault, made, folder.parent / "back")
-    vault.put(folder / MANIFEST, f"{made.name}/{MANIFEST}")
+        backups.put(folder / name, f"{made.name}/{name}")
+    _download(backups, made, folder.parent / "back")
+    backups.put(folder / MANIFEST, f"{made.name}/{MANIFEST}")
 
 
-def _download(vault: Vault, chosen: Backup, folder: Path) -> None:
+def _download(backups: Place, chosen: Backup, folder: Path) -> None:
     """Fetch every file of a backup; raises IntegrityError where one is not what the manifest says."""
     folder.mkdir()
     for name, facts in chosen.manifest["files"].items():
         if name not in (BUNDLE, OBJECTS, KEYS):
             raise IntegrityError(f"{chosen.name}/{MANIFEST} names {name!r}, which is no file of a backup")
-        vault.get(f"{chosen.name}/{name}", folder / name)
-        if (folder / name).stat().st_size != facts["bytes"] or file_sha256(folder / name) != facts["sha256"]:
-            raise IntegrityError(f"{chosen.name}/{name} is not what its manifest says: take another backup")
+        path, copy = f"{chosen.name}/{name}", folder / name
+        try:
+            backups.get(path, copy)
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{path} is missing from the backup: restore from another one") from error
+        if copy.stat().st_size != facts["bytes"] or file_sha256(copy) != facts["sha256"]:
+            raise IntegrityError(f"{path} is not what its manifest says: take another backup")
 
 
-def _retire(vault: Vault, made: Backup, keep: int) -> list[str]:
+def _retire(backups: Place, made: Backup, keep: int) -> list[str]:
     """Delete all whole backups but the `keep` newest, which `made` is one of, and tries that were given up."""
-    names = [name for name in vault.folders() if _when(name)]
-    manifests = {name: vault.read(f"{name}/{MANIFEST}") for name in names}
+    names = [name for name in backups.folders() if _when(name)]
+    manifests = {name: _read_manifest(backups, name) for name in names}
     whole = sorted({made.name} | {name for name, content in manifests.items() if content and _is_whole(content, name)})
     long_ago = datetime.now(UTC) - TRYING
     given_up = [name for name, content in manifests.items() if content is None and (_when(name) or long_ago) < long_ago]
     gone = sorted({*whole[:-keep], *given_up} - {made.name})
     for name in gone:
         # The manifest goes first: half a backup is none.
-        vault.delete(f"{name}/{MANIFEST}")
-        vault.delete(name)
+        backups.delete(f"{name}/{MANIFEST}")
+        backups.remove(name)
     return gone
 
 
-def _choose(source: str) -> tuple[Vault, Backup]:
+def _choose(source: str) -> tuple[Place, Backup]:
     """The backup at `source`, or the newest one under it."""
     parent, _, name = source.rstrip("/").rpartition("/")
-    vault = at((parent or ".") if _when(name) else source)
-    names = [name] if _when(name) else [found for found in reversed(vault.folders()) if _when(found)]
+    backups = open_place((parent or ".") if _when(name) else source)
+    names = [name] if _when(name) else [found for found in reversed(backups.folders()) if _when(found)]
     for found in names:
-        content = vault.read(f"{found}/{MANIFEST}")
+        content = _read_manifest(backups, found)
         if content:
-            return vault, Backup(found, _parse(content, found))
+            return backups, Backup(found, _parse(content, found))
     raise NoUsableData(f"{source} holds no whole backup: name the folder or URL that `retain backup` was given")
+
+
+def _read_manifest(backups: Place, name: str) -> bytes | None:
+    with suppress(FileNotFoundError):
+        return backups.read(f"{name}/{MANIFEST}")
+    return None
 
 
 def _parse(content: bytes, name: str) -> dict[str, Any]:

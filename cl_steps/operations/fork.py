@@ -8,7 +8,7 @@ from pathlib import Path
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line, local, within
 from cl_steps.repository.mainline import Mainline
-from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, read_dvc_file
 
 
@@ -33,7 +33,8 @@ def fork(main: Mainline, source: Line, commit: str, folder: Path, outs: Iterable
     git(main.folder, "push", "-q", line.git, f"{commit}:refs/heads/main")
     state = main.at(commit).folder_files("state")
     parts = [read_dvc_file(content) for name, content in state.items() if name.endswith(".dvc")]
-    dvc.copy(source.store, Path(line.store), [*parts, *outs])
+    with open_store(source.store) as store:
+        store.copy((str(out["md5"]) for out in (*parts, *outs)), Path(line.store))
     line.save(folder)
     return line
 

@@ -24,5 +24,5 @@ def write_report(line: Line, folder: Path) -> Path:
 def write_page(line: Line, place: str) -> None:
     """Write the page and the Evidently reports beside it into a folder or URL; raises as `write_report` does."""
     kept = opened(place)
-    story = collect(line, nights_with_pictures=DETAILED)
-    publish(kept, render(story).encode(), evidently_files(story))
+    overview = collect(line, nights_with_pictures=DETAILED)
+    publish(kept, render(overview).encode(), evidently_files(overview))

@@ -38,7 +38,7 @@ from cl_steps.repository.bundle import Refs
 from cl_steps.repository.git import GitError, git, reason, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline
-from cl_steps.store.objects import open_objects
+from cl_steps.store.objects import open_store
 
 ENDS = ("rejected", "stale", "failed", "no_update")
 GRACE = timedelta(days=1)
@@ -166,17 +166,18 @@ def _delete(main: Mainline, wanted: Mapping[str, str]) -> None:
 
 def _free(line: Line, runs: Collection[str], dry_run: bool) -> dict[str, int]:
     """Steps 4 to 6: how many objects go and how many stay for their youth alone, and their bytes."""
-    with open_objects(line.store) as objects:
+    with open_store(line.store) as store:
+        held = store.inventory()
         for _ in range(LOOKS):
             with mirrored(line.git) as (main, refs):
                 needed = needs(main, refs, without=runs if dry_run else ())
-            spare = (objects.sizes.keys() - objects.with_files(needed.all, needed.listed)) | objects.drafts.keys()
-            gone = objects.older_than(datetime.now(UTC) - GRACE, spare)
+            spare = (held.sizes.keys() - store.with_files(needed.all, needed.listed)) | held.drafts.keys()
+            gone = store.older_than(datetime.now(UTC) - GRACE, spare)
             if dry_run or current_refs(line.git) == refs:
                 break
         else:
             raise Unavailable("runs write to the line all the time: give the same command again when they are done")
         if not dry_run:
-            objects.delete(gone)
-        facts = {"objects": len(gone), "bytes": objects.bytes_of(gone)}
-        return {**facts, "young_objects": len(spare - gone), "young_bytes": objects.bytes_of(spare - gone)}
+            store.delete(gone)
+        facts = {"objects": len(gone), "bytes": held.bytes_of(gone)}
+        return {**facts, "young_objects": len(spare - gone), "young_bytes": held.bytes_of(spare - gone)}

@@ -10,7 +10,6 @@ import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.progress import progress, say
@@ -20,41 +19,15 @@ from cl_steps.repository.git import git as run_git
 from cl_steps.repository.git import remote_refs, text
 from cl_steps.repository.line import Line, local, resolve
 from cl_steps.repository.mainline import Change, Mainline
-from cl_steps.store.availability import reaching
-from cl_steps.store.dvc import missing, opened_store
+from cl_steps.store.digests import object_path
+from cl_steps.store.inventory import Inventory
+from cl_steps.store.objects import open_store
+from cl_steps.store.places import open_place, reaching
 
 CONFIG = ".dvc/config"
 MAIN = "refs/heads/main"
 STORE_URL = re.compile(r"""(^\['remote "store"'\]\n(?:(?!\[).*\n)*?\s*url *= *)[^\n]*""", re.MULTILINE)
 """The line of `.dvc/config` that says where the store is."""
-OBJECT = re.compile(r"files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
-"""What DVC calls an object in a store; anything else there is a draft."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder of a file system that fsspec reaches; names are relative to it."""
-
-    files: Any
-    root: str
-
-    def sizes(self) -> dict[str, int]:
-        """The objects that are there and their sizes in bytes; asks anew, whatever was listed before."""
-        self.files.invalidate_cache()
-        try:
-            found = self.files.find(f"{self.root}/files", detail=True)
-        except FileNotFoundError:
-            return {}
-        named = {path.removeprefix(f"{self.root}/"): entry for path, entry in found.items()}
-        return {name: int(entry["size"]) for name, entry in named.items() if OBJECT.fullmatch(name)}
-
-    def put(self, file: Path, name: str) -> None:
-        """Send one object."""
-        path = f"{self.root}/{name}"
-        if "file" in self.files.protocol:
-            # Object stores need no folders, and theirs would make a bucket out of a mistyped name.
-            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self.files.put_file(str(file), path)
 
 
 @dataclass(frozen=True)
@@ -82,7 +55,7 @@ def publish(folder: Path, git: str, store: str, work: str | None, landing: str |
         landing=_absolute(landing or line.landing),
     )
     for url in (target.store, target.work, target.landing):
-        _open(url)
+        open_place(url)
     if (line.git, line.store) == (own.git, own.store):
         refuse_dirty(folder, line)
         _send(own, target)
@@ -98,17 +71,6 @@ def publish(folder: Path, git: str, store: str, work: str | None, landing: str |
 def _absolute(place: str) -> str:
     """A folder as every process finds it; URLs stay."""
     return place if "://" in place or not place else str(Path(place).resolve())
-
-
-def _open(url: str) -> Place:
-    """Where a URL or a folder points; raises UsageError where no library knows it."""
-    from fsspec.core import url_to_fs
-
-    try:
-        files, root = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"{url!r} cannot be opened: name a folder, or a URL such as s3://bucket/line") from error
-    return Place(files, str(root).rstrip("/"))
 
 
 def _send(own: Line, target: Line) -> None:
@@ -157,16 +119,15 @@ def _refuse_full(url: str, wanted: Refs) -> None:
         raise UsageError(f"{url} is not empty: name an empty Git remote")
 
 
-def _copy(source: Path, url: str) -> None:
-    """Every object of the store in the folder `source` to the store at `url`, but for those that are there whole."""
-    place, here = _open(url), Place(_open(str(source)).files, str(source)).sizes()
-    with reaching(url, passing=()):
-        there = place.sizes()
-        absent = [name for name, size in sorted(here.items()) if there.get(name) != size]
-        say(f"publish: {len(absent)} of {len(here)} objects to send, {sum(here[name] for name in absent)} bytes")
-        for name in progress(absent, len(absent), "publish: objects"):
-            place.put(source / name, name)
-        arrived = place.sizes()
+def _copy(folder: Path, url: str) -> None:
+    """Every object of the store in a folder to the store at `url`, but for those that are there whole."""
+    target, here = open_place(url), Inventory.of(open_place(folder)).sizes
+    there = Inventory.of(target).sizes
+    absent = [name for name, size in sorted(here.items()) if there.get(name) != size]
+    say(f"publish: {len(absent)} of {len(here)} objects to send, {sum(here[name] for name in absent)} bytes")
+    for path in progress(map(object_path, absent), len(absent), "publish: objects"):
+        target.put(folder / path, path)
+    arrived = Inventory.of(target).sizes
     wrong = [name for name, size in here.items() if arrived.get(name) != size]
     if wrong:
         raise IntegrityError(f"{len(wrong)} objects at {url} are not whole: give the same command again")
@@ -175,8 +136,8 @@ def _copy(source: Path, url: str) -> None:
 def _check_readable(url: str, mirror: Path) -> None:
     """Have DVC find the state of main at the new store, by the same credentials that nights will use."""
     named = [{**out, "path": out["md5"]} for out in stored_objects(mirror, {MAIN: ""})]
-    with reaching(url, passing=()), opened_store(url) as repo:
-        absent = missing(repo, named)
+    with reaching(url, passing=()), open_store(url) as store:
+        absent = store.missing(named)
     if absent:
         raise IntegrityError(f"{len(absent)} parts of the state are not at {url}: is the line's own store whole?")
 

@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cl_steps.acts.rebase import Wish, record
+from cl_steps.acts.rebase import RebaseRequest, record
 from cl_steps.acts.rollback import roll_back
 from cl_steps.acts.withdrawal import Request, withdraw
 from cl_steps.data.shards import iter_assets, read_table
 from cl_steps.documents import Document
-from cl_steps.errors import Night, RetainError, UsageError
+from cl_steps.errors import RetainError, UsageError
 from cl_steps.formats.openlineage import rehearsal
 from cl_steps.ledger.ancestors import nearest_first
 from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, parse_event
@@ -38,6 +38,7 @@ from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import open_run
 from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, read_dvc_file
 
 FACTS = ("text", "slice", "source", "licence", "consent")
@@ -145,7 +146,7 @@ def _again(
         open_run(copy, spec_of(event))
         with rehearsal():
             play(copy, run)
-    except (Night, RetainError) as error:
+    except RetainError as error:
         say(f"{run}: {error}")
     with reading(copy.git) as now:
         ended = now.ledger().runs.get(run)
@@ -200,10 +201,11 @@ def _roll_back(main: Mainline, copy: Line, event: RollbackEvent) -> Document:
 
 def _ask_again(line: Line, copy: Line, event: RebaseEvent) -> None:
     """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
-    dvc.copy(line.store, Path(copy.store), [event.after])
-    wish = Wish(event.run, event.reason, event.by, event.through)
+    with open_store(line.store) as store:
+        store.copy([event.after["md5"]], Path(copy.store))
+    request = RebaseRequest(event.run, event.reason, event.by, event.through)
     with reading(copy.git) as here, suppress(UsageError):
-        record(here, copy, wish, event.after, dict(event.files))
+        record(here, copy, request, event.after, dict(event.files))
 
 
 def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: list[Document]) -> Document:

@@ -34,6 +34,7 @@ from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import RunState, checked_out, open_run, read_run, run_state
 from cl_steps.run.context import code_digest
 from cl_steps.run.stage import push_branch
+from cl_steps.store.digests import object_path
 from cl_steps.store.pointers import Out, lock_outs
 
 TOLERANCE = 0.01
@@ -177,4 +178,4 @@ def _weights(objects: Path, md5: str) -> dict[str, Any]:
 
 
 def _object(objects: Path, md5: str) -> bytes:
-    return (objects / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
+    return (objects / object_path(md5)).read_bytes()

@@ -1,4 +1,4 @@
-"""Gathers a line's story: records and events from main, reports and locks from the runs' branches (those of pruned runs
+"""Gathers a line's overview: records and events from main, reports and locks from runs' branches (those of pruned runs
 from the archive), pictures from the store. One fetch brings every branch; nothing is checked out. Pictures that are
 gone are left out and named.
 """
@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
 from cl_steps.ledger.events import AnswerEvent, RunEvent, parse_event
 from cl_steps.pipeline import STAGES
-from cl_steps.report.overview import Night, Pictures, Story, Table, table, text
+from cl_steps.report.overview import Night, Overview, Pictures, Table, table, text
 from cl_steps.repository.archive import archived
 from cl_steps.repository.bundle import ARCHIVE
 from cl_steps.repository.git import GitError, blobs, git, reason
@@ -26,10 +26,10 @@ from cl_steps.repository.git import text as git_text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.stats.samples import SAMPLE_FILES
-from cl_steps.store import dvc
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, lock_outs, read_lock
 
-ReadFolder = Callable[[Out, Iterable[str]], dict[str, bytes]]
+ReadFolder = Callable[[str, Iterable[str]], dict[str, bytes]]
 
 SAMPLES, DRIFT = "tonight/evaluation/samples", "tonight/drift/figures"
 PICTURES: Mapping[str, tuple[str, ...]] = {
@@ -49,8 +49,8 @@ class Branch:
     spec: RunSpec = field(default_factory=RunSpec)
 
 
-def collect(line: Line, nights_with_pictures: int = 0) -> Story:
-    """The story of a line, with the pictures of its latest nights.
+def collect(line: Line, nights_with_pictures: int = 0) -> Overview:
+    """The overview of a line, with the pictures of its latest nights.
 
     Without pictures the store is not touched and DVC not imported.
 
@@ -74,7 +74,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Story:
         ]
         named = text(main.params_file().get("name")) or "line"
         champion = main.champion().version
-        return Story(named, champion, tuple(records.values()), tuple(nights))
+        return Overview(named, champion, tuple(records.values()), tuple(nights))
 
 
 def _events(main: Mainline) -> tuple[dict[str, Table], dict[str, Table]]:
@@ -154,16 +154,15 @@ def _pictures(line: Line, locks: Sequence[Json], latest: int) -> list[Pictures]:
     first = max(0, len(locks) - latest)
     if first == len(locks):
         return [Pictures()] * len(locks)
-    with dvc.opened_store(line.store) as repo:
-        read = partial(dvc.read_folder, repo)
-        return [Pictures()] * first + [_shown(read, lock) for lock in locks[first:]]
+    with open_store(line.store) as store:
+        return [Pictures()] * first + [_shown(store.files, lock) for lock in locks[first:]]
 
 
 def _shown(read: ReadFolder, lock: Json) -> Pictures:
     outs, found, gone = _outs(lock), {}, []
     for path, names in PICTURES.items():
         out = outs.get(path)
-        found[path] = read(out, names) if out else {}
+        found[path] = read(str(out["md5"]), names) if out else {}
         if out and out.get("nfiles") and not found[path]:
             gone.append(path)
     return Pictures(found[SAMPLES], found[DRIFT], tuple(gone))

@@ -12,7 +12,7 @@ from cl_steps.documents import Json
 from cl_steps.report.graph import Graph, made_graph
 from cl_steps.report.overview import legible_json, number, table, text
 from cl_steps.report.page import environment
-from cl_steps.report.timeline import Rail, rail
+from cl_steps.report.timeline import Timeline, timeline
 from cl_steps.report.words import DASH, Grid, Pill, moment, pill, seconds, whole
 from cl_steps.stats.decision import amount
 
@@ -28,7 +28,7 @@ class LineageView:
     summary: str
     facts: tuple[tuple[str, str, str], ...]
     graph: Graph
-    rail: Rail
+    timeline: Timeline
     batch: Grid | None
     intakes: Grid | None
     drift_why: str
@@ -58,7 +58,7 @@ def view(document: Json) -> LineageView:
         summary=_summary(document),
         facts=_facts(document, gate),
         graph=made_graph(document),
-        rail=rail(document),
+        timeline=timeline(document),
         batch=_batch(document),
         intakes=_intakes(document),
         drift_why=text(drift.get("why")),

@@ -73,7 +73,7 @@ class Night:
 
 
 @dataclass(frozen=True)
-class Story:
+class Overview:
     """A line's name, its champion, every version's record, and its nights, oldest first."""
 
     line: str

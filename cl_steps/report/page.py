@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cl_steps.report.overview import Story
+from cl_steps.report.overview import Overview
 from cl_steps.report.view import evidently_name, page_view
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ DETAILED = 12
 """So many nights, the latest, have a section of their own; all are in the table."""
 
 
-def render(story: Story, detailed: int = DETAILED) -> str:
-    """The page as HTML; the same story gives the same page."""
-    return environment().get_template("page.html.j2").render(page=page_view(story, detailed))
+def render(overview: Overview, detailed: int = DETAILED) -> str:
+    """The page as HTML; the same overview gives the same page."""
+    return environment().get_template("page.html.j2").render(page=page_view(overview, detailed))
 
 
-def evidently_files(story: Story, detailed: int = DETAILED) -> dict[str, bytes]:
+def evidently_files(overview: Overview, detailed: int = DETAILED) -> dict[str, bytes]:
     """The Evidently reports that the page links to, by the name of the file beside it."""
-    nights = story.nights[-detailed:]
+    nights = overview.nights[-detailed:]
     return {
         evidently_name(n): n.pictures.drift["evidently.html"] for n in nights if "evidently.html" in n.pictures.drift
     }

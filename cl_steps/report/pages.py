@@ -14,8 +14,7 @@ from urllib.parse import unquote, urlsplit
 from cl_steps.config import RUN_ID
 from cl_steps.documents import Json
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.store.work import Place
-from cl_steps.store.work import place as open_place
+from cl_steps.store.places import Place, open_place
 
 PAGE = "night.html"
 EVIDENTLY = re.compile(rf"evidently-{RUN_ID.pattern}\.html")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from cl_steps.documents import Json
-from cl_steps.report.overview import Night, Story, new_slices, number, rows, scores, table, text
+from cl_steps.report.overview import Night, Overview, new_slices, number, rows, scores, table, text
 from cl_steps.report.svg import BAD, GOOD, INK, MUTED, PAPER, RULE, SERIES, WARN, Margins, new_axes, styled, to_svg
+from cl_steps.stats.forgetting import summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,9 +61,9 @@ def drift_plot(night: Night) -> Markup | None:
         return to_svg(figure, f"drift-{night.run}", f"How far each slice is from what is known. {alt}.")
 
 
-def forgetting_plot(story: Story) -> Markup | None:
+def forgetting_plot(overview: Overview) -> Markup | None:
     """Every slice over the versions: prompt fidelity, and denoising loss relative to the slice's anchor."""
-    steps = measured(story)
+    steps = measured(overview)
     seen = {metric for step in steps for metrics in step.values.values() for metric in metrics}
     panels = [metric for metric in ("fidelity", "loss") if metric in seen]
     if not panels:
@@ -95,18 +96,34 @@ def gate_plot(night: Night) -> Markup | None:
         return to_svg(figure, f"gate-{night.run}", f"What the gate saw. {'; '.join(words)}.")
 
 
-def measured(story: Story) -> list[Measured]:
+def measured(overview: Overview) -> list[Measured]:
     """Every evaluated candidate in order, the first version before them.
 
     A value is {slice: {metric: value}}; losses are relative to the slice's anchor (0.02: 2 % above it).
     """
-    nights = [night for night in story.nights if any(scores(night))]
+    nights = [night for night in overview.nights if any(scores(night))]
     if not nights:
         return []
     first = Measured("v1", True, _relative(nights[0], "champion"))
-    places = {id(night): place for place, night in enumerate(story.nights, start=1)}
+    places = {id(night): place for place, night in enumerate(overview.nights, start=1)}
     labels = [(night, night.version or f"night {places[id(night)]}") for night in nights]
     return [first, *(Measured(label, bool(night.version), _relative(night, "candidate")) for night, label in labels)]
+
+
+def forgotten(overview: Overview) -> str:
+    """The usual two summaries of prompt fidelity over the versions, in a sentence; empty where nothing is old yet."""
+    versions = {step.label: step.values for step in measured(overview) if step.kept}
+    fidelity = {
+        label: {name: metrics["fidelity"] for name, metrics in values.items() if "fidelity" in metrics}
+        for label, values in versions.items()
+    }
+    found = summarise(fidelity)
+    if found.forgetting is None or found.backward_transfer is None:
+        return ""
+    return (
+        f"Prompt fidelity of old slices, in the mean: {-found.forgetting:+.3f} against each one's best version before "
+        f"(forgetting), {found.backward_transfer:+.3f} against the one that learnt it (backward transfer)."
+    )
 
 
 def check_name(check: Json) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cl_steps.documents import Json
 from cl_steps.report import plots
-from cl_steps.report.overview import Night, Report, Story, legible_json, number, rows, table, text
+from cl_steps.report.overview import Night, Overview, Report, legible_json, number, rows, table, text
 from cl_steps.report.words import DASH, Grid, pill, whole
 from cl_steps.stats.decision import amount
 
@@ -23,9 +23,9 @@ class RecordView:
     file: str
 
 
-def scores_grid(story: Story) -> Grid | None:
+def scores_grid(overview: Overview) -> Grid | None:
     """The figures of the forgetting plot."""
-    steps = plots.measured(story)
+    steps = plots.measured(overview)
     names = sorted({(name, metric) for step in steps for name, metrics in step.values.items() for metric in metrics})
     if not names:
         return None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cl_steps.report.overview import Night, Story, new_slices, number, scores
+from cl_steps.report.overview import Night, Overview, new_slices, number, scores
 
 HEADINGS = ("night", "drift", "gate", "ended", "version", "old slices", "new slices", "seconds")
 NONE = "-"
 
 
-def nights_table(story: Story) -> str:
+def nights_table(overview: Overview) -> str:
     """One line a night, oldest first.
 
     Scores are means over slices, champion -> candidate: of the prompt fidelity (higher is better), or, where the line
     has none, of the denoising loss (lower is better).
     """
-    lines = [HEADINGS, *(_row(night) for night in story.nights)]
+    lines = [HEADINGS, *(_row(night) for night in overview.nights)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join(_padded(line, widths) for line in lines)
 

@@ -1,4 +1,4 @@
-"""The versions of a line as a rail: the newest on top, each with its parent, its batch, and the rollbacks across."""
+"""The versions of a line as a timeline: the newest on top, each with its parent, its batch, and rollbacks across."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 80
 
 @dataclass(frozen=True)
 class Stop:
-    """A version on the rail; `kind` is `self`, `parent` (of it), `left` (behind by a rollback) or `other`."""
+    """A version on the timeline; `kind` is `self`, `parent` (of it), `left` (behind by a rollback) or `other`."""
 
     x: float
     y: float
@@ -30,7 +30,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Rail:
+class Timeline:
     """The stops, the paths from parents to children, the rollbacks as arcs; `text_x` is where the words begin."""
 
     stops: tuple[Stop, ...]
@@ -42,8 +42,8 @@ class Rail:
     left_out: int
 
 
-def rail(document: Json) -> Rail:
-    """The rail of a lineage document."""
+def timeline(document: Json) -> Timeline:
+    """The timeline of a lineage document."""
     every = rows(document["line"])
     drawn = _nearest(every, text(document["version"]))
     trunk = _trunk(every, text(document["champion"]))
@@ -51,7 +51,7 @@ def rail(document: Json) -> Rail:
     y = {text(v.get("version")): TOP + ROW * place for place, v in enumerate(reversed(drawn))}
     right = max(x.values(), default=LEFT)
     arcs = tuple(_arcs(rows(document["rollbacks"]), x, y, right))
-    return Rail(
+    return Timeline(
         stops=tuple(_stops(document, drawn, trunk, x, y)),
         paths=tuple(_paths(drawn, trunk, x, y)),
         arcs=arcs,

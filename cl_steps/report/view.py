@@ -1,4 +1,4 @@
-"""A story as the page shows it: words, pills and rows, nothing left to decide for the template.
+"""An overview as the page shows it: words, pills and rows, nothing left to decide for the template.
 
 Every text here is plain and is escaped by the template; only plots are markup, and those are made in `svg.py`.
 """
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from cl_steps.pipeline import STAGES
 from cl_steps.report import plots
 from cl_steps.report.histograms import histograms_plot
-from cl_steps.report.overview import Night, Story, new_slices, number, table, text
+from cl_steps.report.overview import Night, Overview, new_slices, number, table, text
 from cl_steps.report.samples import Pair, pairs
 from cl_steps.report.sections import (
     RecordView,
@@ -89,30 +89,32 @@ class PageView:
     facts: tuple[tuple[str, str, str], ...]
     glance: tuple[NightView, ...]
     forgetting: Markup | None
+    forgotten: str
     scores: Grid | None
     nights: tuple[NightView, ...]
 
 
-def page_view(story: Story, detailed: int) -> PageView:
-    """The page of a story: every night in the table, the latest `detailed` ones with a section; latest first."""
-    first = len(story.nights) - detailed
-    nights = [night_view(story, night, place, place > first) for place, night in enumerate(story.nights, start=1)]
+def page_view(overview: Overview, detailed: int) -> PageView:
+    """The page of an overview: every night in the table, the latest `detailed` ones with a section; latest first."""
+    first = len(overview.nights) - detailed
+    nights = [night_view(overview, night, place, place > first) for place, night in enumerate(overview.nights, start=1)]
     latest = tuple(reversed(nights))
     return PageView(
-        story.line,
-        story.champion or DASH,
-        _facts(story),
+        overview.line,
+        overview.champion or DASH,
+        _facts(overview),
         latest,
-        plots.forgetting_plot(story),
-        scores_grid(story),
+        plots.forgetting_plot(overview),
+        plots.forgotten(overview),
+        scores_grid(overview),
         latest[:detailed],
     )
 
 
-def night_view(story: Story, night: Night, place: int, detailed: bool) -> NightView:
+def night_view(overview: Overview, night: Night, place: int, detailed: bool) -> NightView:
     """A night's section; without its plots and pictures where it is not shown in detail."""
     ingest, event = night.figures("ingest"), night.event
-    trigger, record = table(event.get("trigger")), story.record(night.version)
+    trigger, record = table(event.get("trigger")), overview.record(night.version)
     quarantined = table(event.get("intake")).get("quarantined", ingest.get("quarantined"))
     return NightView(
         number=place,
@@ -156,14 +158,14 @@ def _maybe(word: str | None) -> Pill | None:
     return pill(word) if word else None
 
 
-def _facts(story: Story) -> tuple[tuple[str, str, str], ...]:
-    champion, outcomes = story.record(story.champion) or {}, [night.outcome for night in story.nights]
+def _facts(overview: Overview) -> tuple[tuple[str, str, str], ...]:
+    champion, outcomes = overview.record(overview.champion) or {}, [night.outcome for night in overview.nights]
     learnt = sum(
-        number(table(n.event.get("batch")).get("assets")) or 0 for n in story.nights if n.outcome == "promoted"
+        number(table(n.event.get("batch")).get("assets")) or 0 for n in overview.nights if n.outcome == "promoted"
     )
     slices = table(champion.get("slices"))
     return (
-        ("Champion", story.champion or DASH, f"since {moment(champion.get('created'))}"),
+        ("Champion", overview.champion or DASH, f"since {moment(champion.get('created'))}"),
         ("Nights", str(len(outcomes)), _tally(outcomes)),
         ("Slices it knows", str(len(slices)), ", ".join(plots.short(name, 18) for name in sorted(slices)[:6])),
         ("Images learnt", whole(learnt), f"in {outcomes.count('promoted')} versions after the base"),

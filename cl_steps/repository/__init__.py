@@ -1,4 +1,6 @@
-"""A workspace as a Git repository: main, changed by compare-and-swap only; the branches of runs; history; bundles.
+"""Git: what is on a workspace's branches, and how is `main` changed?
 
-Git is called here and nowhere else; DVC's files are read as text, and no byte of the store is moved.
+Ways in: `mainline` (read main; change it by compare-and-swap only), `run_branch` and `beginning` (a run as branches),
+`history`, `bundle`, `line` (where a line's places are). Git is called here and nowhere else. DVC's files are read as
+text: no byte of the store is moved, and DVC is not imported, so that Airflow's light tasks may use all of it.
 """

@@ -16,7 +16,7 @@ FACTS = ("md5", "size", "nfiles")
 Refs = dict[str, str]
 """Ref name to the id of what it points at."""
 ARCHIVE = "refs/heads/archive"
-"""The branch with what stays of pruned runs (see `workspace.archive`)."""
+"""The branch with what stays of pruned runs (see `repository.archive`)."""
 SERVERS = ("refs/pull/", "refs/merge-requests/", "refs/keep-around/", "refs/pipelines/", "refs/environments/")
 """Refs that hosting servers make by themselves: they are in a bundle, but no server takes them back."""
 

@@ -2,7 +2,7 @@
 
 The configuration of the machine and of its user is read, since it says how remotes are reached (credentials, proxies,
 other addresses); what it could do to contents, or run on the way, is turned off here. That of a repository is read in
-clones of ours, which nobody else configures; in a person's checkout `workspace.checkout` leaves it out. A remote that
+clones of ours, which nobody else configures; in a person's checkout `repository.checkout` leaves it out. A remote that
 is a folder is a server of its own, with its own configuration and hooks.
 
 Attributes say which filters change a file on its way in and out: a clone of ours switches them off for every file.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ from cl_steps.repository.beginning import beginning_files, begun_ref, compare_wi
 from cl_steps.repository.git import LEDGER, RECORDS, GitError, clone, git, reason, remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline
+from cl_steps.store.digests import OBJECT
 from cl_steps.store.pointers import read_lock
 
-OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 """What DVC calls the bytes of an output."""
 
 

@@ -28,7 +28,9 @@ from cl_steps.repository.run_branch import RunState, branch_of, checked_out, run
 from cl_steps.run.context import Context, StepReport, code_digest, write_report
 from cl_steps.run.machine import Machine
 from cl_steps.store import dvc
-from cl_steps.store.pointers import Out, file_md5, folder_md5, lock_outs, read_dvc_file
+from cl_steps.store.digests import file_md5, folder_md5
+from cl_steps.store.objects import Store
+from cl_steps.store.pointers import Out, lock_outs, read_dvc_file
 
 if TYPE_CHECKING:
     from cl_steps.store.dvc import Repo
@@ -53,7 +55,7 @@ class Oversight(Protocol):
 def run_stage(line: Line, run: str, step: Step, function: StepFunction, oversight: Oversight | None = None) -> Report:
     """Run one stage of a run, unless it is done already, and return its report.
 
-    On a node that only helps another (`workspace.machine`) nothing is stored, and the report says so.
+    On a node that only helps another (`run.machine`) nothing is stored, and the report says so.
 
     Raises:
         RetainError: what the step says; nothing is stored then.
@@ -195,5 +197,5 @@ def _fetch_intakes(repo: Repo, context: Context) -> None:
     for run, intake in ledger.intakes.items():
         if run not in whole and intake.status != "learnt":
             (context.root / "data" / run).mkdir()
-            for name, content in dvc.read_folder(repo, {"md5": intake.md5}, ["manifest.parquet"]).items():
+            for name, content in Store.of(repo).files(intake.md5, ["manifest.parquet"]).items():
                 (context.root / "data" / run / name).write_bytes(content)

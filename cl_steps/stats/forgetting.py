@@ -1,4 +1,4 @@
-"""What a chain of versions forgot: curves and the two usual summaries of a matrix of scores.
+"""What a chain of versions forgot: the two usual summaries of a matrix of scores.
 
 `scores[version][slice]` is a slice's score in a version, versions in order; a slice is absent before it is learnt.
 Higher is better; pass negated losses.
@@ -24,12 +24,6 @@ class Forgetting:
     by_slice: Mapping[str, float]
 
 
-def curves(scores: Scores) -> dict[str, list[float | None]]:
-    """For each slice its change since the version that first knew it, a value a version; None before that."""
-    slices = sorted({name for row in scores.values() for name in row})
-    return {name: _curve([row.get(name) for row in scores.values()]) for name in slices}
-
-
 def summarise(scores: Scores) -> Forgetting:
     """Backward transfer and forgetting in the last version; None where no slice is older than it."""
     known = {name: _known(scores, name) for name in sorted({name for row in scores.values() for name in row})}
@@ -37,11 +31,6 @@ def summarise(scores: Scores) -> Forgetting:
     transfer = {name: values[-1] - values[0] for name, values in old.items()}
     forgotten = {name: max(values[:-1]) - values[-1] for name, values in old.items()}
     return Forgetting(_mean(transfer), _mean(forgotten), forgotten)
-
-
-def _curve(values: list[float | None]) -> list[float | None]:
-    first = next(value for value in values if value is not None)
-    return [None if value is None else value - first for value in values]
 
 
 def _known(scores: Scores, name: str) -> list[float]:

@@ -3,7 +3,7 @@
 Held-out images give denoising losses; distinct captions give samples, at the line's serving settings. All models see
 the same images, timesteps, noise, prompts and seeds. After each look the rule that the gate will apply is asked whether
 it can decide; while it cannot, and looks remain, more samples are drawn. Sealed rows are passed on and never opened.
-Each image's and each sample's noise is its own, so that a smaller batch (`workspace.machine`: after memory ran out)
+Each image's and each sample's noise is its own, so that a smaller batch (`run.machine`: after memory ran out)
 changes nothing but rounding.
 
 In a rebase the candidate is measured on the new base, champion and anchors on the line's own; both are in memory. Where

@@ -43,6 +43,7 @@ from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures
 from cl_steps.steps.staleness import why_stale
 from cl_steps.store import dvc
+from cl_steps.store.objects import Store
 from cl_steps.store.pointers import dvc_file, lock_outs
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.consistency import disagreements, state_digests
@@ -107,7 +108,7 @@ def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Param
             check_judged(trust, root, state, EVALUATE, moment, in_full=IN_FULL[EVALUATE.name])
         _check_figures(root, rules, str(state.verdict("gate")), state.spec.id)
         parts = next_state(bool(state.spec.rebase))
-        absent = dvc.missing(repo, [outs[path] for path in (*parts.values(), "tonight/intake")])
+        absent = Store.of(repo).missing([outs[path] for path in (*parts.values(), "tonight/intake")])
     if absent:
         raise IntegrityError(f"run {state.spec.id}: {', '.join(absent)} is not whole on the store; run its step again")
     if trust is None and (against := complaints(run_own(root / "checks", root / FIGURES, rules))):

@@ -11,7 +11,7 @@ In a rebase the student begins as an empty adapter on the new base and learns wh
 buffer, which passes on as it is. Nobody teaches it: the champion sits on another base, whose latents, prediction and
 text encoder may all be others. Where its start stood is what the guard compares with: the new base as it came.
 
-Where the machine gives several processes (`workspace.machine`), the step starts them on its own checkout and each does
+Where the machine gives several processes (`run.machine`), the step starts them on its own checkout and each does
 the same as the step would alone, with its share of every batch; the first of them writes what the step writes.
 """
 
@@ -40,8 +40,9 @@ from cl_steps.learning.guard import Bank, Guard
 from cl_steps.learning.launch import employed, is_alive, launch
 from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
 from cl_steps.learning.loop import Keeper, train
-from cl_steps.learning.methods.catalogue import METHODS, REBASE, Method
-from cl_steps.learning.methods.distillation import TEACHER
+from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.methods.method import TEACHER, Method
+from cl_steps.learning.methods.plain import REBASE
 from cl_steps.learning.processes import ALONE, Processes, joined
 from cl_steps.models.checkpoints import Checkpoints
 from cl_steps.models.loading import choose_device
@@ -262,7 +263,8 @@ def _figures(context: Context, learner: Learner, method: Method, probe: dict[str
         "learning_rate": context.params.update.learning_rate,
         "loss_new": losses["new"],
         "loss_replay": losses["replay"] if len(learner.replay) else None,
-        "loss_distillation": losses.get("distillation"),
+        "loss_distillation": None,
+        **{f"loss_{penalty.name}": losses[penalty.name] for penalty in learner.penalties},
         "probe": probe,
         **(_of_rebase(learner, losses) if context.run.rebase else {}),
     }

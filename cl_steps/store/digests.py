@@ -1,28 +1,36 @@
-"""What a store really holds: objects read again from their first byte to their last, each once, several at a time."""
+"""What DVC calls bytes: a file by its md5, a folder by the md5 of the list of its files, with `.dir` at its end.
+
+No DVC is imported. The list is JSON, sorted by the parts of the files' paths; the name of a folder is that of its list.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
 
-from cl_steps.errors import Unavailable
-from cl_steps.progress import progress
-from cl_steps.store.availability import reaching
-from cl_steps.store.dvc import opened_objects
-from cl_steps.store.vault import at
+from cl_steps.errors import IntegrityError
 
-AT_ONCE = 8
-"""Objects that are read at the same time, a part of `PART_BYTES` of each in memory."""
+OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
+FOLDER = ".dir"
+OBJECTS = "files/md5"
+"""Where objects lie in a store, and in a cache of DVC's."""
 PART_BYTES = 2**20
+
+Listing = Mapping[str, str]
+"""The files of a folder: path in it to md5."""
+
+_md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
 @dataclass(frozen=True)
-class Held:
-    """An object of the store as it is: the digests of its bytes, as hex, its size, and the bytes where asked for."""
+class Digests:
+    """Bytes as they are: their digests, as hex, their number, and they themselves where asked for."""
 
     md5: str
     sha256: str
@@ -30,53 +38,59 @@ class Held:
     content: bytes = b""
 
 
-class Reader:
-    """A store that is open for reading."""
-
-    def __init__(self, odb: Any) -> None:
-        self._odb = odb
-
-    def read(self, names: Collection[str], keep: Collection[str] = ()) -> dict[str, Held | None]:
-        """Every one of those objects, by DVC's name of it; None where the store has none.
-
-        Args:
-            names: of the objects.
-            keep: those among them whose bytes are wanted: all of them are in memory at once.
-
-        Raises:
-            Unavailable: the store cannot be reached.
-        """
-        chosen, kept = sorted(set(names)), frozenset(keep)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = pool.map(lambda name: self._read(name, name in kept), chosen)
-            return dict(zip(chosen, progress(found, len(chosen), "verify: objects"), strict=True))
-
-    def _read(self, name: str, keep: bool) -> Held | None:
-        try:
-            # Of what is written to a bucket in parts, fsspec would otherwise fetch 50 MB at once.
-            path, part = self._odb.oid_to_path(name), 8 * PART_BYTES
-            with reaching(f"object {name} of the store"), self._odb.fs.open(path, "rb", block_size=part) as stream:
-                return _digest(stream, keep)
-        except FileNotFoundError:
-            return None
+def file_md5(path: Path) -> str:
+    """What DVC calls a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, _md5).hexdigest()
 
 
-@contextmanager
-def open_reader(store_url: str) -> Iterator[Reader]:
-    """The store at a URL or folder; raises Unavailable, also where it holds nothing at all."""
-    # DVC says of a store that it cannot reach that nothing is in it; a folder may not be mounted.
-    if "files" not in at(store_url).folders():
-        raise Unavailable(f"the store {store_url} holds no object at all: is it the right one, and mounted?")
-    with opened_objects(store_url) as odb:
-        yield Reader(odb)
+def bytes_md5(content: bytes) -> str:
+    """What DVC calls a file of that content."""
+    return _md5(content).hexdigest()
 
 
-def _digest(stream: BinaryIO, keep: bool) -> Held:
-    md5, sha256, parts, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), [], 0
+def folder_md5(folder: Path) -> str:
+    """What DVC calls a folder."""
+    return bytes_md5(listing_bytes(folder_listing(folder))) + FOLDER
+
+
+def digest(stream: IO[bytes], keep: bool) -> Digests:
+    """Read a stream to its end, once, a part at a time; `keep` keeps all of it in memory."""
+    md5, sha256, parts, size = _md5(), hashlib.sha256(), [], 0
     while part := stream.read(PART_BYTES):
         md5.update(part)
         sha256.update(part)
         size += len(part)
         if keep:
             parts.append(part)
-    return Held(md5.hexdigest(), sha256.hexdigest(), size, b"".join(parts))
+    return Digests(md5.hexdigest(), sha256.hexdigest(), size, b"".join(parts))
+
+
+def folder_listing(folder: Path) -> Listing:
+    """The files of a folder on disk, however deep."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_md5(path) for path in files}
+
+
+def listing_bytes(listing: Listing) -> bytes:
+    """The list of a folder's files, byte for byte as DVC writes it."""
+    paths = sorted(listing, key=lambda path: tuple(path.split("/")))
+    return json.dumps([{"md5": listing[path], "relpath": path} for path in paths], sort_keys=True).encode()
+
+
+def read_listing(content: bytes, name: str) -> Listing:
+    """The files of the folder `name`; raises IntegrityError where it is no list, or a path leads out of the folder."""
+    try:
+        listing = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise IntegrityError(f"object {name} is no list of files: restore the store from a copy") from error
+    for path, md5 in listing.items():
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts or not OBJECT.fullmatch(md5):
+            raise IntegrityError(f"object {name} lists {path!r:.80}, which is no file of a folder: do not use it")
+    return listing
+
+
+def object_path(name: str) -> str:
+    """Where an object lies in a store, and in a cache of DVC's."""
+    return f"{OBJECTS}/{name[:2]}/{name[2:]}"

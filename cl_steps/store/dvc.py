@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cl_steps.errors import IntegrityError, Unavailable
-from cl_steps.store.odb import copy_objects, read_object, with_files
-from cl_steps.store.pointers import Out, document, dvc_file, read_dvc_file
+from cl_steps.store.pointers import document, dvc_file, read_dvc_file
 
 if TYPE_CHECKING:
     from dvc.repo import Repo as Repo  # noqa: PLC0414  (who holds one, too, takes its type from here)
@@ -158,46 +154,3 @@ def fetch(root: Path, store_url: str, folders: Mapping[str, str]) -> None:
         (root / f"{name}.dvc").write_bytes(dvc_file({"md5": md5}, name))
     with opened(root, store_url, no_scm=True) as repo:
         pull(repo, folders)
-
-
-def missing(repo: Repo, outs: Iterable[Out]) -> list[str]:
-    """The paths of those outputs that the store does not hold whole."""
-    odb = repo.cloud.get_remote_odb("store")
-    return [str(out["path"]) for out in outs if not all(odb.exists(oid) for oid in with_files(odb, str(out["md5"])))]
-
-
-@contextmanager
-def opened_store(store_url: str) -> Iterator[Repo]:
-    """DVC on the store at a URL or folder, with no workspace."""
-    with TemporaryDirectory(prefix="retain-") as scratch, opened(Path(scratch), store_url, no_scm=True) as repo:
-        yield repo
-
-
-@contextmanager
-def opened_objects(store_url: str) -> Iterator[Any]:
-    """DVC's database of the objects of the store at a URL or folder."""
-    with opened_store(store_url) as repo:
-        yield repo.cloud.get_remote_odb("store")
-
-
-def read_folder(repo: Repo, out: Out, names: Iterable[str]) -> dict[str, bytes]:
-    """The files of a stored folder whose names match (as `fnmatch` does), without checking anything out.
-
-    Objects that the store no longer holds are left out.
-
-    Raises:
-        IntegrityError: an object is not what its name says.
-        Unavailable: the store cannot be reached.
-    """
-    odb, patterns = repo.cloud.get_remote_odb("store"), list(names)
-    listing = read_object(odb, str(out["md5"]))
-    entries = json.loads(listing) if listing else []
-    wanted = {e["relpath"]: e["md5"] for e in entries if any(fnmatchcase(e["relpath"], p) for p in patterns)}
-    found = {name: read_object(odb, oid) for name, oid in sorted(wanted.items())}
-    return {name: content for name, content in found.items() if content is not None}
-
-
-def copy(source: str, target: Path, outs: Iterable[Out]) -> None:
-    """Copy the objects of outputs from the store at `source` to a store in a folder; raises as `copy_objects` does."""
-    with opened_objects(source) as odb:
-        copy_objects(odb, target, [str(out["md5"]) for out in outs])

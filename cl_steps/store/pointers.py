@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cl_steps.documents import Unreadable, read_yaml
 from cl_steps.errors import IntegrityError
+from cl_steps.store.digests import OBJECT
 
 Out = Mapping[str, Any]
 """An output as DVC writes it: md5 (`.dir` at its end for a folder), size, nfiles, path."""
-
-MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 def read_lock(content: bytes | None) -> dict[str, Any]:
@@ -64,17 +59,4 @@ def _is_out(entry: Any) -> bool:
     """Whether an entry of a lock or a `.dvc` file is one as DVC writes it; which bytes it names may be open."""
     if not (isinstance(entry, dict) and isinstance(entry.get("path"), str)):
         return False
-    return "md5" not in entry or (isinstance(entry["md5"], str) and bool(MD5.fullmatch(entry["md5"])))
-
-
-def file_md5(path: Path) -> str:
-    """What DVC calls a file."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def folder_md5(folder: Path) -> str:
-    """What DVC calls a folder: the digest of the sorted list of its files and theirs."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = [{"md5": file_md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
-    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return "md5" not in entry or (isinstance(entry["md5"], str) and bool(OBJECT.fullmatch(entry["md5"])))

@@ -2,7 +2,7 @@
 
 One SQLite file: in `.retain/` where the line keeps everything there, else in the user's cache folder under the digest
 of the Git URL. It is as old as main's tip at its last look; opening it brings it up to date by the records and events
-that are new on main (`filling.py`), in one transaction. It is made anew, beside its place and then moved there, where
+that are new on main (`indexing.py`), in one transaction. It is made anew, beside its place and then moved there, where
 it is absent, cut, of another format, or of another history than main's.
 """
 

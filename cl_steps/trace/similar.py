@@ -14,7 +14,7 @@ AT_ONCE = 50_000
 """Fingerprints in memory at a time."""
 
 
-def near(line: Line, image: ImageFacts | str) -> tuple[tuple[str, float], ...]:
+def near_duplicates(line: Line, image: ImageFacts | str) -> tuple[tuple[str, float], ...]:
     """The near-duplicates of a picture, or of a known asset by its SHA-256, and their distance (RMSE, 0 to 255).
 
     The nearest first; the asset itself is none of them. Raises as `index.ask`.

@@ -12,7 +12,7 @@ from cl_steps.ledger.names import tag_of
 from cl_steps.ledger.record import Record
 from cl_steps.repository.history import Commit
 from cl_steps.verify.consistency import FIXED, disagreements, next_digests, state_digests
-from cl_steps.verify.evidence import Book, Version
+from cl_steps.verify.evidence import Evidence, Version
 from cl_steps.verify.findings import Finding
 
 LEDGER = ("events/", "versions/")
@@ -21,7 +21,7 @@ NO_ACTS = ("run", "answer", "prune", "rebase")
 """Kinds of events that move no state by themselves; a rebase does so with the version that comes of it."""
 
 
-def check_history(book: Book) -> Iterator[Finding]:
+def check_history(book: Evidence) -> Iterator[Finding]:
     """Nothing in the ledger was ever changed or deleted; state and intakes moved only with a version or an act."""
     for commit in book.commits:
         for status, path in commit.changes:
@@ -34,7 +34,7 @@ def check_history(book: Book) -> Iterator[Finding]:
                 yield Finding("rewritten", path, why)
 
 
-def check_numbers(book: Book) -> Iterator[Finding]:
+def check_numbers(book: Evidence) -> Iterator[Finding]:
     """Versions count from 1 without a gap, and every tag of a version has one."""
     numbers = list(book.versions)
     absent = sorted(set(range(1, max(numbers, default=1) + 1)) - set(numbers))
@@ -44,7 +44,7 @@ def check_numbers(book: Book) -> Iterator[Finding]:
         yield Finding("wrong_tag", f"tag {tag}", "main has no such version")
 
 
-def check_versions(book: Book, versions: Iterable[Version]) -> Iterator[Finding]:
+def check_versions(book: Evidence, versions: Iterable[Version]) -> Iterator[Finding]:
     """Each record of the right shape, at one with the state it was committed with, after its parent, and tagged."""
     chosen = list(versions)
     states = book.states(chosen)
@@ -57,7 +57,7 @@ def check_versions(book: Book, versions: Iterable[Version]) -> Iterator[Finding]
         yield from _check_ancestry(book, version, version.record)
 
 
-def check_tip(book: Book) -> Iterator[Finding]:
+def check_tip(book: Evidence) -> Iterator[Finding]:
     """Main's state is the champion's; withdrawals may have put others in the place of data, but never of the model."""
     try:
         digests = state_digests(_named(book, "state/"))
@@ -72,7 +72,7 @@ def check_tip(book: Book) -> Iterator[Finding]:
                 yield Finding("inconsistent", f"state/{part}.dvc", f"{version.name} is the champion, and has another")
 
 
-def check_intakes(book: Book, ledger: Ledger, runs: Iterable[str]) -> Iterator[Finding]:
+def check_intakes(book: Evidence, ledger: Ledger, runs: Iterable[str]) -> Iterator[Finding]:
     """What `data/` holds of those runs is what their events say, or what stands for it since a withdrawal."""
     for run in runs:
         event = ledger.runs.get(run)
@@ -88,7 +88,7 @@ def check_intakes(book: Book, ledger: Ledger, runs: Iterable[str]) -> Iterator[F
             yield Finding("inconsistent", path, "it is not what the run's event says was taken in")
 
 
-def _check_tag(book: Book, version: Version) -> Iterator[Finding]:
+def _check_tag(book: Evidence, version: Version) -> Iterator[Finding]:
     tagged = book.tags.get(tag_of(version.number))
     if tagged is None:
         yield Finding("missing_tag", f"{version.name} tag", "the next run's close makes it again", fault=False)
@@ -112,7 +112,7 @@ def _check_commit(version: Version, record: Record, states: Mapping[str, Mapping
         yield Finding("rewritten", f"{version.name} record", why)
 
 
-def _check_ancestry(book: Book, version: Version, record: Record) -> Iterator[Finding]:
+def _check_ancestry(book: Evidence, version: Version, record: Record) -> Iterator[Finding]:
     where = f"{version.name} record"
     if record.parent is not None:
         parent = book.versions.get(int(record.parent[1:]))
@@ -129,7 +129,7 @@ def _created(record: Record) -> datetime:
     return datetime.fromisoformat(record.created)
 
 
-def _named(book: Book, folder: str) -> dict[str, bytes]:
+def _named(book: Evidence, folder: str) -> dict[str, bytes]:
     return {path.removeprefix(folder): content for path, content in book.files.items() if path.startswith(folder)}
 
 

@@ -14,14 +14,14 @@ from cl_steps.repository.archive import archived
 from cl_steps.repository.beginning import BEGUN
 from cl_steps.repository.bundle import ARCHIVE
 from cl_steps.repository.git import GitError, blobs, git, remote_refs, text
-from cl_steps.verify.evidence import Book
+from cl_steps.verify.evidence import Evidence
 from cl_steps.verify.findings import Finding
 
 LINKS = (b"120000", b"160000")
 """Git's modes of a symbolic link and of a submodule."""
 
 
-def check_beginnings(book: Book) -> Iterator[Finding]:
+def check_beginnings(book: Evidence) -> Iterator[Finding]:
     """Every run began with a commit that main still has; raises Unavailable."""
     folder = book.main.folder
     _fetch(book)
@@ -36,7 +36,7 @@ def check_beginnings(book: Book) -> Iterator[Finding]:
             yield Finding("rewritten", f"run {run}", why)
 
 
-def check_links(book: Book) -> Iterator[Finding]:
+def check_links(book: Evidence) -> Iterator[Finding]:
     """Main tracks no symbolic link and no submodule: whoever checks it out could be led elsewhere."""
     for line in git(book.main.folder, "ls-tree", "-r", "-z", book.main.tip).split(b"\0"):
         if line[:6] in LINKS:
@@ -44,7 +44,7 @@ def check_links(book: Book) -> Iterator[Finding]:
             yield Finding("inconsistent", path, "it is a symbolic link or a submodule, which no workspace has")
 
 
-def _fetch(book: Book) -> None:
+def _fetch(book: Evidence) -> None:
     wanted = [f"+{ref}:{ref}" for ref in remote_refs(book.main.url, f"{BEGUN}*", ARCHIVE)]
     if not wanted:
         return

@@ -43,7 +43,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Book:
+class Evidence:
     """Main's tip and its history; `files` are those of events/, versions/, data/ and state/, by path."""
 
     main: Mainline
@@ -53,7 +53,7 @@ class Book:
     tags: Mapping[str, str]
 
     @classmethod
-    def read(cls, main: Mainline, trust: Trust | None) -> Book:
+    def read(cls, main: Mainline, trust: Trust | None) -> Evidence:
         """Read all of it; raises Unavailable."""
         commits = history(main, *FOLDERS)
         files = {

@@ -14,7 +14,7 @@ from cl_steps.ledger.record import Record
 from cl_steps.records.signer import signature_path
 from cl_steps.repository.mainline import Mainline
 from cl_steps.verify.authenticity import Trust, check_act
-from cl_steps.verify.evidence import Book, Version
+from cl_steps.verify.evidence import Evidence, Version
 from cl_steps.verify.findings import Finding
 from cl_steps.verify.signers import ASK, insist
 
@@ -43,7 +43,7 @@ def _check_signed(main: Mainline, trust: Trust, path: str, made: datetime) -> No
     insist(trust, path, signature_path(path), signature if content is not None else None, made, begun, check)
 
 
-def check_rebases(book: Book, ledger: Ledger, versions: Iterable[Version]) -> Iterator[Finding]:
+def check_rebases(book: Evidence, ledger: Ledger, versions: Iterable[Version]) -> Iterator[Finding]:
     """Each rebase among the versions follows from its act; `ledger` holds the acts that nothing speaks against.
 
     That no other version changes the base is `record.disagreements`, which `check_versions` asks.
@@ -56,7 +56,7 @@ def check_rebases(book: Book, ledger: Ledger, versions: Iterable[Version]) -> It
                 yield Finding("inconsistent", f"{version.name} record", why)
 
 
-def _doubt(book: Book, version: Version, record: Record, said: Rebased, asked: RebaseEvent | None) -> str | None:
+def _doubt(book: Evidence, version: Version, record: Record, said: Rebased, asked: RebaseEvent | None) -> str | None:
     if asked is None or asked.id != said.event:
         return "no act of a person on main vouches for its new base"
     if book.added[f"events/{asked.id}.json"] >= book.added[version.path]:

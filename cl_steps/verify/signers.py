@@ -15,7 +15,7 @@ from cl_steps.ledger.record import Record
 from cl_steps.ledger.schemas import event_fault
 from cl_steps.records.signer import provenance_path, signature_path
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
-from cl_steps.verify.evidence import Book
+from cl_steps.verify.evidence import Evidence
 from cl_steps.verify.findings import Finding
 
 ASK = "`retain verify` says what else is not as it should be"
@@ -47,7 +47,7 @@ class Seen:
         return not any(finding.fault for finding in self.findings.get(path, ()))
 
 
-def read_events(book: Book) -> tuple[dict[str, Event], list[Finding]]:
+def read_events(book: Evidence) -> tuple[dict[str, Event], list[Finding]]:
     """Every event of the right shape, by its path, and what is wrong with the others."""
     events, findings = {}, []
     for path in book.below("events", ".json"):
@@ -65,7 +65,7 @@ def read_events(book: Book) -> tuple[dict[str, Event], list[Finding]]:
     return events, findings
 
 
-def check_signatures(book: Book, events: Mapping[str, Event]) -> Seen:
+def check_signatures(book: Evidence, events: Mapping[str, Event]) -> Seen:
     """Check every signature, if anybody is trusted; what came after the first right one must have one.
 
     "After" is by main's history and not by what a file says of itself: whoever forges one may date it back.
@@ -86,7 +86,7 @@ def vouched_ledger(events: Mapping[str, Event], seen: Seen) -> Ledger:
     return fold(event for path, event in sorted(events.items()) if seen.vouched(path))
 
 
-def _versions(book: Book) -> Iterator[Signed]:
+def _versions(book: Evidence) -> Iterator[Signed]:
     for version in book.versions.values():
         if version.record:
             made = datetime.fromisoformat(version.record.created)
@@ -97,7 +97,7 @@ def _versions(book: Book) -> Iterator[Signed]:
                 yield Signed(f"{version.name} {name}", version.path, paths[name], made, call)
 
 
-def _acts(book: Book, events: Mapping[str, Event]) -> Iterator[Signed]:
+def _acts(book: Evidence, events: Mapping[str, Event]) -> Iterator[Signed]:
     for path, event in events.items():
         if isinstance(event, Act) and not isinstance(event, RunEvent):
             made = datetime.fromisoformat(event.at)
@@ -114,7 +114,7 @@ def _check_act(path: str, content: bytes, made: datetime, trust: Trust, signatur
     check_act(trust, path, content, signature, made)
 
 
-def _check(book: Book, thing: Signed, begun: bool) -> Finding | None:
+def _check(book: Evidence, thing: Signed, begun: bool) -> Finding | None:
     assert book.trust is not None
     signature = book.files.get(thing.signature)
     if signature is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from cl_steps.errors import IntegrityError
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.record import Record
-from cl_steps.store.digests import Held, Reader
+from cl_steps.store.digests import FOLDER, Digests, Listing, read_listing
+from cl_steps.store.objects import Store
 from cl_steps.verify.findings import Finding, listed
 
 QUARANTINE = "quarantine.jsonl"
@@ -26,8 +27,8 @@ class Root:
 class Walk:
     """What was read: objects by name, and what folders list: md5 by path, by the folder's name."""
 
-    held: Mapping[str, Held | None]
-    listings: Mapping[str, Mapping[str, str]]
+    held: Mapping[str, Digests | None]
+    listings: Mapping[str, Listing]
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -35,22 +36,22 @@ class Walk:
         """Read in all."""
         return sum(found.num_bytes for found in self.held.values() if found)
 
-    def whole(self, name: str) -> Held | None:
+    def whole(self, name: str) -> Digests | None:
         """An object that is what its name says; None where it is not, or not there."""
         found = self.held.get(name)
-        return found if found and found.md5 == name.removesuffix(".dir") else None
+        return found if found and found.md5 == name.removesuffix(FOLDER) else None
 
 
-def walk(reader: Reader, roots: Iterable[Root], ledger: Ledger) -> Walk:
+def walk(store: Store, roots: Iterable[Root], ledger: Ledger) -> Walk:
     """Read everything that those roots are made of, and what stands for it since a withdrawal; raises Unavailable."""
     chosen = list(dict.fromkeys(found for root in roots for found in _with_standing(root, ledger)))
-    folders = {root.md5 for root in chosen if root.md5.endswith(".dir")}
-    tops = reader.read({root.md5 for root in chosen}, keep=folders)
+    folders = {root.md5 for root in chosen if root.md5.endswith(FOLDER)}
+    tops = store.digests({root.md5 for root in chosen}, keep=folders)
     top = Walk(tops, {})
-    listings = {name: found for name in folders if (found := _listing(top.whole(name))) is not None}
+    listings = {name: found for name in folders if (found := _listing(name, top.whole(name))) is not None}
     members = {md5 for listing in listings.values() for md5 in listing.values()}
     kept = {md5 for listing in listings.values() for path, md5 in listing.items() if path == QUARANTINE}
-    read = Walk({**reader.read(members, keep=kept), **tops}, listings)
+    read = Walk({**store.digests(members, keep=kept), **tops}, listings)
     read.findings.extend(_findings(read, chosen, folders, ledger))
     return read
 
@@ -91,12 +92,11 @@ def _with_standing(root: Root, ledger: Ledger) -> Iterator[Root]:
         yield Root(f"{root.where} (as it is since a withdrawal)", standing)
 
 
-def _listing(folder: Held | None) -> dict[str, str] | None:
-    """What a folder's object lists: md5 by path; None where it is no such list."""
+def _listing(name: str, folder: Digests | None) -> Listing | None:
+    """What a folder's object lists; None where it is no such list."""
     try:
-        entries = json.loads(folder.content) if folder else None
-        return {str(entry["relpath"]): str(entry["md5"]) for entry in entries} if entries is not None else None
-    except (ValueError, TypeError, KeyError):
+        return read_listing(folder.content, name) if folder else None
+    except IntegrityError:
         return None
 
 

@@ -25,13 +25,13 @@ from cl_steps.ledger.names import existing
 from cl_steps.pipeline import TONIGHT, next_state
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
-from cl_steps.store.digests import open_reader
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.append_only import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.beginnings import check_beginnings, check_links
 from cl_steps.verify.consistency import next_digests
-from cl_steps.verify.evidence import Book, Version
+from cl_steps.verify.evidence import Evidence, Version
 from cl_steps.verify.findings import Finding, Verification
 from cl_steps.verify.judged import check_judges
 from cl_steps.verify.rebases import check_rebases
@@ -48,7 +48,7 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
         Unavailable: the Git remote or the store cannot be reached.
     """
     with reading(line.git) as main:
-        book = Book.read(main, trust)
+        book = Evidence.read(main, trust)
         chosen = list(book.versions.values()) if version is None else [_version(book, version)]
         events, findings = read_events(book)
         seen = check_signatures(book, events)
@@ -62,8 +62,9 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
             findings += [*check_tip(book), *check_links(book), *check_beginnings(book)]
     runs = _runs(book, ledger) if version is None else _batch(chosen[0])
     findings += check_intakes(book, ledger, runs)
-    with open_reader(line.store) as reader:
-        read = walk(reader, _roots(book, chosen, runs, everything=version is None), ledger)
+    with open_store(line.store) as store:
+        store.refuse_empty()
+        read = walk(store, _roots(book, chosen, runs, everything=version is None), ledger)
     findings += read.findings
     findings += [f for found in chosen if found.record for f in check_files(read, found.name, found.record)]
     if version is None:
@@ -72,14 +73,14 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
     return Verification([found.name for found in chosen], findings, num_objects, read.num_bytes, trust is not None)
 
 
-def _version(book: Book, name: str) -> Version:
+def _version(book: Evidence, name: str) -> Version:
     if name == "champion":
         name = parse_champion(book.files.get(CHAMPION, b"")).version
     versions = {version.name: version for version in book.versions.values()}
     return versions[existing(name, versions)]
 
 
-def _chain(book: Book, version: Version) -> list[Version]:
+def _chain(book: Evidence, version: Version) -> list[Version]:
     """The version and its ancestors, the oldest first."""
     parents = {each.name: _parent(each) for each in book.versions.values()}
     return [book.versions[int(name[1:])] for name in walk_ancestors(parents, version.name)][::-1]
@@ -96,13 +97,13 @@ def _batch(version: Version) -> list[str]:
     return list(version.record.members) if version.record else []
 
 
-def _runs(book: Book, ledger: Ledger) -> list[str]:
+def _runs(book: Evidence, ledger: Ledger) -> list[str]:
     """Every run that main knows or keeps an intake of."""
     kept = {path.removeprefix("data/").removesuffix(".dvc") for path in book.below("data", ".dvc")}
     return sorted(kept | set(ledger.runs))
 
 
-def _roots(book: Book, versions: list[Version], runs: list[str], *, everything: bool) -> Iterator[Root]:
+def _roots(book: Evidence, versions: list[Version], runs: list[str], *, everything: bool) -> Iterator[Root]:
     for version in versions:
         if version.record:
             for part, md5 in sorted(next_digests(version.record).items()):
@@ -127,7 +128,7 @@ def _night(version: Version) -> Iterator[Root]:
             yield Root(f"{version.name} {path}", str(out["md5"]))
 
 
-def _recount(book: Book, ledger: Ledger, read: Walk) -> Iterator[Finding]:
+def _recount(book: Evidence, ledger: Ledger, read: Walk) -> Iterator[Finding]:
     """Intakes that a withdrawal replaced are left out: their event counts what came in."""
     for run, event in ledger.runs.items():
         md5 = book.tracked(f"data/{run}.dvc")

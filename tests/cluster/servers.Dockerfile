@@ -1,6 +1,6 @@
 # The servers of the cluster tests (tests/cluster/servers.py): the steps' image with moto beside it.
 #   buildah build --file tests/cluster/servers.Dockerfile --build-context repository=. \
-#       --build-arg STEPS=localhost/retain-steps:0.1.0 --tag localhost/retain-servers tests/cluster
+#       --build-arg STEPS=localhost/retain-steps:0.2.0 --tag localhost/retain-servers tests/cluster
 #   STEPS  the image that containers/build made of containers/steps.Dockerfile
 # Add `--build-context lent=FOLDER` and the secrets `settings` and `ca` where the machine has its own index or wheels.
 # Run it with --lines and --bucket; ports are --git-port (8418) and --s3-port (9000); /scratch must be writable.

@@ -19,7 +19,8 @@ from cl_steps.operations import backup as command
 from cl_steps.operations.backup import STAMP
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local
-from cl_steps.store.pointers import dvc_file, file_md5
+from cl_steps.store.digests import file_md5
+from cl_steps.store.pointers import dvc_file
 from tests.lasting import whole_champion, whole_event, whole_record
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -181,13 +182,18 @@ def test_two_backups_at_once_may_delete_the_same_old_one(
     folder: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli("backup", folder, tmp_path / "b", "--keep", 1)
-    delete = command.Vault.delete
+    delete, remove = command.Place.delete, command.Place.remove
 
-    def twice(vault: command.Vault, name: str) -> None:
-        delete(vault, name)
-        delete(vault, name)
+    def twice(place: command.Place, name: str) -> None:
+        delete(place, name)
+        delete(place, name)
 
-    monkeypatch.setattr(command.Vault, "delete", twice)
+    def remove_twice(place: command.Place, folder: str) -> None:
+        remove(place, folder)
+        remove(place, folder)
+
+    monkeypatch.setattr(command.Place, "delete", twice)
+    monkeypatch.setattr(command.Place, "remove", remove_twice)
     assert cli("backup", folder, tmp_path / "b", "--keep", 1)[0] == 0
     assert len(list((tmp_path / "b").iterdir())) == 1
 
@@ -197,13 +203,13 @@ def test_what_cannot_be_read_back_deletes_nothing(
 ) -> None:
     cli("backup", folder, tmp_path / "b", "--keep", 1)
     (good,) = (tmp_path / "b").iterdir()
-    put = command.Vault.put
+    put = command.Place.put
 
-    def spoil(vault: command.Vault, file: Path, name: str) -> None:
-        put(vault, file, name)
+    def spoil(place: command.Place, file: Path, name: str) -> None:
+        put(place, file, name)
         (tmp_path / "b" / name).write_bytes(b"spoilt")
 
-    monkeypatch.setattr(command.Vault, "put", spoil)
+    monkeypatch.setattr(command.Place, "put", spoil)
     assert cli("backup", folder, tmp_path / "b", "--keep", 1)[0] == 5
     monkeypatch.undo()
     assert [path.parent for path in (tmp_path / "b").glob("*/manifest.json")] == [good]
@@ -233,6 +239,8 @@ def test_a_changed_header_of_the_keys_is_found(folder: Path, tmp_path: Path, key
     for changed in (
         {"format": "retain-keys/1 "},
         {"scrypt": {"n": 2**40, "r": 8, "p": 1}},
+        {"scrypt": {"n": 2**16, "r": 2**28, "p": 1}},
+        {"scrypt": {"n": 2**16, "r": 8, "p": 2**28}},
         {"nonce": "AAAAAAAAAAAAAAAA"},
     ):
         with pytest.raises(IntegrityError):
@@ -240,6 +248,18 @@ def test_a_changed_header_of_the_keys_is_found(folder: Path, tmp_path: Path, key
     with pytest.raises(IntegrityError):
         write_keys({"../outside": b""}, tmp_path / "found")
     assert not (tmp_path / "found").exists()
+
+
+def test_keys_that_were_encrypted_at_the_first_cost_still_open(
+    tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cl_steps.operations import key_file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_file, "COST", {"n": 2**16, "r": 8, "p": 1})
+        old = key_file.seal(key_file.read_keys(keys), tmp_path / "passphrase")
+    assert json.loads(old)["scrypt"]["p"] == 1
+    assert key_file.unseal(old, tmp_path / "passphrase") == {"signing.pem": b"PRIVATE \x00 KEY"}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from cl_steps.operations import publish
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local, resolve
 from cl_steps.repository.run_branch import open_run, read_run
+from cl_steps.store.places import Place
 from tests.cluster.running import Running, running
 from tests.commands.conftest import Cli
 
@@ -120,7 +121,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int
 
 
 PLACES = {
-    "between objects": (publish.Place, "put", 3, False),
+    "between objects": (Place, "put", 3, False),
     "before the refs": (publish, "send_all", 0, False),
     "after the refs": (publish, "send_all", 0, True),
     "before the deployment": (Line, "save", 0, False),
@@ -142,8 +143,8 @@ def test_killed_anywhere_the_same_command_goes_on(
     if there != held:
         (tmp_path / "store" / min(there)).write_bytes(b"half")
     sent: list[str] = []
-    put = publish.Place.put
-    monkeypatch.setattr(publish.Place, "put", lambda self, file, name: (sent.append(name), put(self, file, name)))
+    put = Place.put
+    monkeypatch.setattr(Place, "put", lambda self, file, name: (sent.append(name), put(self, file, name)))
     assert cli(*words)[0] == 0
     assert objects(tmp_path / "store") == held
     assert len(sent) == (len(held) - 2 if there != held else 0)
@@ -196,7 +197,7 @@ def test_only_the_store_s_own_line_of_dvc_config_changes() -> None:
     assert publish.STORE_URL.sub(r"\1d", config) == config.replace("url = c", "url = d")
     assert not publish.STORE_URL.search("['remote \"store\"']\n    verify = true\n['remote \"x\"']\n    url = b\n")
     with pytest.raises(UsageError):
-        publish._open("nothing://x")
+        publish.open_place("nothing://x")
 
 
 def test_to_a_git_server_and_s3_by_files_alone_and_a_step_as_a_pod_runs_it(

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from cl_steps.__main__ import COMMANDS, Command
+from cl_steps.__main__ import COMMANDS, Command, _parser
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -17,3 +17,7 @@ def test_a_command_is_a_function_of_its_own_folder_that_takes_just_its_arguments
     parameters = inspect.signature(getattr(import_module(module), name)).parameters
     given = [a.options.get("dest") or a.names[-1].lstrip("-").replace("-", "_") for a in command.arguments]
     assert sorted(given) == sorted(parameters)
+
+
+def test_a_command_gets_nothing_but_its_own_arguments() -> None:
+    assert set(vars(_parser().parse_args(["migrate"]))) == {"command", "dir"}

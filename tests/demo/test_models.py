@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import AutoProcessor, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from cl_steps.demo.drawing import BASE_STYLES, HELD_OUT, STYLES, draw
-from cl_steps.demo.judge import BASE, EXTRACTOR, Judge, held_out_pictures, sample
+from tests.demo.judge import BASE, EXTRACTOR, Judge, held_out_pictures, sample
 
 HARMLESS = {".safetensors", ".json", ".txt", ".md"}
 LARGEST_BYTES = {BASE: 4_000_000, EXTRACTOR: 2_000_000}

@@ -308,7 +308,7 @@ def test_what_airflow_is_told_is_what_this_chart_makes() -> None:
     assert airflow["createUserJob"]["useHelmHooks"] is airflow["migrateDatabaseJob"]["useHelmHooks"] is False
     assert airflow["rbac"] == {"create": False}
     reaper = dict(pods(found))["retain-reaper"]["containers"][0]
-    assert reaper["image"] == "registry.example/retain-airflow:0.1.0"
+    assert reaper["image"] == "registry.example/retain-airflow:0.2.0"
     digest = "sha256:" + "0" * 64
     pinned = merged(case("airflow"), {"airflow": {"images": {"airflow": {"digest": digest}}}})
     assert dict(pods(manifests(pinned)))["retain-reaper"]["containers"][0]["image"].endswith(f"airflow@{digest}")

@@ -10,19 +10,17 @@ Ingest, shards, splits, ledger, Git and DVC are the real ones, the other steps t
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
 import yaml
 
-from cl_steps.acts.rebase import Wish, ask
+from cl_steps.acts.rebase import RebaseRequest, ask
 from cl_steps.config import RunSpec, load_params
 from cl_steps.errors import StaleRun, UsageError
 from cl_steps.operations.begin import commit_and_push, lay_out, store_state
@@ -37,6 +35,7 @@ from cl_steps.steps import close, promote
 from cl_steps.verify.judging import Judging
 from tests.data.landings import encoded, jsonl, picture, put
 from tests.lineage.fake_model import stage, write_first_state
+from tests.once import made_once
 from tests.workspace.conftest import with_keys
 
 ROOT = Path(__file__).parents[2]
@@ -103,16 +102,15 @@ def copied(source: Path, folder: Path) -> Line:
     return line
 
 
-@cache
 def _played(nights: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="retain-played-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    if not nights:
-        make_line(folder / "line")
-    else:
-        line = line_after(folder / "line", nights - 1)
+    def play(folder: Path) -> None:
+        if not nights:
+            make_line(folder)
+            return
+        line = line_after(folder, nights - 1)
         assert night(line, f"r-{nights}", range(20 * nights, 20 * nights + 12)) == f"v{nights + 1}"
-    return folder / "line"
+
+    return made_once(f"played-{nights}", play)
 
 
 def land(line: Line, pictures: Pictures, slice_name: str = "new", source: str = "studio") -> None:
@@ -173,7 +171,7 @@ def ask_for(line: Line, run: str, weights: str = "a new base") -> str:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "base").mkdir()
         (Path(scratch) / "base/weights").write_text(weights, encoding="utf-8")
-        event = ask(line, Path(scratch) / "base", Wish(run, "it draws hands", "ops", "command line"))
+        event = ask(line, Path(scratch) / "base", RebaseRequest(run, "it draws hands", "ops", "command line"))
     return event.after["md5"]
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,8 +15,9 @@ from cl_steps.operations.retention import mirrored, needs
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, local
 from cl_steps.steps import close, promote
-from cl_steps.store.objects import open_objects
+from cl_steps.store.objects import open_store
 from tests.lineage.cheap import put_run
+from tests.once import made_once
 from tests.workspace.conftest import GOOD, make_workspace
 
 ALARM = {"ingest": "ok", "drift": "alarming"}
@@ -37,11 +35,12 @@ def line_that_lived(folder: Path) -> Line:
     return line
 
 
-@cache
 def _lived() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="retain-lived-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    line = make_workspace(place / "line")
+    return made_once("lived", _live)
+
+
+def _live(folder: Path) -> None:
+    line = make_workspace(folder)
     ends = {"rejected": REJECT, "quiet": QUIET, "failed": {"ingest": "ok"}, "refused": ALARM, "waiting": ALARM}
     for run in ("stale", "good"):
         put_run(line, run, GOOD)
@@ -51,11 +50,9 @@ def _lived() -> Path:
         put_run(line, run, verdicts)
     for run in ("good", "stale", *ends):
         close.run(line, run)
-    folder = Path(line.git).parents[1]
     refuse("refused", "<b>no</b>", "ann", "command line", str(folder))
     put_run(line, "under-way", {"ingest": "ok", "drift": "drifted", "update": None})
     make_old(line)
-    return folder
 
 
 def make_old(line: Line, days: float = 3) -> None:
@@ -84,6 +81,6 @@ def holds(line: Line, words: str) -> bool:
 
 def whole(line: Line) -> bool:
     """Whether the store holds all that main ever named, every record and every remaining run."""
-    with mirrored(line.git) as (main, refs), open_objects(line.store) as objects:
+    with mirrored(line.git) as (main, refs), open_store(line.store) as store:
         needed = needs(main, refs)
-        return objects.with_files(needed.listed, needed.listed) <= objects.sizes.keys()
+        return store.with_files(needed.listed, needed.listed) <= store.inventory().sizes.keys()

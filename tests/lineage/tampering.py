@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,6 +28,7 @@ from cl_steps.verify.findings import Verification
 from cl_steps.verify.judging import LINK, found_in
 from cl_steps.verify.verification import verify
 from tests.lasting import documents, read_json
+from tests.once import made_once
 from tests.workspace.conftest import GOOD, keyed, make_workspace, play
 
 FILES = {
@@ -71,26 +70,22 @@ def _copied(source: Path, folder: Path) -> Line:
     return line
 
 
-@cache
 def _begun() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="retain-begun-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    play(_copied(_made(), folder / "line"), "r-300", {"ingest": "ok", "drift": "drifted"})
-    return folder / "line"
+    verdicts = {"ingest": "ok", "drift": "drifted"}
+    return made_once("begun", lambda folder: play(_copied(_made(), folder), "r-300", verdicts))
 
 
-@cache
 def _made() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="retain-signed-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    line = make_workspace(folder / "line", signed=True)
-    night(line, "r-100")
-    play(line, "r-150", {"ingest": "ok", "drift": "alarming"})
-    close.run(line, "r-150")
-    refuse("r-150", "poison", "ops", "command line", str(folder / "line"))
-    add_version(line)
-    git(Path(line.git), "gc", "-q")
-    return folder / "line"
+    def make(folder: Path) -> None:
+        line = make_workspace(folder, signed=True)
+        night(line, "r-100")
+        play(line, "r-150", {"ingest": "ok", "drift": "alarming"})
+        close.run(line, "r-150")
+        refuse("r-150", "poison", "ops", "command line", str(folder))
+        add_version(line)
+        git(Path(line.git), "gc", "-q")
+
+    return made_once("signed", make)
 
 
 def night(line: Line, run: str) -> str:

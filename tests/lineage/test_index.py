@@ -8,7 +8,7 @@ import pytest
 
 from cl_steps.errors import NoUsableData, Unavailable
 from cl_steps.repository.line import Line
-from cl_steps.store import dvc
+from cl_steps.store.objects import Store
 from cl_steps.trace.assets import Where, of_source, where
 from cl_steps.trace.index import ask, place
 from tests.lineage.explaining import Fabricated, random_line
@@ -81,8 +81,8 @@ def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     line.night("promoted")
     line.push()
     read: list[str] = []
-    real = dvc.read_folder
-    monkeypatch.setattr(dvc, "read_folder", lambda repo, out, names: read.append(out["md5"]) or real(repo, out, names))
+    real = Store.files
+    monkeypatch.setattr(Store, "files", lambda self, md5, names: read.append(md5) or real(self, md5, names))
     ask(line.line, lambda db: None)
     # intake and its quarantine, batch, the parent's replay buffer and the new one
     assert len(read) <= 5
@@ -142,7 +142,7 @@ def test_an_update_that_fails_leaves_the_index_as_it_was(tmp_path: Path, monkeyp
         raise Unavailable("the store is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr("cl_steps.store.dvc.read_folder", away)
+        patched.setattr(Store, "files", away)
         with pytest.raises(Unavailable):
             ask(line.line, lambda db: None)
     name = line.versions[line.champion].batch["sha256"][0].as_py()

@@ -39,7 +39,7 @@ from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
-from cl_steps.store.objects import open_objects
+from cl_steps.store.objects import open_store
 from tests.lasting import documents, read_json
 from tests.lineage import playing
 from tests.lineage.cheap import put_run
@@ -237,9 +237,9 @@ def check_end(line: Line) -> None:
     """The store holds all that is named, and nothing that is not what its name says; Git is sound; tags are right."""
     remote = remote_of(line)
     git(remote, "fsck", "--strict", "--no-dangling")
-    with mirrored(str(remote)) as (main, refs), open_objects(line.store) as objects:
+    with mirrored(str(remote)) as (main, refs), open_store(line.store) as store:
         needed = needs(main, refs)
-        assert objects.with_files(needed.listed, needed.listed) <= objects.sizes.keys()
+        assert store.with_files(needed.listed, needed.listed) <= store.inventory().sizes.keys()
         assert main.mend_tags() == []
         for number in main.numbers()[1:]:
             assert refs[f"refs/tags/{tag_of(number)}"] == main._tag(tag_of(number), main.version_commit(f"v{number}"))

@@ -12,7 +12,7 @@ import pytest
 
 from cl_steps.commands.diff import diff
 from cl_steps.commands.lineage import lineage
-from cl_steps.report.timeline import LANE, LEFT, MOST, rail
+from cl_steps.report.timeline import LANE, LEFT, MOST, timeline
 from tests.lineage.explaining import Fabricated
 from tests.report.fabricate import grid_png
 
@@ -100,7 +100,7 @@ def test_a_version_without_pictures_is_named(line: Fabricated, tmp_path: Path) -
 
 
 def line_of(parents: dict[int, int | None], champion: int, about: int, back: list[tuple[int, int]]) -> dict[str, Any]:
-    """As much of a lineage document as the rail needs."""
+    """As much of a lineage document as the timeline needs."""
     chain, at = [], parents[about]
     while at is not None:
         chain.append(f"v{at}")
@@ -116,7 +116,7 @@ def line_of(parents: dict[int, int | None], champion: int, about: int, back: lis
 
 def test_branches_that_were_left_have_lanes_of_their_own() -> None:
     parents = {1: None, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 6}
-    drawn = rail(line_of(parents, champion=7, about=5, back=[(3, 2), (5, 4)]))
+    drawn = timeline(line_of(parents, champion=7, about=5, back=[(3, 2), (5, 4)]))
     lanes = {stop.version: (stop.x - LEFT) / LANE for stop in drawn.stops}
     assert lanes == {"v1": 0, "v2": 0, "v3": 1, "v4": 0, "v5": 1, "v6": 0, "v7": 0}
     kinds = {stop.version: stop.kind for stop in drawn.stops}
@@ -130,7 +130,7 @@ def test_branches_that_were_left_have_lanes_of_their_own() -> None:
 
 def test_two_branches_of_one_parent_do_not_cross() -> None:
     parents = {1: None, 2: 1, 3: 2, 4: 1, 5: 4, 6: 1}
-    drawn = rail(line_of(parents, champion=6, about=6, back=[(3, 1), (5, 1)]))
+    drawn = timeline(line_of(parents, champion=6, about=6, back=[(3, 1), (5, 1)]))
     lanes = {stop.version: (stop.x - LEFT) / LANE for stop in drawn.stops}
     assert lanes["v2"] == lanes["v3"]
     assert lanes["v4"] == lanes["v5"]
@@ -140,7 +140,7 @@ def test_two_branches_of_one_parent_do_not_cross() -> None:
 @pytest.mark.parametrize("about", [1, 2, 40, 500, 999, 1000])
 def test_of_a_thousand_versions_the_nearest_are_drawn(about: int) -> None:
     parents = {n: n - 1 or None for n in range(1, 1001)}
-    drawn = rail(line_of(parents, champion=1000, about=about, back=[]))
+    drawn = timeline(line_of(parents, champion=1000, about=about, back=[]))
     shown = [int(stop.version[1:]) for stop in drawn.stops]
     assert len(shown) == len(set(shown)) == MOST
     assert {1, about} <= set(shown)

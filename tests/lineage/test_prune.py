@@ -24,8 +24,8 @@ from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.steps import close, promote
-from cl_steps.store.dvc import missing, opened
-from cl_steps.store.objects import open_objects
+from cl_steps.store.dvc import opened
+from cl_steps.store.objects import Store, open_store
 from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.verification import verify
 from tests.lasting import documents, whole_event
@@ -156,7 +156,7 @@ def test_backups_do_not_ask_for_what_was_pruned(line: Line) -> None:
     with mirrored(line.git) as (main, refs), opened(Path(line.git).parent, line.store, no_scm=True) as repo:
         named = [{**out, "path": out["md5"]} for out in stored_objects(main.folder, refs)]
         assert named
-        assert not missing(repo, named)
+        assert not Store.of(repo).missing(named)
 
 
 def test_status_says_how_large_it_is_and_for_what(line: Line) -> None:
@@ -202,10 +202,10 @@ def test_on_s3_as_in_a_folder(line: Line, bucket: str, monkeypatch: pytest.Monke
     left = set(fsspec.filesystem("s3", skip_instance_cache=True).find(f"{bucket}/files"))
     make_old(line)
     assert run_prune(line)["objects"] == 0
-    with mirrored(line.git) as (main, refs), open_objects(bucket) as objects:
+    with mirrored(line.git) as (main, refs), open_store(bucket) as store:
         needed = needs(main, refs)
-        assert objects.with_files(needed.all, needed.listed) >= objects.sizes.keys()
-        assert len(left) == len(objects.sizes)
+        assert store.with_files(needed.all, needed.listed) >= store.inventory().sizes.keys()
+        assert len(left) == len(store.inventory().sizes)
 
 
 def test_a_store_that_is_away_is_said(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
 from cl_steps.store import objects
-from cl_steps.store.objects import Objects
+from cl_steps.store.objects import Store
 from tests.lineage.cheap import put_run
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD
@@ -73,7 +73,7 @@ def test_killed_while_objects_go_the_next_command_takes_the_rest(line: Line, mon
         opened._odb.fs.remove(opened._odb.oid_to_path(name))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Objects, "_remove", remove)
+        patch.setattr(Store, "_remove", remove)
         patch.setattr(objects, "AT_ONCE", 1)
         with pytest.raises(KeyboardInterrupt):
             run_prune(line)

@@ -14,6 +14,7 @@ import yaml
 from cl_steps.commands.answer import approve, refuse
 from cl_steps.commands.diff import diff
 from cl_steps.commands.lineage import lineage
+from cl_steps.commands.reproduce import reproduce
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.status import runs, versions
 from cl_steps.commands.withdraw import withdraw
@@ -24,7 +25,6 @@ from cl_steps.ledger.events import event_of, event_path
 from cl_steps.ledger.schemas import event_fault, record_fault
 from cl_steps.operations import play as steps
 from cl_steps.operations.models import fetched
-from cl_steps.operations.reproduce import reproduce
 from cl_steps.pipeline import NEW_BASE, STAGES, STEPS, Step, of_run
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files

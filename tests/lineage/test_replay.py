@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from cl_steps.commands.prune import prune
+from cl_steps.commands.reproduce import reproduce
 from cl_steps.commands.rollback import rollback
 from cl_steps.commands.withdraw import withdraw
 from cl_steps.errors import UsageError
 from cl_steps.ledger.fold import Ledger
 from cl_steps.operations import play as steps
-from cl_steps.operations.reproduce import reproduce
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, resolve

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from cl_steps.commands.reproduce import reproduce
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.operations import play as steps
 from cl_steps.operations import reproduce as command
-from cl_steps.operations.reproduce import adapter_distance, reproduce
+from cl_steps.operations.reproduce import adapter_distance
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, resolve

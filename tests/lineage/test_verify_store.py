@@ -23,7 +23,7 @@ from cl_steps.ledger.events import event_of, event_path
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
-from cl_steps.store import digests
+from cl_steps.store.objects import Store
 from cl_steps.store.pointers import dvc_file, read_dvc_file
 from tests.lineage.playing import line_after, sha_of
 from tests.lineage.playing import night as playing_night
@@ -98,10 +98,8 @@ def test_pictures_are_those_of_their_own_version(line: Line) -> None:
 
 def test_each_object_is_read_once(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
-    read = digests.Reader._read
-    monkeypatch.setattr(
-        digests.Reader, "_read", lambda self, name, keep: (names.append(name), read(self, name, keep))[1]
-    )
+    read = Store._digest
+    monkeypatch.setattr(Store, "_digest", lambda self, name, keep: (names.append(name), read(self, name, keep))[1])
     assert seen(line).num_objects == len(names) == len(set(names))
 
 

@@ -30,8 +30,7 @@ from cl_steps.repository.run_branch import read_run
 from cl_steps.stats.samples import slices_drawn
 from cl_steps.steps import close, promote
 from cl_steps.store.dvc import fetch
-from cl_steps.store.folders import open_folders
-from cl_steps.store.objects import open_objects
+from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.verification import verify
 from tests.data.landings import encoded, fill, picture
@@ -164,8 +163,8 @@ def test_copies_are_refused_at_the_next_ingest_and_leave_no_bytes(line: Line) ->
     assert {(thing["file"], thing["code"]) for thing in report["quarantine"]} == {(n, "withdrawn") for n in copies}
     assert report["intake"]["assets"] == 1
     intake = read_run(line, "r-4").lock["ingest"]["outs"]
-    with open_folders(line.store) as folders:
-        names = [name for out in intake for name in folders.listing(out["md5"]) or {}]
+    with open_store(line.store) as store:
+        names = [name for out in intake for name in store.listing(out["md5"]) or {}]
     assert not [name for name in names if name.startswith("quarantine/")]
 
 
@@ -180,8 +179,8 @@ def test_copies_that_wait_go_with_it_and_are_in_no_batch(line: Line) -> None:
     assert event["touched"]["runs"] == {"r-4": "no_update"}
     begin(line, "r-5", range(110, 112), until="ingest")
     batch = next(out["md5"] for out in read_run(line, "r-5").lock["ingest"]["outs"] if "batch" in out["path"])
-    with open_folders(line.store) as folders:
-        listing = folders.listing(batch) or {}
+    with open_store(line.store) as store:
+        listing = store.listing(batch) or {}
     with reading_store(line.store) as manifests:
         table = manifests.read(batch)
     assert table is not None
@@ -228,9 +227,10 @@ def test_erased_bytes_are_nowhere_on_the_store_and_old_versions_can_be_restored(
     assert not [name for name, content in objects(line) for trace in (*traces(number), caption) if trace in content]
     assert drawn
     assert drawn <= set(event["erased"]), "what was drawn from its caption, too"
-    with open_objects(line.store) as held:
-        folders = {name for name in held.sizes if name.endswith(".dir")}
-        assert held.with_files(folders, ()) <= held.sizes.keys(), "what other folders list as well stays"
+    with open_store(line.store) as store:
+        held = store.inventory().sizes
+        folders = {name for name in held if name.endswith(".dir")}
+        assert store.with_files(folders, ()) <= held.keys(), "what other folders list as well stays"
     assert not Path(line.work).exists()
     root, ours = Path(line.git).parents[1], {".retain", ".git", "events"}
     checkout = [path for path in root.rglob("*") if not ours & set(path.relative_to(root).parts)]
@@ -240,8 +240,8 @@ def test_erased_bytes_are_nowhere_on_the_store_and_old_versions_can_be_restored(
         for folder in ("data", "state"):
             named = [read_dvc_file(c) for n, c in main.folder_files(folder).items() if n.endswith(".dvc")]
             assert not {str(out["md5"]) for out in named} & set(event["erased"])
-            with open_folders(line.store) as folders:
-                assert all(folders.listing(str(out["md5"])) is not None for out in named)
+            with open_store(line.store) as store:
+                assert all(store.listing(str(out["md5"])) is not None for out in named)
     found = verify(line, None, None)
     assert not found.faults, "also what old versions' nights stored is erased by an event, not missing"
     erased = {note.where.partition(" (")[0] for note in found.findings if note.kind == "erased"}

@@ -9,7 +9,7 @@ import pytest
 from fabricate import fabricate
 
 from cl_steps.report.collect import collect
-from cl_steps.report.overview import Story
+from cl_steps.report.overview import Overview
 from cl_steps.repository.line import Line
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{7*7}} $\\alpha$ &amp;'
@@ -28,8 +28,8 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 
 @pytest.fixture(scope="session")
-def story(line: Line) -> Story:
-    """The line's story with all pictures."""
+def overview(line: Line) -> Overview:
+    """The line's overview with all pictures."""
     return collect(line, nights_with_pictures=20)
 
 

@@ -111,7 +111,7 @@ def gate_check(
 def report(
     run: str, step: str, verdict: str | None, why: str, figures: Mapping[str, Any], status: str = "done"
 ) -> dict[str, Any]:
-    """A step's report as `workspace.context.write_report` writes it."""
+    """A step's report as `run.context.write_report` writes it."""
     head = {"schema": 1, "step": step, "run": run, "status": status, "code": "c0de" * 16}
     return {**head, "verdict": verdict, "why": why, "figures": dict(figures)}
 

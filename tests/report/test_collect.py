@@ -1,4 +1,4 @@
-"""The story of a line: what comes from main, from the branches and from the store; what is missing; what is forged."""
+"""The overview of a line: what comes from main, from branches and from the store; what is missing; what is forged."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from fabricate import CHALK, OLD, RUNS, object_path
 
 from cl_steps.errors import IntegrityError
 from cl_steps.report.collect import DRIFT, SAMPLES, collect
-from cl_steps.report.overview import Story
+from cl_steps.report.overview import Overview
 from cl_steps.report.page import render
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
 
 
-def test_events_records_reports_and_pictures_come_together(story: Story) -> None:
-    assert (story.line, story.champion) == ("demo-line", "v3")
-    assert [night.run for night in story.nights] == list(RUNS)
-    assert [night.outcome for night in story.nights] == ["no_update", "promoted", "promoted", "held", "rejected"]
-    assert [record["version"] for record in story.versions] == ["v1", "v2", "v3"]
-    chalk = story.nights[2]
+def test_events_records_reports_and_pictures_come_together(overview: Overview) -> None:
+    assert (overview.line, overview.champion) == ("demo-line", "v3")
+    assert [night.run for night in overview.nights] == list(RUNS)
+    assert [night.outcome for night in overview.nights] == ["no_update", "promoted", "promoted", "held", "rejected"]
+    assert [record["version"] for record in overview.versions] == ["v1", "v2", "v3"]
+    chalk = overview.nights[2]
     assert chalk.figures("evaluate")["new_slices"] == [CHALK]
     assert {f"grid-{CHALK}-champion.png", "prompts.json"} <= chalk.pictures.samples.keys()
     assert set(chalk.pictures.drift) == {"plots.json", "evidently.html"}
-    assert (story.nights[3].answer or {})["answer"] == "no"
-    assert not any(night.pictures.gone for night in story.nights)
+    assert (overview.nights[3].answer or {})["answer"] == "no"
+    assert not any(night.pictures.gone for night in overview.nights)
 
 
 def test_without_pictures_the_store_is_not_touched(line: Line) -> None:
-    story = collect(Line(line.git, "/nowhere", "", ""))
-    assert story.nights[1].figures("gate")["checks"]
-    assert not story.nights[1].pictures.samples
+    overview = collect(Line(line.git, "/nowhere", "", ""))
+    assert overview.nights[1].figures("gate")["checks"]
+    assert not overview.nights[1].pictures.samples
 
 
 def test_only_the_latest_nights_have_pictures(line: Line) -> None:
@@ -56,11 +56,11 @@ def test_a_pruned_run_keeps_what_its_version_recorded(line: Line, tmp_path: Path
     git(None, "clone", "-q", "--bare", line.git, str(remote))
     for run in (RUNS[1], RUNS[4]):
         git(remote, "update-ref", "-d", f"refs/heads/runs/{run}")
-    story = collect(Line(str(remote), line.store, "", ""), nights_with_pictures=20)
-    assert story.nights[1].figures("gate")["checks"]
-    assert story.nights[1].pictures.samples
-    assert story.nights[4].verdict("gate") == "reject"
-    assert not story.nights[4].reports
+    overview = collect(Line(str(remote), line.store, "", ""), nights_with_pictures=20)
+    assert overview.nights[1].figures("gate")["checks"]
+    assert overview.nights[1].pictures.samples
+    assert overview.nights[4].verdict("gate") == "reject"
+    assert not overview.nights[4].reports
 
 
 def test_a_run_without_an_event_is_running(line: Line, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_run_without_an_event_is_running(line: Line, tmp_path: Path) -> None:
 def test_pictures_that_are_gone_are_named_and_the_page_says_so(own_store: Line) -> None:
     for digest in _objects(own_store, RUNS[1], SAMPLES):
         object_path(Path(own_store.store), digest).unlink(missing_ok=True)
-    story = collect(own_store, nights_with_pictures=20)
-    assert story.nights[1].pictures.gone == (SAMPLES,)
-    assert "no longer in the store" in render(_only(story, RUNS[1]))
+    overview = collect(own_store, nights_with_pictures=20)
+    assert overview.nights[1].pictures.gone == (SAMPLES,)
+    assert "no longer in the store" in render(_only(overview, RUNS[1]))
 
 
 @pytest.mark.parametrize("folder", [SAMPLES, DRIFT])
@@ -120,8 +120,8 @@ def test_a_branch_with_nonsense_does_not_break_the_page(line: Line, tmp_path: Pa
     assert RUNS[2] in page
 
 
-def _only(story: Story, run: str) -> Story:
-    return replace(story, nights=tuple(night for night in story.nights if night.run == run))
+def _only(overview: Overview, run: str) -> Overview:
+    return replace(overview, nights=tuple(night for night in overview.nights if night.run == run))
 
 
 def _objects(line: Line, run: str, folder: str) -> list[str]:
@@ -132,5 +132,5 @@ def _objects(line: Line, run: str, folder: str) -> list[str]:
     return [out["md5"], *(entry["md5"] for entry in listing if not entry["relpath"].endswith(".parquet"))]
 
 
-def test_slices_of_the_base_are_known_to_the_first_version(story: Story) -> None:
-    assert set(story.versions[0]["slices"]) == set(OLD)
+def test_slices_of_the_base_are_known_to_the_first_version(overview: Overview) -> None:
+    assert set(overview.versions[0]["slices"]) == set(OLD)

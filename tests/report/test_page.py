@@ -1,4 +1,4 @@
-"""The page: nothing hostile gets through, nothing is loaded, the same story is the same page."""
+"""The page: nothing hostile gets through, nothing is loaded, the same overview is the same page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from cl_steps.operations.page import write_report
 from cl_steps.report.collect import collect
-from cl_steps.report.overview import Story
+from cl_steps.report.overview import Overview
 from cl_steps.report.page import evidently_files, render
 from cl_steps.repository.line import Line
 
@@ -95,8 +95,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(story: Story) -> str:
-    return render(story)
+def html(overview: Overview) -> str:
+    return render(overview)
 
 
 @pytest.fixture(scope="module")
@@ -139,28 +139,28 @@ def test_every_picture_and_plot_says_what_it_is(html: str) -> None:
     assert sum(tag == "svg" for tag, _ in elements) >= 8
 
 
-def test_the_same_story_is_the_same_page(story: Story, html: str) -> None:
-    assert render(story) == html
+def test_the_same_story_is_the_same_page(overview: Overview, html: str) -> None:
+    assert render(overview) == html
 
 
-def test_latest_first_and_only_the_latest_in_detail(story: Story) -> None:
-    html = render(story, detailed=2)
+def test_latest_first_and_only_the_latest_in_detail(overview: Overview) -> None:
+    html = render(overview, detailed=2)
     assert re.findall(r'<section class="night" id="night-(\d)"', html) == ["5", "4"]
     assert [int(n) for n in re.findall(r">Night (\d)(?:</a>)?<span", html)] == [5, 4, 3, 2, 1]
     assert 'href="#night-3"' not in html
 
 
-def test_a_line_without_nights_has_a_page(story: Story) -> None:
-    html = render(replace(story, nights=(), versions=story.versions[:1], champion="v1"))
+def test_a_line_without_nights_has_a_page(overview: Overview) -> None:
+    html = render(replace(overview, nights=(), versions=overview.versions[:1], champion="v1"))
     assert "No night yet" in html
     assert "<svg" not in html
 
 
-def test_the_page_is_written_with_its_evidently_reports(line: Line, tmp_path: Path, story: Story) -> None:
+def test_the_page_is_written_with_its_evidently_reports(line: Line, tmp_path: Path, overview: Overview) -> None:
     page = write_report(line, tmp_path / "reports")
     assert page == tmp_path / "reports" / "night.html"
     names = {path.name for path in page.parent.iterdir()}
-    assert names == {"night.html", *evidently_files(story)}
+    assert names == {"night.html", *evidently_files(overview)}
     assert len(names) == 6
     linked = set(re.findall(r'href="(evidently[^"]+)"', page.read_text(encoding="utf-8")))
     assert linked == names - {"night.html"}

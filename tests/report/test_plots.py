@@ -11,8 +11,8 @@ import pytest
 from fabricate import CHALK, NEON, OLD, RUNS, gate_check, report
 
 from cl_steps.report.histograms import histograms_plot, panels
-from cl_steps.report.overview import Night, Story
-from cl_steps.report.plots import drift_plot, forgetting_plot, gate_plot, measured, short, spread
+from cl_steps.report.overview import Night, Overview
+from cl_steps.report.plots import drift_plot, forgetting_plot, forgotten, gate_plot, measured, short, spread
 
 
 def words(svg: object) -> set[str]:
@@ -26,17 +26,29 @@ def gate_night(*checks: dict[str, object]) -> Night:
     return Night({"run": "2026-11-09-x"}, {"gate": report("r", "gate", "promote", "", {"checks": list(checks)})})
 
 
-def test_drift_names_the_slices_and_their_aucs(story: Story) -> None:
-    found = words(drift_plot(story.nights[3]))
+def test_drift_names_the_slices_and_their_aucs(overview: Overview) -> None:
+    found = words(drift_plot(overview.nights[3]))
     assert {"black-ink · pictures", "black-ink · captions, agreement", "0.93 · p < 0.0001"} <= found
 
 
-def test_forgetting_names_slices_and_versions(story: Story) -> None:
-    assert {*OLD, NEON, CHALK, "v1", "v2", "v3", "night 5"} <= words(forgetting_plot(story))
+def test_what_was_forgotten_is_said_of_versions_alone(overview: Overview) -> None:
+    old = [step.values for step in measured(overview) if step.kept]
+    assert len(old) == 3, "v1, v2, v3"
+    known = {name: [values[name]["fidelity"] for values in old if name in values] for name in {*old[0], *old[1]}}
+    lost = [max(scores[:-1]) - scores[-1] for scores in known.values() if len(scores) > 1]
+    assert f"{-sum(lost) / len(lost):+.3f} against each one's best" in forgotten(overview)
 
 
-def test_scores_are_relative_to_the_anchor_and_new_slices_begin_where_they_were_learnt(story: Story) -> None:
-    first, second, third, rejected = measured(story)
+def test_nothing_old_is_forgotten_in_one_night() -> None:
+    assert forgotten(Overview("line", "v1", (), ())) == ""
+
+
+def test_forgetting_names_slices_and_versions(overview: Overview) -> None:
+    assert {*OLD, NEON, CHALK, "v1", "v2", "v3", "night 5"} <= words(forgetting_plot(overview))
+
+
+def test_scores_are_relative_to_the_anchor_and_new_slices_begin_where_they_were_learnt(overview: Overview) -> None:
+    first, second, third, rejected = measured(overview)
     assert (first.label, set(first.values)) == ("v1", set(OLD))
     assert first.values["black-ink"]["loss"] == 0
     assert second.values["black-ink"]["loss"] == pytest.approx(0.008)
@@ -45,8 +57,8 @@ def test_scores_are_relative_to_the_anchor_and_new_slices_begin_where_they_were_
     assert rejected.values["black-ink"]["loss"] == pytest.approx(0.166)
 
 
-def test_the_gate_names_every_check(story: Story) -> None:
-    found = words(gate_plot(story.nights[2]))
+def test_the_gate_names_every_check(overview: Overview) -> None:
+    found = words(gate_plot(overview.nights[2]))
     assert {"black-ink · loss", "neon-ink · fidelity since its anchor", f"{CHALK} · fidelity", "asked for"} <= found
 
 
@@ -62,8 +74,8 @@ def test_unknown_bounds_are_drawn_and_do_not_fail() -> None:
     assert "ink · loss" in words(gate_plot(gate_night(check)))
 
 
-def test_a_plot_is_the_same_bytes_each_time_and_takes_its_colours_from_the_page(story: Story) -> None:
-    night = story.nights[2]
+def test_a_plot_is_the_same_bytes_each_time_and_takes_its_colours_from_the_page(overview: Overview) -> None:
+    night = overview.nights[2]
     for plot in (drift_plot, gate_plot, histograms_plot):
         once = str(plot(night))
         assert once == str(plot(night))
@@ -81,18 +93,18 @@ def test_hostile_labels_stay_labels() -> None:
 def test_nothing_measured_is_no_plot() -> None:
     night = Night({"run": "r"})
     assert drift_plot(night) is gate_plot(night) is histograms_plot(night) is None
-    assert forgetting_plot(Story("line", "v1", (), (night,))) is None
+    assert forgetting_plot(Overview("line", "v1", (), (night,))) is None
 
 
-def test_histograms_show_what_moved_most_first(story: Story) -> None:
-    moved = [panel.moved for panel in panels(story.nights[3])]
+def test_histograms_show_what_moved_most_first(overview: Overview) -> None:
+    moved = [panel.moved for panel in panels(overview.nights[3])]
     assert max(moved) > 0.5
-    assert panels(story.nights[0]) == []
-    assert "black-ink · specificity" in words(histograms_plot(story.nights[3]))
+    assert panels(overview.nights[0]) == []
+    assert "black-ink · specificity" in words(histograms_plot(overview.nights[3]))
 
 
-def test_broken_series_are_no_plot(story: Story) -> None:
-    night = story.nights[3]
+def test_broken_series_are_no_plot(overview: Overview) -> None:
+    night = overview.nights[3]
     for content in (b"{", b"[]", b'{"slices": {"a": {"b": {"edges": [0], "reference": 1, "batch": "x"}}}}'):
         broken = replace(night, pictures=replace(night.pictures, drift={"plots.json": content}))
         assert histograms_plot(broken) is None

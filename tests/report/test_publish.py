@@ -14,7 +14,7 @@ from fabricate import RUNS
 from cl_steps.commands import report as command
 from cl_steps.commands.report import report
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.report.overview import Story
+from cl_steps.report.overview import Overview
 from cl_steps.report.pages import PAGE, folder_of, known, opened, publish, read_page
 from cl_steps.repository.line import Line
 
@@ -38,9 +38,9 @@ def git_url(line: Line, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def told(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line's story is known already: to tell it takes seconds."""
-    monkeypatch.setattr("cl_steps.operations.page.collect", lambda *_, **__: story)
+def told(overview: Overview, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line's overview is known already: to tell it takes seconds."""
+    monkeypatch.setattr("cl_steps.operations.page.collect", lambda *_, **__: overview)
 
 
 def kept(place: str) -> set[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cl_steps.report.overview import Night, Story, number, text
+from cl_steps.report.overview import Night, Overview, number, text
 from cl_steps.report.table import nights_table, score_change
 
 
-def test_the_table_says_how_every_night_went(story: Story) -> None:
-    lines = nights_table(story).splitlines()
+def test_the_table_says_how_every_night_went(overview: Overview) -> None:
+    lines = nights_table(overview).splitlines()
     assert lines[0].split() == [
         "night",
         "drift",
@@ -26,15 +26,15 @@ def test_the_table_says_how_every_night_went(story: Story) -> None:
     assert len({len(line) for line in lines[:1]}) == 1
 
 
-def test_old_and_new_slices_are_told_apart(story: Story) -> None:
-    metric, before, after = score_change(story.nights[2], new=True) or ("", None, 0.0)
+def test_old_and_new_slices_are_told_apart(overview: Overview) -> None:
+    metric, before, after = score_change(overview.nights[2], new=True) or ("", None, 0.0)
     assert (metric, before, after) == ("fidelity", 0.25, 0.87)
-    assert score_change(story.nights[4], new=True) is None
+    assert score_change(overview.nights[4], new=True) is None
 
 
 def test_hostile_verdicts_cannot_move_the_cursor() -> None:
     night = Night({"run": "r\x1b[2J", "outcome": "held\n\x07"})
-    table = nights_table(Story("line", "v1", (), (night,)))
+    table = nights_table(Overview("line", "v1", (), (night,)))
     assert not {"\x1b", "\x07"} & set(table)
     assert len(table.splitlines()) == 2
 

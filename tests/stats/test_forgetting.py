@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from cl_steps.stats.forgetting import curves, summarise
+from cl_steps.stats.forgetting import summarise
 
 SCORES = {
     "v1": {"a": 0.9},
     "v2": {"a": 0.95, "b": 0.8},
     "v3": {"a": 0.7, "b": 0.85, "c": 0.6},
 }
-
-
-def test_curves_start_where_a_slice_is_learnt() -> None:
-    assert curves(SCORES)["b"] == [None, 0.0, 0.04999999999999993]
-    assert curves(SCORES)["c"] == [None, None, 0.0]
 
 
 def test_backward_transfer_and_forgetting() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import run_stage
 from cl_steps.verify.judging import Judging
+from tests.once import made_once
 
 KEYS = ".retain/keys"
 ROOT = Path(__file__).parents[2]
@@ -39,19 +38,11 @@ def make_workspace(folder: Path, *, signed: bool = False) -> Line:
     """
     if signed:
         return _make(folder, signed=True)
-    shutil.copytree(_made(), folder, symlinks=True)
+    shutil.copytree(made_once("workspace", partial(_make, signed=False)), folder, symlinks=True)
     line = local(folder)
     line.save(folder)
     git(folder, "remote", "set-url", "origin", line.git)
     return line
-
-
-@cache
-def _made() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="retain-workspace-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    _make(place / "line", signed=False)
-    return place / "line"
 
 
 def _make(folder: Path, *, signed: bool) -> Line:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 import cl_steps.steps.promote
-from cl_steps.config import OF_MAIN, PER_RUN, Params, RunSpec
+from cl_steps.config import PER_RUN, Params, RunSpec
 from cl_steps.errors import IntegrityError, NoUsableData, StaleRun, UsageError
 from cl_steps.pipeline import INGEST, UPDATE
 from cl_steps.repository.beginning import refuse_own_rules
@@ -26,6 +26,9 @@ from cl_steps.steps import close, promote
 from cl_steps.store.pointers import lock_outs
 from tests.lasting import documents, read_json
 from tests.workspace.conftest import GOOD, fake_stage, play
+
+OF_MAIN = ("format", "name", "seed", "landing", "ingest", "drift", "evaluate", "serving", "gate")
+"""Blocks that no run may set otherwise, one by one: a new block must be told to be of the one kind or the other."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,37 +1,15 @@
-"""The methods that `update.method` can name, each as what it is made of.
-
-A new method is a file with a `Penalty` and a line here.
-"""
+"""The methods that `update.method` can name. `config.Update` has the same names, since it is read without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from cl_steps.config import Update
-from cl_steps.learning.methods.distillation import Distillation
-from cl_steps.learning.methods.penalty import Penalty
-
-
-@dataclass(frozen=True)
-class Method:
-    """Whether old items are replayed, which terms are added to the loss, and whether the guard may back off."""
-
-    replays: bool
-    guarded: bool
-    teaches: bool = False
-    penalties: Callable[[Update], tuple[Penalty, ...]] = lambda _: ()
-
+from cl_steps.learning.methods.distillation import REPLAY_DISTILL
+from cl_steps.learning.methods.method import Method
+from cl_steps.learning.methods.plain import FINETUNE, REPLAY
 
 METHODS: Mapping[str, Method] = {
-    "replay_distill": Method(
-        replays=True,
-        guarded=True,
-        teaches=True,
-        penalties=lambda update: (Distillation(update.distillation_weight),),
-    ),
-    "replay": Method(replays=True, guarded=True),
-    "finetune": Method(replays=False, guarded=False),  # the naive baseline: what everybody does, and it forgets
+    "replay_distill": REPLAY_DISTILL,
+    "replay": REPLAY,
+    "finetune": FINETUNE,
 }
-REBASE = Method(replays=False, guarded=True)
-"""What a rebase does, whatever the line's method is: all it has to learn is old, and nobody on the new base teaches."""

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cl_steps.learning.methods.penalty import Forward
+from cl_steps.learning.methods.method import TEACHER, Forward, Method, Over
 from cl_steps.models.model import Denoiser
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Distillation:
 
     weight: float
     name: str = "distillation"
+    over: Over = "replayed"
 
     def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
         """0 where student and teacher agree; one pass of the teacher, over the replayed rows only."""
@@ -36,3 +35,11 @@ class Distillation:
         with torch.no_grad():
             taught = denoiser.predict(forward.x_t[replayed], forward.t[replayed], forward.embeddings[replayed], TEACHER)
         return mse_loss(forward.output[replayed], taught)
+
+
+REPLAY_DISTILL = Method(
+    replays=True,
+    guarded=True,
+    teaches=True,
+    penalties=lambda update: (Distillation(update.distillation_weight),),
+)

@@ -1,1 +1,4 @@
-"""The tab of Airflow's web interface that shows the lines' pages."""
+"""The tab of Airflow's web interface that shows the lines' pages.
+
+`plugin` is what Airflow loads, `pages` serves what `retain report` wrote. It makes no page and reads no workspace.
+"""

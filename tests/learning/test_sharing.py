@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from cl_steps.errors import UsageError
 from cl_steps.learning.guard import Bank, Guard
-from cl_steps.learning.learner import Learner
+from cl_steps.learning.learner import STUDENT, Learner
 from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.methods.method import Forward, Over
 from cl_steps.learning.plan import Plan, Planner
 from cl_steps.learning.sharing import parts_of, rows_at_once
 from cl_steps.models.model import Denoiser
-from tests.continual.conftest import MakeLearner, pool
-
-ITEMS = {"replay_distill": (9, True), "replay": (9, False), "finetune": (0, False)}
-"""Each method as (replayed items, whether it distils)."""
+from tests.learning.conftest import MakeLearner, pool
 
 
 def gradients(learner: Learner, plan: Plan) -> list[Tensor]:
@@ -28,18 +26,10 @@ def gradients(learner: Learner, plan: Plan) -> list[Tensor]:
     return [weight.grad.clone() for weight in learner.parameters if weight.grad is not None]
 
 
-def of_method(make_learner: MakeLearner, method: str, **changes: object) -> Learner:
-    assert set(ITEMS) == set(METHODS), "say here what the new method is made of"
-    num_replay, distils = ITEMS[method]
-    learner = make_learner(num_replay, distils=distils, **changes)
-    assert [p.name for p in learner.penalties] == [p.name for p in METHODS[method].penalties(learner.update)]
-    return learner
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("parts", [2, 3, 4, 99])
 def test_gradients_in_parts_are_those_of_the_whole(make_learner: MakeLearner, method: str, parts: int) -> None:
-    learner = of_method(make_learner, method, batch_size=7)
+    learner = make_learner(method=method, batch_size=7)
     learner.advance()  # so that student and teacher differ
     plan = learner.planner.plan(1)
     whole, terms = gradients(learner, plan), learner._gradients(plan)
@@ -49,9 +39,34 @@ def test_gradients_in_parts_are_those_of_the_whole(make_learner: MakeLearner, me
     torch.testing.assert_close(learner._gradients(plan), terms, atol=1e-6, rtol=1e-5)
 
 
+@dataclass(frozen=True)
+class Decay:
+    """A term of the weights alone."""
+
+    weight: float = 0.5
+    name: str = "decay"
+    over: Over = "step"
+
+    def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
+        return torch.stack([w.square().sum() for w in denoiser.adapters.weights(STUDENT).values()]).sum()
+
+
+@pytest.mark.parametrize("method", ["replay", "finetune"])
+def test_a_term_of_the_weights_counts_once_a_step_in_however_many_parts(make_learner: MakeLearner, method: str) -> None:
+    learner = make_learner(method=method, batch_size=7)
+    plan, bare = learner.planner.plan(1), gradients(learner, learner.planner.plan(1))
+    learner.penalties = (Decay(),)
+    whole, terms = gradients(learner, plan), learner._gradients(plan)
+    learner.parts = 3
+    assert not all(torch.equal(one, other) for one, other in zip(whole, bare, strict=True))
+    for one, other in zip(whole, gradients(learner, plan), strict=True):
+        torch.testing.assert_close(other, one, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(learner._gradients(plan), terms, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_learnt_in_parts_is_what_is_learnt_at_once(make_learner: MakeLearner, method: str) -> None:
-    whole, divided = (of_method(make_learner, method, learning_rate=1e-3) for _ in range(2))
+    whole, divided = (make_learner(method=method, learning_rate=1e-3) for _ in range(2))
     divided.parts = 4
     for _ in range(6):
         whole.advance()
@@ -77,6 +92,7 @@ def test_every_row_is_in_one_part_with_its_own_noise_and_counts_once(processes: 
     found = [part for rank in range(processes) for part in parts_of(plan, rank, processes, parts)]
     assert sum(part.new for part in found) == pytest.approx(1)
     assert sum(part.replayed for part in found) == pytest.approx(1)
+    assert sum(part.rows for part in found) == pytest.approx(1)
     assert sorted(row for part in found for row in rows_of(part.plan)) == sorted(rows_of(plan))
     assert max(len(part.plan.t) for part in found) <= rows_at_once(11, processes, parts)
 

@@ -10,7 +10,7 @@ import torch
 from cl_steps.learning import guard as module
 from cl_steps.learning.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
 from cl_steps.learning.learner import STUDENT, Learner
-from tests.continual.conftest import MakeLearner, pool
+from tests.learning.conftest import MakeLearner, pool
 
 
 def guard_of(learner: Learner) -> Guard:
@@ -68,7 +68,7 @@ def test_within_the_budget_the_last_average_is_promoted(make_learner: MakeLearne
 
 @pytest.mark.parametrize("may_back_off", [True, False])
 def test_beyond_the_budget_it_goes_back_to_the_last_look_within(make_learner: MakeLearner, may_back_off: bool) -> None:
-    learner = make_learner(num_replay=0, distils=False, steps=60, probe_budget=1e-6)
+    learner = make_learner(method="finetune", steps=60, probe_budget=1e-6)
     guard = guard_of(learner)
     learner.advance()
     guard.budget = 99.0

@@ -11,7 +11,8 @@ import torch
 
 from cl_steps.config import Compute, Lora, Update
 from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
-from cl_steps.learning.methods.distillation import TEACHER, Distillation
+from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.methods.method import TEACHER
 from cl_steps.learning.processes import ALONE, Processes
 from cl_steps.models.model import Denoiser, open_denoiser
 from tests.tiny import TARGET_MODULES, make_tiny_pipeline
@@ -42,12 +43,12 @@ def pool(seed: int, count: int, slices: tuple[str, ...] = ("a", "b")) -> Pool:
 
 @pytest.fixture
 def make_learner(base: Path) -> MakeLearner:
-    """A new denoiser with student and teacher, and a learner on it; keywords replace those of `UPDATE`."""
+    """A new denoiser with student and teacher, and a learner on it by a method; keywords replace those of `UPDATE`."""
 
     def make(
-        num_replay: int = 9,
+        num_replay: int | None = None,
         seed: int = 0,
-        distils: bool = True,
+        method: str = "replay_distill",
         precision: Precision = "float32",
         processes: Processes = ALONE,
         parts: int = 1,
@@ -57,9 +58,10 @@ def make_learner(base: Path) -> MakeLearner:
         for name in (TEACHER, STUDENT):
             denoiser.adapters.add_fresh(name, LORA, seed=0)
         update = UPDATE.model_copy(update=changes)
-        penalties = (Distillation(update.distillation_weight),) if distils else ()
+        if num_replay is None:
+            num_replay = 9 if METHODS[method].replays else 0
         pools = Pools(pool(1, 11), pool(2, num_replay))
-        options = {"penalties": penalties, "processes": processes, "parts": parts}
+        options = {"penalties": METHODS[method].penalties(update), "processes": processes, "parts": parts}
         return Learner(denoiser, pools, update, seed=seed, **options)
 
     return make

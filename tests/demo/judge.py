@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from cl_steps.demo import drawing
 from cl_steps.demo.drawing import HELD_OUT, STYLES, Floats, Integers, caption, digits_of, draw
 from cl_steps.demo.train_extractor import image_embeddings, text_embeddings
 from cl_steps.demo.train_vae import to_pixels
 
-HERE = Path(__file__).parent
+HERE = Path(drawing.__file__).parent
 BASE = HERE / "base"
 EXTRACTOR = HERE / "extractor"
 GUIDANCE = 2.0

@@ -11,9 +11,10 @@ from torch import Tensor
 from cl_steps.config import Update
 from cl_steps.errors import UsageError
 from cl_steps.learning.learner import MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
-from cl_steps.learning.methods.distillation import TEACHER
+from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.methods.method import TEACHER
 from cl_steps.models.model import Denoiser
-from tests.continual.conftest import UPDATE, MakeLearner
+from tests.learning.conftest import UPDATE, MakeLearner
 
 
 def snapshot(learner: Learner) -> dict[str, Tensor]:
@@ -30,7 +31,7 @@ def assert_bit_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def test_each_half_is_normalised_by_its_own_count(make_learner: MakeLearner) -> None:
-    learner = make_learner(batch_size=7, caption_dropout=0.0, distils=False)
+    learner = make_learner(batch_size=7, caption_dropout=0.0, method="replay")
     plan = learner.planner.plan(0)
     by_hand = []
     for pool, places, rows in ((learner.new, plan.new, slice(0, 4)), (learner.replay, plan.replay, slice(4, 7))):
@@ -41,7 +42,7 @@ def test_each_half_is_normalised_by_its_own_count(make_learner: MakeLearner) -> 
 
 
 def test_dropped_captions_become_the_empty_prompt(make_learner: MakeLearner) -> None:
-    learner = make_learner(caption_dropout=0.5, distils=False)
+    learner = make_learner(caption_dropout=0.5, method="replay")
     plan = next(
         plan for plan in map(learner.planner.plan, range(99)) if plan.dropped[:3].tolist() == [True, False, True]
     )
@@ -131,7 +132,7 @@ def test_distillation_holds_the_student_near_the_teacher(make_learner: MakeLearn
 
 
 def test_without_replay_nothing_asks_the_teacher(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = make_learner(num_replay=0, distils=False)
+    learner = make_learner(method="finetune")
     asked: list[str | None] = []
     own = Denoiser.predict
 
@@ -196,14 +197,12 @@ def test_float16_skips_a_step_that_overflows_and_gives_up_after_many(make_learne
 
 
 WEIGHT = 3.0
-METHODS = {"finetune": (0, False), "replay": (9, False), "replay_distill": (9, True)}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_is_that_of_all_terms_together(make_learner: MakeLearner, method: str) -> None:
     """New and replayed items count alike, and distillation by its weight: 1, 1 and w."""
-    num_replay, distils = METHODS[method]
-    learner = make_learner(num_replay=num_replay, distils=distils, distillation_weight=WEIGHT)
+    learner = make_learner(method=method, distillation_weight=WEIGHT)
     for _ in range(2):
         learner.advance()
     plan = learner.planner.plan(learner.step)
@@ -211,9 +210,10 @@ def test_the_gradient_is_that_of_all_terms_together(make_learner: MakeLearner, m
     found = [parameter.grad.clone() for parameter in learner.parameters if parameter.grad is not None]
     new, replayed, *penalties = learner.terms(plan)
     parts = [torch.autograd.grad(term, learner.parameters, retain_graph=True) for term in (new, *penalties)]
-    if num_replay:
+    if len(learner.replay):
         parts.append(torch.autograd.grad(replayed, learner.parameters))
-    weights = [1.0, *(WEIGHT for _ in penalties), 1.0]
+    weights = [1.0, *(penalty.weight for penalty in learner.penalties), 1.0]
+    assert method != "replay_distill" or weights == [1.0, WEIGHT, 1.0]
     assert all(any(float(gradient.abs().max()) > 0 for gradient in part) for part in parts), "each term pulls"
     for number, gradient in enumerate(found):
         by_hand = sum(weight * part[number] for weight, part in zip(weights, parts, strict=False))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cl_steps.learning.learner import STUDENT
-from cl_steps.learning.methods.distillation import TEACHER, Distillation
-from cl_steps.learning.methods.penalty import Forward
+from cl_steps.learning.methods.distillation import Distillation
+from cl_steps.learning.methods.method import TEACHER, Forward
 from cl_steps.models.model import Denoiser
-from tests.continual.conftest import LORA
+from tests.learning.conftest import LORA
 from tests.tiny import disturb
 
 
