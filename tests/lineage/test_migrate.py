@@ -17,6 +17,7 @@ from cl_steps.commands.migrate import MIGRATIONS, Migration, migrate
 from cl_steps.commands.status import status
 from cl_steps.commands.verify import verify
 from cl_steps.config import FORMAT, RunSpec, load_params
+from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.operations.stages import EARLIER, template
 from cl_steps.records import keys as module
@@ -25,7 +26,6 @@ from cl_steps.repository.git import remote_refs, text
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import open_run
-from cl_steps.run.context import json_text
 from cl_steps.steps import promote
 from cl_steps.verify.judging import believed
 from tests.lasting import documents
