@@ -180,11 +180,11 @@ def test_a_run_that_nobody_closed_is_closed_with_the_next_and_may_still_be_gone_
     assert close_of_another(line, "r-6", days=9) == {"r-1", "r-5", "r-6", "r-lost"}
     with reading(line.git) as main:
         event = main.ledger().runs["r-lost"]
-    assert (event["outcome"], event["intake"]["assets"]) == ("failed", 20)
+    assert (event.outcome, event.intake.assets) == ("failed", 20)
     words = (
         r"nobody closed it, and nothing came from it since 20..-..-..: it stopped after drift: see the log of the step"
     )
-    assert re.match(words, event["why"])
+    assert re.match(words, event.why)
     assert faults(line) == []
     for step in STAGES[2:]:
         verdict = "reject" if step.name == "gate" else None
