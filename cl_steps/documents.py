@@ -26,6 +26,10 @@ from yaml.events import AliasEvent
 from yaml.nodes import ScalarNode
 from yaml.resolver import Resolver
 
+Json = Mapping[str, Any]
+"""A JSON object whose keys others define: Kubernetes, MLflow, whoever lands images; or a page's, hostile until read."""
+Document = dict[str, Any]
+"""A JSON object that we answer with, such as what a command prints with `--json`."""
 YAML_BYTES = 2 * 2**20
 JSON_BYTES = 16 * 2**20
 DEPTH = 32
@@ -238,7 +242,7 @@ def _line(content: bytes, position: int) -> int:
     return content.count(b"\n", 0, position) + 1
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Json) -> None:
     """Write JSON (sorted keys, a line a value) through a temporary file, so that no half file is ever seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
@@ -246,6 +250,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     draft.replace(path)
 
 
-def json_text(document: Mapping[str, Any]) -> str:
+def json_text(document: Json) -> str:
     """The one way we write JSON: sorted, indented, no NaN."""
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

@@ -14,12 +14,43 @@ This module imports nothing heavy: DAG files read it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
-Report = Mapping[str, Any]
 Outcome = Literal["no_update", "promoted", "rejected", "held", "stale", "failed"]
 Role = Literal["step", "judge", "trusted"]
+
+
+class Report(Protocol):
+    """What the report of a step says, as far as it decides how a run goes on (`ledger/reports.py` is all of it)."""
+
+    @property
+    def status(self) -> str:
+        """`done`, or `skipped`."""
+
+    @property
+    def verdict(self) -> str | None:
+        """What the step judged, if it judges."""
+
+    @property
+    def why(self) -> str:
+        """The reason."""
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """What is behind it."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A report of which no more is known, or wanted."""
+
+    status: str
+    verdict: str | None
+    why: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
 """Whose credentials a step has.
 
 A `step` parses hostile data or runs long: it writes its run's branch and nothing else. A `judge` also signs what it
@@ -167,9 +198,9 @@ def next_state(rebase: bool) -> dict[str, str]:
 def stop_reason(reports: Mapping[str, Report]) -> str | None:
     """Why the remaining stages have nothing to do, given the reports so far; None: go on."""
     for name in ("ingest", "drift"):
-        report = reports.get(name, {})
-        if report.get("status") == "done" and report.get("verdict") in ("too_few", "quiet", "alarming"):
-            return f"{name}: {report['verdict']}"
+        report = reports.get(name)
+        if report and report.status == "done" and report.verdict in ("too_few", "quiet", "alarming"):
+            return f"{name}: {report.verdict}"
     return None
 
 
@@ -180,7 +211,7 @@ def next_step(reports: Mapping[str, Report]) -> str:
     for step in STAGES:
         if step.name not in reports:
             return step.name
-    return "promote" if reports["gate"].get("verdict") == "promote" and not _asks(reports) else "close"
+    return "promote" if reports["gate"].verdict == "promote" and not _asks(reports) else "close"
 
 
 def outcome(reports: Mapping[str, Report], promoted: bool, stale: bool = False) -> Outcome:
@@ -189,7 +220,7 @@ def outcome(reports: Mapping[str, Report], promoted: bool, stale: bool = False) 
         return "promoted"
     if stale:
         return "stale"
-    verdicts = {name: report.get("verdict") for name, report in reports.items()}
+    verdicts = {name: report.verdict for name, report in reports.items()}
     if verdicts.get("ingest") == "too_few" or verdicts.get("drift") == "quiet":
         return "no_update"
     if verdicts.get("drift") == "alarming" or verdicts.get("gate") == "inconclusive" or _asks(reports):
@@ -199,5 +230,5 @@ def outcome(reports: Mapping[str, Report], promoted: bool, stale: bool = False) 
 
 def _asks(reports: Mapping[str, Report]) -> bool:
     """Whether the line wants a person's yes before each promotion and this candidate is ready for it."""
-    gate = reports.get("gate", {})
-    return gate.get("verdict") == "promote" and bool(gate.get("figures", {}).get("approval"))
+    gate = reports.get("gate")
+    return gate is not None and gate.verdict == "promote" and bool(gate.figures.get("approval"))

@@ -10,7 +10,6 @@ rollback that was made for this DAG run is not made again after later versions w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,9 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, AssetAlias, Context, Param
 from airflow.sdk.exceptions import AirflowSkipException
 
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.ledger.fold import Event
+from cl_steps.ledger.events import RollbackEvent
 from cl_steps.orchestration import light
 from cl_steps.orchestration.on_line import Call, OnLine
 from cl_steps.orchestration.page_places import page_place
@@ -75,18 +75,18 @@ def page(context: Context) -> Call:
 
 
 @settled()
-def publish(params: Mapping[str, Any], *, outlet_events: Any, **_context: Any) -> None:
+def publish(params: Json, *, outlet_events: Any, **_context: Any) -> None:
     """Emit the line's version asset with its champion, so that what serves the model follows."""
     entry = _entry(params)
     with reading(entry.line().git) as main:
-        champion = main.read_json("state/champion.json").get("version")
-        record = next((record for record in main.records() if record["version"] == champion), None)
+        champion = main.champion().version
+        record = next((record for record in main.records() if record.version == champion), None)
     if record is None:
         raise IntegrityError(f"main has no record of its champion {champion}: `retain verify --all` says what is wrong")
     outlet_events[RESTORED].add(light.version_asset(entry.name), extra=light.version_facts(record))
 
 
-def _asked(context: Context) -> tuple[Entry, Mapping[str, Any], str]:
+def _asked(context: Context) -> tuple[Entry, Json, str]:
     """The line, the form and who filled it in; raises UsageError where that is nobody."""
     form, person = context["params"], context["dag_run"].triggering_user_name
     if not person:
@@ -94,23 +94,24 @@ def _asked(context: Context) -> tuple[Entry, Mapping[str, Any], str]:
     return _entry(form), form, person
 
 
-def _entry(form: Mapping[str, Any]) -> Entry:
+def _entry(form: Json) -> Entry:
     return line_called(form["line"], lines_file())
 
 
-def _signed(entry: Entry, form: Mapping[str, Any], person: str) -> tuple[str, ...]:
+def _signed(entry: Entry, form: Json, person: str) -> tuple[str, ...]:
     """Where, why and by whom; one word each, so that nothing in it is taken for an option."""
     return (f"--dir={entry.workspace}", f"--reason={_reason(form)}", f"--by={person}", "--through=airflow")
 
 
-def _reason(form: Mapping[str, Any]) -> str:
+def _reason(form: Json) -> str:
     return str(form["reason"]).strip()
 
 
-def _is_this(event: Event, form: Mapping[str, Any], person: str, asked: datetime) -> bool:
+def _is_this(event: RollbackEvent, form: Json, person: str, asked: datetime) -> bool:
     """Whether a rollback on record is the one that a form asked for at that moment."""
-    wanted = {"version": form["version"], "by": person, "reason": _reason(form), "relearn": form["relearn"]}
-    return event.items() >= wanted.items() and datetime.fromisoformat(event["at"]) >= asked.replace(microsecond=0)
+    wanted = (form["version"], person, _reason(form), form["relearn"])
+    said = (event.version, event.by, event.reason, event.relearn)
+    return said == wanted and datetime.fromisoformat(event.at) >= asked.replace(microsecond=0)
 
 
 def _form(lines: list[str], **more: Param) -> dict[str, Param]:

@@ -14,7 +14,7 @@ from cl_steps.commands import demo
 from cl_steps.commands.screen import Screen
 from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, UsageError
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.events import event_path
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import Change, reading
 from tests.dags.conftest import make_line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from cl_steps.config import Params
-from cl_steps.pipeline import NEXT_STATE, STAGES, STATE, STEPS, next_step, outcome, stop_reason
+from cl_steps.pipeline import NEXT_STATE, STAGES, STATE, STEPS, Said, next_step, outcome, stop_reason
 
 ROOT = Path(__file__).parents[1]
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -61,8 +62,8 @@ def test_params_yaml_is_complete_and_holds_the_defaults() -> None:
     assert Params.model_validate_json(Params().model_dump_json()).model_dump(mode="json") == shipped
 
 
-def done(verdict: str | None) -> dict[str, Any]:
-    return {"status": "done", "verdict": verdict, "figures": {}}
+def done(verdict: str | None) -> Said:
+    return Said("done", verdict)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,6 @@ def test_what_follows_and_how_it_ends(verdicts: dict[str, str | None], step: str
 
 def test_a_promotion_that_waits_for_approval_is_held() -> None:
     reports = {step.name: done(None) for step in STAGES}
-    reports["gate"] = {**done("promote"), "figures": {"approval": True}}
+    reports["gate"] = replace(done("promote"), figures={"approval": True})
     assert next_step(reports) == "close"
     assert outcome(reports, promoted=False) == "held"

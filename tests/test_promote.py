@@ -31,6 +31,7 @@ from cl_steps.stats.figures import Figures
 from cl_steps.steps import close, promote
 from cl_steps.store import dvc
 from cl_steps.verify.judging import CANDIDATE, FIGURES, Judging
+from tests.lasting import documents
 from tests.promoting import SAME, forge, on_branch, play, ready, stage
 from tests.stats.nights import night
 from tests.workspace.conftest import GOOD
@@ -73,7 +74,7 @@ def test_an_honest_candidate_is_promoted_and_its_record_says_what_it_rests_on(li
     begun = remote_refs(line.git, "refs/heads/begun/r-1")["refs/heads/begun/r-1"]
     assert promote.run(line, "r-1") == "v2"
     with reading(line.git) as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
     assert record["custody"] == "one person"
     assert record["begun"]["commit"] == begun
     assert set(record["judged"]) == {"evaluate", "gate"}
@@ -83,7 +84,7 @@ def test_an_honest_candidate_is_promoted_and_its_record_says_what_it_rests_on(li
 def test_a_promotion_without_the_judges_key_at_hand_says_that_the_keys_are_apart(line: Line) -> None:
     assert promote.run(replace(line, judge_key=""), "r-1") == "v2"
     with reading(line.git) as main:
-        assert main.records()[-1]["custody"] == "separate"
+        assert documents(main)[-1]["custody"] == "separate"
 
 
 # What the writer of a run's branch can do.
@@ -105,7 +106,7 @@ def test_what_only_main_may_say_is_not_read_on_a_runs_branch(line: Line, path: s
         read_run(line, "r-1")
     assert close.run(line, "r-1") == "failed"
     with reading(line.git) as main:
-        assert main.ledger().runs["r-1"]["intake"] is None
+        assert main.ledger().runs["r-1"].intake is None
 
 
 def test_a_check_that_main_has_is_not_taken_away_on_a_branch(tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_rules_that_main_changed_meanwhile_do_not_touch_a_run_under_way(line: Li
     change_main(line, {"params.yaml": yaml.safe_dump(params).encode()})
     assert promote.run(line, "r-1") == "v2"
     with reading(line.git) as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
         assert main.params().gate.min_gain == 0.5
     assert record["parameters"]["file"]["gate"]["min_gain"] == 0.05, "the record says by which rules it was judged"
     assert "all as it should be" in str(verify("champion", True, None, folder_of(line), False))
@@ -389,7 +390,7 @@ def test_a_yes_is_recorded_with_the_version(line: Line) -> None:
     held(line, "r-2")
     assert "v2" in approve("r-2", "seen it", "ann", "command line", folder_of(line))
     with reading(line.git) as main:
-        given = main.records()[-1]["approval"]
+        given = documents(main)[-1]["approval"]
     assert {name: given[name] for name in ("by", "reason", "answer", "through")} == {
         "by": "ann", "reason": "seen it", "answer": "yes", "through": "command line"
     }  # fmt: skip
@@ -422,7 +423,7 @@ def test_without_keys_mains_own_checks_are_run_again(tmp_path: Path) -> None:
         promote.run(line, "r-2")
     assert promote.run(line, "r-1") == "v2", "it began before main had that check"
     with reading(line.git) as main:
-        assert main.records()[-1]["custody"] == "no keys"
+        assert documents(main)[-1]["custody"] == "no keys"
 
 
 # What verify says of a version that got around all of it.

@@ -105,6 +105,8 @@ def test_a_night_writes_adapter_buffer_and_figures(root: Path) -> None:
     assert all(figures[f"loss_{name}"] > 0 for name in ("new", "replay", "distillation"))
     assert set(figures["probe"]["old"]) == {"old a", "old b"}
     assert set(figures["probe"]["new"]) == {"new"}
+    assert (figures["replayed"], figures["penalised"]) == (True, ["distillation"])
+    assert figures["taught_by"] == adapter_digest(root / "state/adapter")
     json_text(figures)
     candidate = load_file(root / "tonight/candidate/adapter" / FILE_NAME)
     assert figures["parameters_trained"] == sum(value.numel() for value in candidate.values())
@@ -267,6 +269,7 @@ def test_the_key_of_checkpoints_changes_with_every_input(root: Path) -> None:
 
 def test_finetune_replays_nothing_loads_no_teacher_and_never_backs_off(root: Path) -> None:
     figures = run(root, method="finetune", probe_budget=1e-9).figures
+    assert (figures["replayed"], figures["taught_by"], figures["penalised"]) == (False, None, [])
     assert (figures["examples_replay"], figures["loss_replay"], figures["loss_distillation"]) == (0, None, None)
     assert figures["probe"]["backed_off"] is False
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)

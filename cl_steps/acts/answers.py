@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from cl_steps.config import Params
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.ledger.events import AnswerEvent, parse_event
 from cl_steps.records.signer import signature_path
 from cl_steps.repository.mainline import Mainline
 from cl_steps.repository.run_branch import RunState
@@ -36,9 +35,9 @@ def covering_answer(main: Mainline, trust: Trust | None, state: RunState, rules:
         StaleRun: main says that the run is stale.
         IntegrityError: the yes was given to something else, or nobody who counts signed it.
     """
-    run, verdict = state.spec.id, state.reports.get("gate", {}).get("verdict")
+    run, verdict = state.spec.id, state.verdict("gate")
     event = main.ledger().runs.get(run)
-    ended = event["outcome"] if event else None
+    ended = event.outcome if event else None
     if ended == "stale":
         raise StaleRun(f"run {run} is stale: trigger a new run")
     if verdict not in ("promote", "inconclusive"):
@@ -52,16 +51,16 @@ def covering_answer(main: Mainline, trust: Trust | None, state: RunState, rules:
         raise UsageError(
             f"run {run} needs a person's yes before it is promoted: `retain approve {run}` once it is held"
         )
-    if found["answer"] != "yes":
-        raise UsageError(f"run {run} cannot be promoted: {found['by']} refused it; trigger a new run")
-    if found["digest"] != state.batch["digest"] or event["tip"] != state.tip:
+    if not found.yes:
+        raise UsageError(f"run {run} cannot be promoted: {found.by} refused it; trigger a new run")
+    if found.digest != state.batch["digest"] or event.tip != state.tip:
         raise IntegrityError(
             f"the yes to run {run} was given to another candidate than its branch has: trigger a new run"
         )
-    return {name: found[name] for name in FACTS}
+    return {name: getattr(found, name) for name in FACTS}
 
 
-def _answer(main: Mainline, trust: Trust | None, run: str) -> Event | None:
+def _answer(main: Mainline, trust: Trust | None, run: str) -> AnswerEvent | None:
     """The last answer to a run, which, with `trust`, somebody signed who counts."""
     names = [name for name in main.blobs("events") if name.endswith(f"-answer-{run}.json")]
     if not names:
@@ -69,12 +68,14 @@ def _answer(main: Mainline, trust: Trust | None, run: str) -> Event | None:
     path = f"events/{names[-1]}"
     content = main.read(path) or b""
     event = parse_event(names[-1], content)
+    if not isinstance(event, AnswerEvent):
+        raise IntegrityError(f"{path} is no answer: restore it from Git's history")
     if trust:
         _insist(main, trust, path, content, event)
     return event
 
 
-def _insist(main: Mainline, trust: Trust, path: str, content: bytes, event: Mapping[str, Any]) -> None:
-    made = datetime.fromisoformat(str(event["at"]))
+def _insist(main: Mainline, trust: Trust, path: str, content: bytes, event: AnswerEvent) -> None:
+    made = datetime.fromisoformat(event.at)
     check = partial(check_act, trust, path, content, made=made)
     insist(trust, path, signature_path(path), main.read(signature_path(path)), made, lambda: True, check)

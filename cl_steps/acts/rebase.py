@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event, event_path
+from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, event_path
 from cl_steps.records.builders import files_of, now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
@@ -32,7 +31,7 @@ class RebaseRequest:
     through: str
 
 
-def ask(line: Line, base: Path, request: RebaseRequest) -> Event:
+def ask(line: Line, base: Path, request: RebaseRequest) -> RebaseEvent:
     """Store the base in a folder, record the act, and return it; the same request again changes nothing.
 
     Raises:
@@ -62,17 +61,19 @@ def record(main: Mainline, line: Line, request: RebaseRequest, out: Out, files: 
         _refuse(before, str(out["md5"]))
         moment = main.moment()
         path = event_path("rebase", request.run, moment)
-        event: dict[str, Any] = {
-            "schema": EVENT_SCHEMA,
-            "kind": "rebase",
-            "id": Path(path).stem,
-            "at": now(moment),
-            **asdict(request),
-            "before": before,
-            "after": {key: out[key] for key in ("md5", "size", "nfiles")},
-            "files": files,
-        }
-        return Change(event_files(line, path, event), f"ask for a new base\n\nEvent: {event['id']}\n")
+        event = RebaseEvent.from_document(
+            {
+                "schema": EVENT_SCHEMA,
+                "kind": "rebase",
+                "id": Path(path).stem,
+                "at": now(moment),
+                **asdict(request),
+                "before": before,
+                "after": {key: out[key] for key in ("md5", "size", "nfiles")},
+                "files": files,
+            }
+        )
+        return Change(event_files(line, path, event), f"ask for a new base\n\nEvent: {event.id}\n")
 
     main.swap(change)
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,8 +23,9 @@ from cl_steps.acts.purge import as_written, assets_in, take_out
 from cl_steps.data.manifests import KNOWN, Manifests
 from cl_steps.data.replay import select
 from cl_steps.data.shards import Asset, write_dataset, write_table
-from cl_steps.ledger.ancestors import Record, chain
+from cl_steps.ledger.ancestors import chain
 from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
 from cl_steps.store.objects import Store
 from cl_steps.store.pointers import Out
 
@@ -53,14 +53,14 @@ class LearntHistory:
 
     def seed(self) -> int:
         """The line's, as the champion's run had it."""
-        record = next(record for record in self.records if record["version"] == self.champion)
-        parameters = record["parameters"]
-        return int(parameters["set"].get("seed", parameters["file"]["seed"]))
+        record = next(record for record in self.records if record.version == self.champion)
+        parameters = record.parameters
+        return int(parameters.set.get("seed", parameters.file["seed"]))
 
     def first(self, part: str) -> str:
         """A part (md5) of the state that the line began with, or what stands for it."""
-        record = next(record for record in self.records if not record["parent"])
-        return str(self.ledger.standing(str(record["digests"]["state"][part]))["md5"])
+        record = next(record for record in self.records if not record.parent)
+        return self.ledger.standing(record.digests.state[part])["md5"]
 
 
 def replay_without(history: LearntHistory, name: str) -> Out:
@@ -141,10 +141,10 @@ def _learners(history: LearntHistory, names: set[str]) -> dict[str, set[str]]:
 
 def _from(history: LearntHistory, version: str, names: set[str]) -> pa.Table | None:
     """The features of assets as the night that made a version measured them."""
-    record = next(record for record in history.records if record["version"] == version)
-    outs: list[dict[str, Any]] = record.get("stages", {}).get("drift", {}).get("outs", [])
-    source = next((str(out["md5"]) for out in outs if out["path"] == FIGURES), None)
-    md5 = str(history.ledger.standing(source)["md5"]) if source else history.first("reference")
+    record = next(record for record in history.records if record.version == version)
+    outs = record.stages.get("drift", {}).get("outs", [])
+    source = next((out["md5"] for out in outs if out["path"] == FIGURES), None)
+    md5 = history.ledger.standing(source)["md5"] if source else history.first("reference")
     listing = history.store.listing(md5) or {}
     if FEATURES not in listing:
         return None

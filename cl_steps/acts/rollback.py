@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.acts.purge import PARTS, Purge
-from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.ancestors import chain
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event, Ledger, event_path
+from cl_steps.ledger.champion import CHAMPION, champion_bytes
+from cl_steps.ledger.events import EVENT_SCHEMA, RollbackEvent, event_path
+from cl_steps.ledger.fold import Ledger
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
@@ -24,14 +25,12 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, dvc_file, read_dvc_file
 
-CHAMPION = "state/champion.json"
-
 
 @dataclass(frozen=True)
 class Done:
     """The event that says it, whether it was on main before, and the ledger since."""
 
-    event: Event
+    event: RollbackEvent
     before: bool
     ledger: Ledger
 
@@ -47,7 +46,7 @@ def roll_back(line: Line, version: str, reason: str, relearn: bool, by: str, thr
     if not reason.strip():
         raise UsageError('a rollback needs a reason: --reason "..."')
     wanted = {"version": version, "reason": reason, "relearn": relearn, "by": by, "through": through}
-    made: list[Event] = []
+    made: list[RollbackEvent] = []
     with reading(line.git) as main:
 
         def change() -> Change | None:
@@ -64,35 +63,37 @@ def roll_back(line: Line, version: str, reason: str, relearn: bool, by: str, thr
         return Done(made[-1], len(ledger.rollbacks) == before, ledger)
 
 
-def _same(main: Mainline, wanted: dict[str, Any]) -> Event | None:
+def _same(main: Mainline, wanted: dict[str, Any]) -> RollbackEvent | None:
     """The last rollback, where it is this one and its champion still is the line's."""
-    rollbacks, champion = main.ledger().rollbacks, main.read_json(CHAMPION)
-    if not rollbacks or champion.get("seed_plan") != -len(rollbacks):
+    rollbacks, champion = main.ledger().rollbacks, main.champion()
+    if not rollbacks or champion.seed_plan != -len(rollbacks):
         return None
-    return rollbacks[-1] if all(rollbacks[-1][key] == value for key, value in wanted.items()) else None
+    return rollbacks[-1] if all(getattr(rollbacks[-1], key) == value for key, value in wanted.items()) else None
 
 
-def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[Event, Change]:
+def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[RollbackEvent, Change]:
     version, records = str(wanted["version"]), main.records()
-    champion = str(main.read_json(CHAMPION)["version"])
+    champion = main.champion().version
     lineage = chain(records, version)
     if version == champion:
         raise UsageError(f"{version} is the champion already: there is nothing to roll back")
     then = main.at(main.version_commit(version))
     moment = main.moment()
     path = event_path("rollback", version, moment)
-    event = {
-        "schema": EVENT_SCHEMA,
-        "kind": "rollback",
-        "id": Path(path).stem,
-        "at": now(moment),
-        **wanted,
-        "from": champion,
-        "lineage": lineage,
-        "left": [name for name in chain(records, champion) if name not in lineage],
-    }
+    event = RollbackEvent.from_document(
+        {
+            "schema": EVENT_SCHEMA,
+            "kind": "rollback",
+            "id": Path(path).stem,
+            "at": now(moment),
+            **wanted,
+            "from": champion,
+            "lineage": lineage,
+            "left": [name for name in chain(records, champion) if name not in lineage],
+        }
+    )
     files = {**_state_files(main, then, line, version), **event_files(line, path, event)}
-    return event, Change(files, f"roll back to {version}\n\nEvent: {event['id']}\n")
+    return event, Change(files, f"roll back to {version}\n\nEvent: {event.id}\n")
 
 
 def _state_files(main: Mainline, then: Mainline, line: Line, version: str) -> dict[str, bytes | None]:
@@ -100,11 +101,11 @@ def _state_files(main: Mainline, then: Mainline, line: Line, version: str) -> di
     ledger, old = main.ledger(), then.folder_files("state")
     files: dict[str, bytes | None] = {f"state/{name}": None for name in main.folder_files("state") if name not in old}
     files |= {f"state/{name}": content for name, content in old.items()}
-    champion = {**then.read_json(CHAMPION), "seed_plan": -1 - len(ledger.rollbacks)}
+    champion = then.champion().model_copy(update={"seed_plan": -1 - len(ledger.rollbacks)})
     outs = {name.removesuffix(".dvc"): read_dvc_file(content) for name, content in old.items() if name.endswith(".dvc")}
     restored = _restored(line, ledger, outs, version)
     files |= {f"state/{part}.dvc": dvc_file(out, part) for part, out in restored.items() if out != outs[part]}
-    return {**files, CHAMPION: json_text(champion).encode()}
+    return {**files, CHAMPION: champion_bytes(champion)}
 
 
 def _restored(line: Line, ledger: Ledger, outs: dict[str, Out], version: str) -> dict[str, Out]:

@@ -23,8 +23,10 @@ from cl_steps.acts.purge import PARTS, Purge
 from cl_steps.acts.replenishing import LearntHistory, reference_without, replay_without
 from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
 from cl_steps.data.manifests import Manifests, reading_store
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event, Ledger, event_path
+from cl_steps.ledger.events import EVENT_SCHEMA, WithdrawalEvent, event_path
+from cl_steps.ledger.fold import Ledger
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
@@ -51,7 +53,7 @@ class Request:
 class Done:
     """The event that says it, and whether it was on main before."""
 
-    event: Event
+    event: WithdrawalEvent
     before: bool
 
 
@@ -110,24 +112,26 @@ def _change(
     moment = main.moment()
     path = event_path("withdrawal", meant[0]["sha256"][:16] if request.source is None else "source", moment)
     report = touched(main.records(), ledger, assets, manifests)
-    event = {
-        "schema": EVENT_SCHEMA,
-        "kind": "withdrawal",
-        "id": Path(path).stem,
-        "at": now(moment),
-        "by": request.by,
-        "through": request.through,
-        "reason": request.reason,
-        "source": request.source,
-        "erase": request.erase,
-        "assets": assets,
-        "touched": {**report, "state": {part: [old["md5"], new["md5"]] for part, (old, new) in state.items()}},
-        "replaced": erasure.replaced,
-        "erased": erasure.erased,
-    }
+    event = WithdrawalEvent.from_document(
+        {
+            "schema": EVENT_SCHEMA,
+            "kind": "withdrawal",
+            "id": Path(path).stem,
+            "at": now(moment),
+            "by": request.by,
+            "through": request.through,
+            "reason": request.reason,
+            "source": request.source,
+            "erase": request.erase,
+            "assets": assets,
+            "touched": {**report, "state": {part: [old["md5"], new["md5"]] for part, (old, new) in state.items()}},
+            "replaced": erasure.replaced,
+            "erased": erasure.erased,
+        }
+    )
     files = {f"state/{part}.dvc": dvc_file(new, part) for part, (_, new) in state.items()}
     files |= _following(main, erasure.replaced)
-    message = f"withdraw {len(assets)} assets\n\nEvent: {event['id']}\n"
+    message = f"withdraw {len(assets)} assets\n\nEvent: {event.id}\n"
     return Done(event, False), Change({**files, **event_files(line, path, event)}, message)
 
 
@@ -151,7 +155,7 @@ def _filled_up(
     main: Mainline, ledger: Ledger, gone: set[str], manifests: Manifests, store: Store, part: str, name: str
 ) -> Out | None:
     """A part of the state without what goes, and with what would be there instead; None for parts that hold all."""
-    champion, reference = str(main.read_json("state/champion.json")["version"]), main.read("state/reference.dvc")
+    champion, reference = main.champion().version, main.read("state/reference.dvc")
     if part not in ("replay", "reference") or not reference:
         return None
     known = str(read_dvc_file(reference)["md5"])
@@ -169,7 +173,7 @@ def _erasure(store: Store, purge: Purge, ledger: Ledger) -> Erasure:
     return Erasure(replaced, sorted({*affected, *holders, *purge.loose(names)}))
 
 
-def _following(main: Mainline, replaced: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+def _following(main: Mainline, replaced: Mapping[str, Json]) -> dict[str, bytes]:
     """The `.dvc` files of main, intakes' and the state's, that name a folder which another one stands for now."""
     found = {}
     for folder in ("data", "state"):
@@ -179,10 +183,10 @@ def _following(main: Mainline, replaced: Mapping[str, Mapping[str, Any]]) -> dic
     return found
 
 
-def _earlier(ledger: Ledger, names: set[str], erase: bool) -> Event:
+def _earlier(ledger: Ledger, names: set[str], erase: bool) -> WithdrawalEvent:
     """The last event that withdrew them, one that erased if that is asked for."""
-    events = [e for e in ledger.withdrawals if not names.isdisjoint(asset["sha256"] for asset in e["assets"])]
-    return next((event for event in reversed(events) if event["erase"] or not erase), events[-1])
+    events = [e for e in ledger.withdrawals if not names.isdisjoint(asset["sha256"] for asset in e.assets)]
+    return next((event for event in reversed(events) if event.erase or not erase), events[-1])
 
 
 def _delete(line: Line, ledger: Ledger) -> None:

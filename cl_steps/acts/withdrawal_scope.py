@@ -23,9 +23,12 @@ from cl_steps.data.manifests import KNOWN, Manifests
 from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.data.shards import MANIFEST_SCHEMA, SPLITS, distinct
 from cl_steps.data.withdrawn import tombstone
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
-from cl_steps.ledger.ancestors import Record, offspring
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.ancestors import offspring
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import read_dvc_file
 
@@ -36,7 +39,7 @@ BEGINNING = "init"
 
 def rows_of_line(main: Mainline, ledger: Ledger, manifests: Manifests) -> pa.Table:
     """The manifest rows of every asset that the line ever took in, whatever became of it; those erased are gone."""
-    first = next((r["digests"]["state"].get("reference") for r in main.records() if not r["parent"]), None)
+    first = next((r.digests.state.get("reference") for r in main.records() if not r.parent), None)
     now = main.read("state/reference.dvc")
     known = [md5 for md5 in (str(read_dvc_file(now)["md5"]) if now else None, first) if md5]
     tables = [manifests.read(md5, KNOWN) for md5 in known]
@@ -81,16 +84,14 @@ def assets_of_source(source: str, ledger: Ledger, rows: pa.Table) -> list[dict[s
     """All assets of a source, those withdrawn by that name before too; raises UsageError where there are none."""
     found = [_entry(row, ledger) for row in _picked(rows, "source", source)]
     names = {asset["sha256"] for asset in found}
-    before = (asset for event in ledger.withdrawals if event["source"] == source for asset in event["assets"])
+    before = (asset for event in ledger.withdrawals if event.source == source for asset in event.assets)
     found += [dict(asset) for asset in before if asset["sha256"] not in names]
     if not found:
         raise UsageError(f"the line holds no image of the source {printable(source)!r}")
     return found
 
 
-def with_copies(
-    assets: Sequence[Mapping[str, Any]], ledger: Ledger, rows: pa.Table, rmse: float
-) -> list[dict[str, Any]]:
+def with_copies(assets: Sequence[Json], ledger: Ledger, rows: pa.Table, rmse: float) -> list[dict[str, Any]]:
     """The assets and their near-duplicates among `rows`, and theirs, until none is left; sorted by SHA-256."""
     names = rows["sha256"].to_pylist()
     found = {str(asset["sha256"]): dict(asset) for asset in assets}
@@ -105,9 +106,7 @@ def with_copies(
     return [found[name] for name in sorted(found)]
 
 
-def touched(
-    records: Sequence[Record], ledger: Ledger, assets: Iterable[Mapping[str, Any]], manifests: Manifests
-) -> dict[str, Any]:
+def touched(records: Sequence[Record], ledger: Ledger, assets: Iterable[Json], manifests: Manifests) -> dict[str, Any]:
     """Everything that ever held the assets, as the report of a withdrawal says it.
 
     `intakes` and `learnt` (by version and split) count assets; `clean` is the last version before one was learnt;
@@ -118,21 +117,21 @@ def touched(
     intakes = Counter(asset["intake"] for asset in here)
     trace = Trace()
     for (intake, split, until), count in Counter((a["intake"], a["split"], _until(a, ledger)) for a in here).items():
-        own = [r["version"] for r in records if intake in _members(r, ledger) and r["created"] <= until]
+        own = [r.version for r in records if intake in _members(r, ledger) and r.created <= until]
         trace.add(own, offspring(records, own), split, count)
-        made = {record["version"] for record in records if record["created"] <= until}
+        made = {record.version for record in records if record.created <= until}
         trace.held[split] |= {*own, *offspring(records, own)} & made
     names = {asset["sha256"] for asset in here}
     buffered = trace.held["train"] | trace.held["probe"]
     return {
         "intakes": dict(sorted(intakes.items())),
-        "runs": {run: event["outcome"] for run, event in ledger.runs.items() if _tried(event, intakes)},
-        "learnt": {r["version"]: dict(trace.learnt[r["version"]]) for r in records if r["version"] in trace.learnt},
-        "clean": next((r["parent"] for r in records if trace.taught(r["version"])), None),
-        "descends": [r["version"] for r in records if r["version"] in trace.descends - trace.learnt.keys()],
-        "replay": [r["version"] for r in records if r["version"] in buffered and _in_replay(r, names, manifests)],
-        "evaluation": [r["version"] for r in records if r["version"] in trace.held["evaluation"]],
-        "reference": [r["version"] for r in records if r["version"] in buffered | trace.held["evaluation"]],
+        "runs": {run: event.outcome for run, event in ledger.runs.items() if _tried(event, intakes)},
+        "learnt": {r.version: dict(trace.learnt[r.version]) for r in records if r.version in trace.learnt},
+        "clean": next((r.parent for r in records if trace.taught(r.version)), None),
+        "descends": [r.version for r in records if r.version in trace.descends - trace.learnt.keys()],
+        "replay": [r.version for r in records if r.version in buffered and _in_replay(r, names, manifests)],
+        "evaluation": [r.version for r in records if r.version in trace.held["evaluation"]],
+        "reference": [r.version for r in records if r.version in buffered | trace.held["evaluation"]],
     }
 
 
@@ -155,29 +154,28 @@ class Trace:
         return bool({"train", "probe"} & self.learnt.get(version, {}).keys())
 
 
-def _until(asset: Mapping[str, Any], ledger: Ledger) -> str:
+def _until(asset: Json, ledger: Ledger) -> str:
     """When an asset was withdrawn first: what was made after that does not hold it. Later than all, if never."""
-    named = (e["at"] for e in ledger.withdrawals if any(a["sha256"] == asset["sha256"] for a in e["assets"]))
+    named = (e.at for e in ledger.withdrawals if any(a["sha256"] == asset["sha256"] for a in e.assets))
     return str(next(named, "9999"))
 
 
 def _members(record: Record, ledger: Ledger) -> set[str]:
     """The intakes that a version learnt; what is in none was there when the line began."""
-    event = ledger.runs.get(str(record["run"]))
-    return set((event.get("batch") or {}).get("runs", ())) if event else {BEGINNING}
+    event = ledger.runs.get(str(record.run))
+    return set(event.members) if event else {BEGINNING}
 
 
-def _tried(event: Event, intakes: Mapping[str, int]) -> bool:
-    members = (event.get("batch") or {}).get("runs", ())
-    return event["outcome"] != "promoted" and not intakes.keys().isdisjoint(members)
+def _tried(event: RunEvent, intakes: Mapping[str, int]) -> bool:
+    return event.outcome != "promoted" and not intakes.keys().isdisjoint(event.members)
 
 
 def _in_replay(record: Record, names: set[str], manifests: Manifests) -> bool:
-    found = manifests.read(str(record["digests"]["state"]["replay"]), columns=["sha256"])
+    found = manifests.read(record.digests.state["replay"], columns=["sha256"])
     return found is not None and not names.isdisjoint(found["sha256"].to_pylist())
 
 
-def _entry(row: Mapping[str, Any], ledger: Ledger) -> dict[str, Any]:
+def _entry(row: Json, ledger: Ledger) -> dict[str, Any]:
     intake = row["run"] if row["run"] in ledger.intakes else BEGINNING
     return {**tombstone(row), "intake": intake, "split": row["split"], "copy": False}
 
@@ -186,5 +184,5 @@ def _picked(rows: pa.Table, column: str, value: str) -> list[dict[str, Any]]:
     return list(rows.filter(pc.equal(rows[column], value)).to_pylist())
 
 
-def _thumbnail(asset: Mapping[str, Any]) -> bytes:
+def _thumbnail(asset: Json) -> bytes:
     return base64.b64decode(asset["thumbnail"])

@@ -7,7 +7,7 @@ Held by the gate: the candidate is promoted now, if the champion is still the on
 from __future__ import annotations
 
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event, event_path
+from cl_steps.ledger.events import EVENT_SCHEMA, AnswerEvent, RunEvent, event_path
 from cl_steps.records.builders import now, person
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line, resolve
@@ -17,8 +17,8 @@ from cl_steps.repository.mainline import Change, reading
 def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
     """Say yes; raises UsageError where the run is not held or has another answer."""
     line = resolve(dir)
-    given = _answer(line, run, "yes", reason, by, through)
-    if given["gate"] is None:
+    held = _answer(line, run, "yes", reason, by, through)
+    if held.gate is None:
         return f"approved: the next night learns exactly the batch of {run}; now: retain night {dir} --batch {run}"
     from cl_steps.steps.promote import run as promote
 
@@ -27,29 +27,36 @@ def approve(run: str, reason: str, by: str, through: str, dir: str) -> str:
 
 def refuse(run: str, reason: str, by: str, through: str, dir: str) -> str:
     """Say no; raises UsageError where the run is not held or has another answer."""
-    given = _answer(resolve(dir), run, "no", reason, by, through)
-    return "refused: the line keeps its base" if given.get("rebase") else f"refused: the batch of {run} stays set aside"
+    held = _answer(resolve(dir), run, "no", reason, by, through)
+    return "refused: the line keeps its base" if held.rebase else f"refused: the batch of {run} stays set aside"
 
 
-def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: str) -> Event:
+def _answer(line: Line, run: str, answer: str, reason: str, by: str, through: str) -> RunEvent:
     """Put the answer on main, once: the same answer by the same person again changes nothing."""
     if not reason.strip():
         raise UsageError('an answer needs a reason: --reason "..."')
     with reading(line.git) as main:
-        document = {"schema": EVENT_SCHEMA, "kind": "answer", "run": run, "answer": answer}
-        document |= {"by": by or person(), "through": through, "reason": reason}
+        said = {"run": run, "answer": answer, "by": by or person(), "through": through, "reason": reason}
 
         def change() -> Change | None:
             ledger = main.ledger()
             held, earlier = ledger.runs.get(run), ledger.answers.get(run)
-            if earlier and (earlier.by, earlier.yes, earlier.reason) == (document["by"], answer == "yes", reason):
+            if earlier and (earlier.by, earlier.yes, earlier.reason) == (said["by"], answer == "yes", reason):
                 return None
             if earlier:
                 raise UsageError(f"run {run!r} was answered already, by {earlier.by}")
-            if not held or held["outcome"] != "held":
+            if not held or held.outcome != "held" or held.batch is None:
                 raise UsageError(f"run {run!r} is not held: `retain status` lists what waits for an answer")
             moment = main.moment()
-            event = {**document, "at": now(moment), "digest": held["batch"]["digest"]}
+            event = AnswerEvent.from_document(
+                {
+                    "schema": EVENT_SCHEMA,
+                    "kind": "answer",
+                    "at": now(moment),
+                    "digest": held.batch.digest,
+                    **said,
+                }
+            )
             files = event_files(line, event_path("answer", run, moment), event)
             return Change(files, f"answer to run {run}\n\nRun-Id: {run}\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from cl_steps.commands.wording import NONE, moment
 from cl_steps.config import Ingest
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
 from cl_steps.data.quarantine import Unusable, printable
+from cl_steps.documents import Json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.repository.line import Line, resolve
 from cl_steps.trace.assets import Where, where
@@ -124,7 +125,7 @@ def _arrivals(found: Where) -> list[str]:
     return [*first, *(f"{row['run']} on {moment(row['at'])}" for row in found.intakes)]
 
 
-def _facts_text(facts: Mapping[str, Any] | None) -> Iterable[str]:
+def _facts_text(facts: Json | None) -> Iterable[str]:
     if facts is None:
         return
     yield f'"{facts["text"]}"'
@@ -133,7 +134,7 @@ def _facts_text(facts: Mapping[str, Any] | None) -> Iterable[str]:
     yield ", ".join((f"slice {facts['slice']}", f"split {facts['split']}{sealed}", *told))
 
 
-def _withdrawn_rows(event: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _withdrawn_rows(event: Json) -> list[tuple[str, str]]:
     erased = ", its bytes erased" if event["erase"] else ""
     return [
         ("withdrawn", f"by {event['by']} on {moment(event['at'])}{erased}: {event['reason']}"),
@@ -141,7 +142,7 @@ def _withdrawn_rows(event: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _run_text(row: Mapping[str, Any]) -> str:
+def _run_text(row: Json) -> str:
     ended = f"promoted as {row['version']}" if row["version"] else str(row["outcome"]).replace("_", " ")
     return f"{row['run']} on {moment(row['at'])}: {ended}"
 

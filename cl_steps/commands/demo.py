@@ -26,7 +26,7 @@ from cl_steps.commands.screen import Screen
 from cl_steps.demo.nights import write_initial, write_night
 from cl_steps.documents import write_json
 from cl_steps.errors import RetainError, UsageError
-from cl_steps.ledger.fold import FINAL
+from cl_steps.ledger.events import FINAL
 from cl_steps.operations.play import run_events
 from cl_steps.pipeline import STEPS
 from cl_steps.repository.checkout import sync
@@ -147,15 +147,16 @@ class _Play:
 
     def _run(self, player: Player, kind: str, moment: datetime, form: dict[str, Any]) -> None:
         run, began = player.identity(kind, moment), time.monotonic()
-        if run_events(self._line).get(run, {}).get("outcome") not in FINAL:
+        ended = run_events(self._line).get(run)
+        if ended is None or ended.outcome not in FINAL:
             self._failed = ""
             if not player.play(kind, moment, form):
                 where = f"{self._label} failed" + (f" in {self._failed}" if self._failed else "")
                 raise RetainError(f"{where}: its log is {self._folder / LOG}, and the same command tries again")
         event = run_events(self._line)[run]
         took = f"{time.monotonic() - began:.0f} s"
-        ended = " ".join(filter(None, (event["outcome"], event["version"])))
-        self._screen.line(f"{self._label:<9}{ended}: {event['why']} ({took})\n")
+        outcome = " ".join(filter(None, (event.outcome, event.version)))
+        self._screen.line(f"{self._label:<9}{outcome}: {event.why} ({took})\n")
 
 
 def _morning(day: int) -> datetime:

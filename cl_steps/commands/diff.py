@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from cl_steps.commands.wording import NONE, short_value, write_page
 from cl_steps.data.manifests import reading_store
 from cl_steps.data.quarantine import printable
+from cl_steps.documents import Document, Json
 from cl_steps.report.diff_page import render
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
 from cl_steps.trace.changes import changes
 from cl_steps.trace.pictures import sample_files
 
-Document = dict[str, Any]
 SOFTWARE = ("code", "image", "python", "devices", "machine")
 
 
@@ -50,7 +49,7 @@ def _text(found: Document) -> Iterator[str]:
         yield from (f"  {printable(line)}".rstrip() for line in lines)
 
 
-def _data(data: Mapping[str, Any]) -> Iterator[str]:
+def _data(data: Json) -> Iterator[str]:
     slices = data["slices"]
     yield f"learnt between   {_counted(data['learnt'])}"
     yield from _examples(data["learnt"])
@@ -68,12 +67,12 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"not in the store any more, and so not counted: {', '.join(data['not_in_the_store'])}"
 
 
-def _counted(found: Mapping[str, Any]) -> str:
+def _counted(found: Json) -> str:
     slices = ", ".join(f"{name} {count}" for name, count in found["slices"].items())
     return f"{found['assets']} images" + (f" ({slices})" if slices else "")
 
 
-def _examples(found: Mapping[str, Any]) -> Iterator[str]:
+def _examples(found: Json) -> Iterator[str]:
     for row in found["examples"]:
         yield f"  {row['sha256'][:12]}  {_cut(row['text'], 60)}"
 
@@ -82,7 +81,7 @@ def _signed(names: Sequence[str], sign: str) -> str:
     return "".join(f"{sign}{name} " for name in names)
 
 
-def _changed(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _changed(rows: Sequence[Json]) -> Iterable[str]:
     if not rows:
         return ["the same"]
     width = max(len(row["key"]) for row in rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cl_steps.commands.wording import NONE, moment, short_value, write_page
 from cl_steps.data.quarantine import printable
+from cl_steps.documents import Document, Json
 from cl_steps.report.lineage_page import render
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
@@ -17,7 +18,6 @@ from cl_steps.trace import tree
 COLUMNS = 118
 SHORT = 16
 """Digits of a digest in the terminal; JSON and the page hold all."""
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def nodes(found: Document) -> tuple[Node, ...]:
     )
 
 
-def event_text(event: Mapping[str, Any]) -> str:
+def event_text(event: Json) -> str:
     """A rollback, a rebase or a withdrawal in one sentence."""
     who = f"{event['by']} on {moment(event['at'])}: {event['reason']}"
     if event["kind"] == "rollback":
@@ -108,7 +108,7 @@ def _base(found: Document) -> str:
     return f"{_short(found['base'])}{new}"
 
 
-def _data(data: Mapping[str, Any] | None) -> Node:
+def _data(data: Json | None) -> Node:
     if data is None:
         return Node("data", "none of its own")
     assets = f"{_count(data['assets'])} assets, {_count(data['learnt'])} learnt, content {_short(data['digest'])}"
@@ -121,17 +121,17 @@ def _splits(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {split}" for split, count in splits.items() if count)
 
 
-def _intake(intake: Mapping[str, Any]) -> str:
+def _intake(intake: Json) -> str:
     counts = f"{_count(intake['assets'])} assets, {_count(intake['quarantined'])} quarantined"
     return f"{counts}, {moment(intake['at'])}"
 
 
-def _replay(replay: Mapping[str, Any]) -> Node:
+def _replay(replay: Json) -> Node:
     trained = f"trained with {_count(replay['examples'])} of {_short(replay['from'])}, " if replay["from"] else ""
     return Node("replay", f"{trained}left {_short(replay['next'])}")
 
 
-def _teacher(teacher: Mapping[str, Any] | None) -> Node:
+def _teacher(teacher: Json | None) -> Node:
     if teacher is None:
         return Node("teacher", NONE)
     if not teacher["distilled"]:
@@ -164,7 +164,7 @@ def _against(value: Any, default: Any) -> str:
     return f"{short_value(value)} (default {short_value(default)})"
 
 
-def _checks(checks: Mapping[str, Any]) -> Node:
+def _checks(checks: Json) -> Node:
     gate, drift = checks["gate"], checks["drift"]
     if not (gate["verdict"] or drift["verdict"]):
         return Node("checks", "none: the base as it came")
@@ -172,12 +172,12 @@ def _checks(checks: Mapping[str, Any]) -> Node:
     return Node("checks", "", (Node("drift", _verdict(drift)), Node("gate", _verdict(gate), rows)))
 
 
-def _verdict(judged: Mapping[str, Any]) -> str:
+def _verdict(judged: Json) -> str:
     verdict, why = str(judged["verdict"] or NONE), str(judged["why"] or NONE)
     return why if why.startswith(verdict) else f"{verdict}: {why}"
 
 
-def check_text(check: Mapping[str, Any]) -> str:
+def check_text(check: Json) -> str:
     """A check of the gate with its figures, in its metric's own unit."""
     figures = (
         f"{check[key]:.4g}" if isinstance(check[key], int | float) else NONE for key in ("estimate", "lower", "upper")
@@ -191,31 +191,31 @@ def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else NONE
 
 
-def _event(event: Mapping[str, Any]) -> Node:
+def _event(event: Json) -> Node:
     return Node(event["kind"], event_text(event))
 
 
-def _trigger(trigger: Mapping[str, Any]) -> str:
+def _trigger(trigger: Json) -> str:
     by = f" by {trigger['by']}" if trigger.get("by") else ""
     forced = ", forced" if trigger.get("force") else ""
     return f"{trigger.get('kind') or NONE}{by}{forced}" + (f": {trigger['reason']}" if trigger.get("reason") else "")
 
 
-def _approval(approval: Mapping[str, Any] | None) -> str:
+def _approval(approval: Json | None) -> str:
     if not approval:
         return "by the gate alone"
     comment = approval.get("reason") or approval.get("comment") or "no comment"
     return f"{approval.get('answer')} by {approval.get('by')} on {moment(approval.get('at'))}: {comment}"
 
 
-def judges_text(judges: Mapping[str, Any]) -> str:
+def judges_text(judges: Json) -> str:
     """Who vouches for the figures and the verdict, and in whose hands the keys were."""
     custody = {"one person": "one person had all keys", "separate": "the judge's key lay apart from the one that signs"}
     signed = f"{' and '.join(judges['signed'])} signed with the judge's key" if judges["signed"] else "nobody signed"
     return f"{signed}; {custody.get(judges['custody'], 'the line had no keys')}"
 
 
-def _cost(cost: Mapping[str, Any]) -> str:
+def _cost(cost: Json) -> str:
     if cost["seconds"] is None:
         return NONE
     steps = ", ".join(f"{name} {spent['seconds']:.0f} s" for name, spent in (cost["steps"] or {}).items())
@@ -231,7 +231,7 @@ def _few(names: Sequence[str]) -> list[str]:
     return list(names) if len(names) <= 8 else [*names[:5], f"... {len(names) - 6} more ...", names[-1]]
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def _pairs(values: Json) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None) or NONE
 
 

@@ -16,11 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import EVENT_SCHEMA, event_path
+from cl_steps.ledger.events import EVENT_SCHEMA, MigrationEvent, event_path
 from cl_steps.operations.stages import Renewed, renew, template
 from cl_steps.records.builders import now, person
 from cl_steps.records.keys import JUDGE, SIGNING, add_judge, read_trusted
@@ -141,8 +140,18 @@ def _change(line: Line, main: Mainline, target: int) -> Change | None:
         return None
     moment = main.moment()
     path = event_path("migration", f"format-{target}", moment)
-    event: dict[str, Any] = {"schema": EVENT_SCHEMA, "kind": "migration", "id": Path(path).stem, "at": now(moment)}
-    event |= {"by": person(), "through": "command line", "from": before, "to": target}
+    event = MigrationEvent.from_document(
+        {
+            "schema": EVENT_SCHEMA,
+            "kind": "migration",
+            "id": Path(path).stem,
+            "at": now(moment),
+            "by": person(),
+            "through": "command line",
+            "from": before,
+            "to": target,
+        }
+    )
     files = {PARAMS: main.read(PARAMS) or b"", **MIGRATIONS[target - 2].files(main)}
     files[PARAMS] = _numbered(files[PARAMS] or b"", target)
     return Change({**files, **event_files(line, path, event)}, f"migrate to format {target}\n")

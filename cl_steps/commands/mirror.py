@@ -38,13 +38,13 @@ def mirror(dir: str, mlflow: str, json: bool) -> dict[str, Any] | str:
     with reading(line.git) as main:
         registry = Registry.of(server, name_of(main))
         there = registry.versions()
-        records = [str(record["version"]) for record in main.records()]
+        records = [record.version for record in main.records()]
         absent = [version for version in records if version not in there]
         page = _page(line) if absent else b""
         pages = dict.fromkeys(absent[-1:], page)
         made = {version: _add(registry, line, main, version, pages.get(version, b"")) for version in absent}
         there |= {version: found["mlflow"] for version, found in made.items()}
-        champion = str(main.read_json("state/champion.json")["version"])
+        champion = main.champion().version
         registry.point(there[champion])
     if any(not found["artifacts"] for found in made.values()):
         say("mirror: the server serves no artifacts (mlflow server --serve-artifacts): figures went, papers did not")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from cl_steps.commands.wording import byte_size
+from cl_steps.documents import Json
 from cl_steps.operations import prune as pruning
 from cl_steps.repository.line import resolve
 
@@ -16,7 +16,7 @@ def prune(dir: str, days: float, dry_run: bool, json: bool) -> dict[str, Any] | 
     return document if json else _text(document)
 
 
-def _text(document: Mapping[str, Any]) -> str:
+def _text(document: Json) -> str:
     runs, objects = document["runs"], f"{document['objects']} objects ({byte_size(document['bytes'])})"
     if document["dry_run"]:
         words = f"would go: {len(runs)} runs ({', '.join(runs) or 'none'}) and {objects}"

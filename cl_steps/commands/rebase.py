@@ -63,4 +63,4 @@ def _asked(line: Line, base: str, spec: RunSpec) -> RunSpec:
             refuse_same(main, folder)
         open_base(folder, params)
         event = ask(line, folder, RebaseRequest(spec.id, spec.reason, spec.by, "command line"))
-    return spec.model_copy(update={"rebase": event["after"]["md5"]})
+    return spec.model_copy(update={"rebase": event.after["md5"]})

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from cl_steps.documents import Document, Json
 from cl_steps.errors import FaultsFound
 from cl_steps.operations import reproduce as reproducing
 from cl_steps.operations.replay import replay
 from cl_steps.operations.reproduce import TOLERANCE
 from cl_steps.repository.line import resolve
-
-Document = dict[str, Any]
 
 
 def reproduce(
@@ -49,7 +47,7 @@ def _again_text(found: Document) -> str:
     return f"{found['version']} could not be made again: {changed} differ ({distance}); {reason}"
 
 
-def _replay_text(document: Mapping[str, Any], folder: str) -> str:
+def _replay_text(document: Json, folder: str) -> str:
     """Run by run and slice by slice: then, and now."""
     rows = [f"  {row['run']:<22} {row['then']:<22} {row['now']}" for row in document["runs"]]
     champion, slices = document["champion"], document["slices"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cl_steps.commands.wording import byte_size
+from cl_steps.documents import Document
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
 from cl_steps.repository.git import remote_refs
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import read_run
-
-Document = dict[str, Any]
 
 
 def status(dir: str, json: bool, remote: bool = False) -> Document | str:
@@ -25,16 +23,16 @@ def status(dir: str, json: bool, remote: bool = False) -> Document | str:
     """
     line = resolve(dir)
     with reading(line.git) as main:
-        ledger, champion = main.ledger(), main.read_json("state/champion.json")
+        ledger, champion = main.ledger(), main.champion()
         pending = ledger.pending(main.max_attempts())
         document = {
-            "champion": champion.get("version"),
-            "slices": champion.get("slices", []),
-            "anchors": champion.get("anchors", {}),
+            "champion": champion.version,
+            "slices": list(champion.slices),
+            "anchors": champion.anchors,
             "pending": {"runs": list(pending), "assets": sum(ledger.intakes[run].assets for run in pending)},
             "set_aside": {i.run: i.why for i in ledger.intakes.values() if i.status == "set_aside"},
             "held": [
-                run for run, event in ledger.runs.items() if event["outcome"] == "held" and run not in ledger.answers
+                run for run, event in ledger.runs.items() if event.outcome == "held" and run not in ledger.answers
             ],
             "running": _running(line, ledger),
             "taken_in": sum(intake.assets for intake in ledger.intakes.values()),
@@ -48,9 +46,12 @@ def status(dir: str, json: bool, remote: bool = False) -> Document | str:
 def versions(dir: str, json: bool) -> Document | str:
     """Every version, its parent, its run and its slices' scores."""
     with reading(resolve(dir).git) as main:
-        champion = main.read_json("state/champion.json").get("version")
+        champion = main.champion().version
         keys = ("version", "parent", "run", "created", "slices")
-        found = [{**{key: record.get(key) for key in keys}, "rebase": "rebase" in record} for record in main.records()]
+        found = [
+            {**{key: getattr(record, key) for key in keys}, "rebase": record.rebase is not None}
+            for record in main.records()
+        ]
     if json:
         return {"champion": champion, "versions": found}
     return "\n".join(_version_text(version, champion) for version in found)
@@ -71,17 +72,17 @@ def _running(line: Line, ledger: Ledger) -> list[str]:
     return sorted(run for run in branches if run not in ledger.runs)
 
 
-def _run_row(event: Event) -> Document:
+def _run_row(event: RunEvent) -> Document:
     return {
-        "run": event["run"],
-        "trigger": event["trigger"]["kind"],
-        "rebase": "rebase" in event,
-        "drift": event["drift"],
-        "gate": event["gate"],
-        "outcome": event["outcome"],
-        "version": event["version"],
-        "seconds": event["seconds"],
-        "why": event["why"],
+        "run": event.run,
+        "trigger": event.trigger.kind,
+        "rebase": event.rebase is not None,
+        "drift": event.drift,
+        "gate": event.gate,
+        "outcome": event.outcome,
+        "version": event.version,
+        "seconds": event.seconds,
+        "why": event.why,
     }
 
 
@@ -91,7 +92,7 @@ def _running_row(line: Line, run: str) -> Document:
     except IntegrityError as error:
         nothing = dict.fromkeys(("trigger", "drift", "gate", "version", "seconds"))
         return {"run": run, "outcome": "running", **nothing, "rebase": False, "why": str(error)}
-    verdicts = {name: state.reports.get(name, {}).get("verdict") for name in ("drift", "gate")}
+    verdicts = {name: state.verdict(name) for name in ("drift", "gate")}
     row = {"run": run, "trigger": state.spec.trigger, "outcome": "running", "version": None, "seconds": None}
     return {**row, **verdicts, "rebase": bool(state.spec.rebase), "why": ""}
 

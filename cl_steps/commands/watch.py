@@ -6,12 +6,11 @@ remote then shows no finished run, and this command ends with an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cl_steps.documents import Unreadable, read_yaml
+from cl_steps.documents import Json, Unreadable, read_yaml
 from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
 from cl_steps.repository.heads import read_heads, refuse_older, write_heads
 from cl_steps.repository.mainline import Mainline, reading
@@ -52,7 +51,7 @@ def watch(
     return {"lines": rows} if json else "\n".join(_text(row) for row in rows) or "no line yet"
 
 
-def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
+def _entries(file: Path, only: str | None) -> list[Json]:
     try:
         found = list(read_yaml(file.read_bytes())["lines"])
     except Unreadable as error:
@@ -66,13 +65,13 @@ def _entries(file: Path, only: str | None) -> list[Mapping[str, Any]]:
     return chosen
 
 
-def _named(entry: Any, number: int) -> Mapping[str, Any]:
+def _named(entry: Any, number: int) -> Json:
     """An entry with a name; one that is no line hides no other."""
     values = entry if isinstance(entry, dict) else {}
     return {**values, "name": str(values.get("name") or f"entry {number}")}
 
 
-def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict[str, str]) -> Row:
+def _look(entry: Json, hours: float | None, store: bool, seen: dict[str, str]) -> Row:
     """What to say of a line; where its main is goes into `seen`, if that is not an older one."""
     if not isinstance(entry.get("workspace"), str):
         raise UsageError("it has no workspace: mend its entry of lines.yaml")
@@ -82,7 +81,7 @@ def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict
         except IntegrityError as error:
             raise IntegrityError(f"{error}; where it was meant, take the line out of the file of heads") from error
         seen[entry["name"]] = main.tip
-        champion, last = main.read_json("state/champion.json").get("version"), main.last_finished()
+        champion, last = main.champion().version, main.last_finished()
         since = (datetime.now(UTC) - last).total_seconds() / 3600
         row = {"line": entry["name"], "champion": champion, "hours": round(since, 1), "store": None}
         allowed = _allowed(entry, hours)
@@ -93,7 +92,7 @@ def _look(entry: Mapping[str, Any], hours: float | None, store: bool, seen: dict
         return {**row, "store": _stored(main, entry)} if store else row
 
 
-def _allowed(entry: Mapping[str, Any], hours: float | None) -> float | None:
+def _allowed(entry: Json, hours: float | None) -> float | None:
     if hours is None or entry.get("schedule", "@daily") is None:
         return None
     allowed = entry.get("overdue_hours", hours)
@@ -102,7 +101,7 @@ def _allowed(entry: Mapping[str, Any], hours: float | None) -> float | None:
     return float(allowed) if allowed is not None else None
 
 
-def _stored(main: Mainline, entry: Mapping[str, Any]) -> int:
+def _stored(main: Mainline, entry: Json) -> int:
     """How many outputs of the champion the store holds whole: all of them."""
     outs = [read_dvc_file(content) for name, content in main.folder_files("state").items() if name.endswith(".dvc")]
     if not entry.get("store"):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cl_steps.acts.withdrawal import Done, Request, forget
 from cl_steps.acts.withdrawal import withdraw as take_out
-from cl_steps.ledger.fold import Event
+from cl_steps.documents import Document
+from cl_steps.ledger.events import Tombstone, WithdrawalEvent
 from cl_steps.records.builders import person
 from cl_steps.repository.checkout import refuse_dirty, sync
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
 
 SHOWN = 20
-Document = dict[str, Any]
 
 
 def withdraw(
@@ -29,27 +28,27 @@ def withdraw(
         sync(folder, line)
         with reading(line.git) as main:
             forget(folder, main.ledger().erased)
-    return dict(done.event) if json else _text(done)
+    return done.event.document() if json else _text(done)
 
 
 def _text(done: Done) -> str:
     event = done.event
     if done.before:
-        far = "withdrawn and erased" if event["erase"] else "withdrawn"
-        return f"{len(event['assets'])} images were {far} already, by event {event['id']}: nothing changed"
-    shown = [_asset_text(asset) for asset in event["assets"][:SHOWN]]
-    if len(event["assets"]) > SHOWN:
-        shown.append(f"  and {len(event['assets']) - SHOWN} more: --json lists them")
-    return "\n".join([f"withdrawn (event {event['id']}):", *shown, *_touched_text(event), *_advice(event)])
+        far = "withdrawn and erased" if event.erase else "withdrawn"
+        return f"{len(event.assets)} images were {far} already, by event {event.id}: nothing changed"
+    shown = [_asset_text(asset) for asset in event.assets[:SHOWN]]
+    if len(event.assets) > SHOWN:
+        shown.append(f"  and {len(event.assets) - SHOWN} more: --json lists them")
+    return "\n".join([f"withdrawn (event {event.id}):", *shown, *_touched_text(event), *_advice(event)])
 
 
-def _asset_text(asset: Document) -> str:
-    where = f"intake {asset['intake']}, {asset['split']}" if asset["intake"] else "never taken in"
-    return f"  {asset['sha256']}  {where}{', a copy' if asset['copy'] else ''}"
+def _asset_text(asset: Tombstone) -> str:
+    where = f"intake {asset['intake']}, {asset['split']}" if asset.get("intake") else "never taken in"
+    return f"  {asset['sha256']}  {where}{', a copy' if asset.get('copy') else ''}"
 
 
-def _touched_text(event: Event) -> list[str]:
-    touched = event["touched"]
+def _touched_text(event: WithdrawalEvent) -> list[str]:
+    touched = event.touched
     learnt = (f"{v} ({', '.join(f'{n} {s}' for s, n in counts.items())})" for v, counts in touched["learnt"].items())
     rows = {
         "taken in": ", ".join(touched["intakes"]),
@@ -60,19 +59,19 @@ def _touched_text(event: Event) -> list[str]:
         "evaluated": ", ".join(touched["evaluation"]),
         "reference": ", ".join(touched["reference"]),
         "rewritten": ", ".join(f"state/{part}" for part in touched["state"]),
-        "erased": f"{len(event['erased'])} objects of the store" if event["erase"] else "",
+        "erased": f"{len(event.erased)} objects of the store" if event.erase else "",
     }
     return [f"{name:<10} {value}" for name, value in rows.items() if value]
 
 
-def _advice(event: Event) -> list[str]:
+def _advice(event: WithdrawalEvent) -> list[str]:
     lines = ["ingest refuses them and their copies from now on; remove them from the landing"]
-    taught = [v for v, counts in event["touched"]["learnt"].items() if {"train", "probe"} & counts.keys()]
+    taught = [v for v, counts in event.touched["learnt"].items() if {"train", "probe"} & counts.keys()]
     if taught:
-        without = " ".join(f"--without {asset['sha256']}" for asset in event["assets"][:SHOWN] if asset["intake"])
+        without = " ".join(f"--without {asset['sha256']}" for asset in event.assets[:SHOWN] if asset.get("intake"))
         lines.append(f"the model itself still carries what {taught[0]} and its descendants learnt from them")
-        lines.append(_unlearning(event["touched"].get("clean"), without))
-    if not event["erase"]:
+        lines.append(_unlearning(event.touched.get("clean"), without))
+    if not event.erase:
         lines.append("their bytes stay in the store, for old versions: --erase deletes them")
     else:
         lines.append("a run that began before may have stored them again: once it has ended, the same command again")

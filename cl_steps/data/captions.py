@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from cl_steps.data.quarantine import Unusable
+from cl_steps.documents import Json
 
 KEYS = ("file_name", "text", "slice", "source", "licence", "license", "consent")
 """What a line may say; the rest of it is not even kept."""
@@ -39,7 +39,7 @@ class Caption:
     consent: str = ""
 
 
-def caption_of(values: Mapping[str, Any], max_characters: int) -> Caption:
+def caption_of(values: Json, max_characters: int) -> Caption:
     """The checked caption of a metadata line; raises Unusable with the first fault found.
 
     Keys that we do not know are left alone, as the imagefolder convention has it; `license` is taken for `licence`.
@@ -52,7 +52,7 @@ def caption_of(values: Mapping[str, Any], max_characters: int) -> Caption:
     return Caption(_text(values.get("text"), max_characters), _slice(values.get("slice")), **facts)
 
 
-def file_of(values: Mapping[str, Any], folder: str) -> str:
+def file_of(values: Json, folder: str) -> str:
     """The path in the landing of the file that a line of a metadata file in `folder` names.
 
     Raises:
@@ -116,7 +116,7 @@ def _slice(value: Any) -> str:
     return value
 
 
-def _fact(values: Mapping[str, Any], key: str) -> str:
+def _fact(values: Json, key: str) -> str:
     value = values.get(key)
     text = "" if value is None else _normalised(value, key, "bad_fact")
     if len(text) > MAX_FACT_CHARACTERS:

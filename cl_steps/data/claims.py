@@ -8,15 +8,15 @@ may name.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from cl_steps.data import metadata
 from cl_steps.data.captions import file_of
 from cl_steps.data.landing import Landing, with_digest
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
+from cl_steps.documents import Json
 from cl_steps.landing.entries import Entry
 
 MAX_TOLD = 100_000
@@ -28,7 +28,7 @@ class Claim:
     """What a metadata line says of a file of the landing."""
 
     file: str
-    values: Mapping[str, Any]
+    values: Json
 
 
 def claims_of(landing: Landing) -> list[Claim]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cl_steps.data.shards import MANIFEST_SCHEMA
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
 from cl_steps.store.objects import Store, open_store
 
@@ -23,7 +23,7 @@ class Manifests:
     `replaced` says which dataset stands for one that held withdrawn assets and may be erased.
     """
 
-    def __init__(self, url: str, replaced: Mapping[str, Mapping[str, Any]], closing: ExitStack) -> None:
+    def __init__(self, url: str, replaced: Mapping[str, Json], closing: ExitStack) -> None:
         self._url, self._replaced, self._closing = url, replaced, closing
         self._store: Store | None = None
 
@@ -56,7 +56,7 @@ class Manifests:
 
 
 @contextmanager
-def reading_store(url: str, replaced: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Manifests]:
+def reading_store(url: str, replaced: Mapping[str, Json] | None = None) -> Iterator[Manifests]:
     """The datasets of the store at `url`, for as long as the block runs."""
     with ExitStack() as closing:
         yield Manifests(url, replaced or {}, closing)

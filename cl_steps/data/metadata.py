@@ -6,12 +6,13 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from cl_steps.data.captions import KEYS
 from cl_steps.data.quarantine import Unusable
+from cl_steps.documents import Json
 
 MAX_LINE_BYTES = 4 * 2**20
 """A line of JSON above this is not parsed: it would take up to fifty times as much memory."""
@@ -25,7 +26,7 @@ class Line:
 
     number: int
     raw: bytes
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Json = field(default_factory=dict)
     fault: Unusable | None = None
 
 
@@ -60,7 +61,7 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     return _known(values)
 
 
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(values: Json) -> dict[str, Any]:
     """What we read of a line; of lists and objects, which are wrong wherever we look for a text, only that they are."""
     found = {key: values[key] for key in KEYS if key in values}
     return {key: type(value)() if isinstance(value, list | dict) else value for key, value in found.items()}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from cl_steps.data.duplicates import Prints, near_any, prints_of
+from cl_steps.documents import Json
 
-Row = Mapping[str, Any]
+Row = Json
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ Each is one way in which landing folders go wrong in earnest; all are small, and
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from cl_steps.documents import Json
 
 Line = dict[str, Any]
 Picture = NDArray[np.uint8]
@@ -21,7 +23,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 HOSTILE_TEXT = "<script>alert(1)</script>$(rm -rf ~)"
 
 
-def write_broken(folder: Path, sound: Sequence[Picture], facts: Mapping[str, Any]) -> list[Line]:
+def write_broken(folder: Path, sound: Sequence[Picture], facts: Json) -> list[Line]:
     """Writes the files, made of sound (32, 32, 3) pictures where they need any, and returns their metadata lines.
 
     `facts` is an ordinary metadata line; one file has no line, and one line has no file.

@@ -63,7 +63,7 @@ def bill_of_materials(facts: Facts, merged: bool = False) -> Json:
         "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, f'{facts.record_sha256} {merged}')}",
         "version": 1,
         "metadata": {
-            **({"timestamp": facts.record["created"]} if facts.record.get("created") else {}),
+            "timestamp": facts.record.created,
             "tools": {"components": [{"type": "application", "name": "retain", "version": version()}]},
             "component": _model(facts, data, merged),
         },
@@ -109,7 +109,7 @@ def _parameters(facts: Facts, data: list[Json]) -> Json:
 
 
 def _metrics(facts: Facts) -> Iterator[Json]:
-    for name, metrics in sorted(facts.record["slices"].items()):
+    for name, metrics in sorted(facts.record.slices.items()):
         for metric, value in sorted(metrics.items()):
             if value is not None:
                 yield {"type": metric, "value": f"{value:.6g}", "slice": name}
@@ -117,13 +117,13 @@ def _metrics(facts: Facts) -> Iterator[Json]:
 
 def _properties(facts: Facts, merged: bool) -> list[Json]:
     record = facts.record
-    made_from = ("adapter",) if "rebase" in record else ("teacher", "adapter")
+    made_from = ("adapter",) if record.rebase is not None else ("teacher", "adapter")
     found = {
-        "run": record.get("run"),
+        "run": record.run,
         "record-sha256": facts.record_sha256,
-        "code-sha256": record.get("code"),
-        "gate": facts.report("gate").get("verdict"),
-        "gpu-seconds": record.get("gpu_seconds"),
+        "code-sha256": record.code,
+        "gate": facts.record.verdict("gate"),
+        "gpu-seconds": record.gpu_seconds,
         "export": "merged" if merged else "base and adapter",
         **{f"{name}-md5": facts.digest(name) for name in made_from},
         **{f"file-sha256:{name}": digest for name, digest in sorted(facts.files.items())},
@@ -133,11 +133,11 @@ def _properties(facts: Facts, merged: bool) -> list[Json]:
 
 def _ancestors(facts: Facts) -> Iterator[Json]:
     for record in facts.ancestors:
-        run = [{"name": "retain:run", "value": str(record["run"])}] if record.get("run") else []
+        run = [{"name": "retain:run", "value": record.run}] if record.run else []
         yield {
             "type": "machine-learning-model",
             "name": facts.line,
-            "version": str(record["version"]),
+            "version": record.version,
             **({"properties": run} if run else {}),
         }
     yield {key: value for key, value in _base(facts).items() if key != "bom-ref"}
@@ -170,7 +170,7 @@ def _data(facts: Facts) -> Iterator[Json]:
 
 
 def _libraries(facts: Facts) -> Iterator[Json]:
-    for name, installed in sorted((facts.record.get("environment") or {}).items()):
+    for name, installed in sorted(facts.record.environment.items()):
         if name not in NOT_LIBRARIES and isinstance(installed, str):
             purl = f"pkg:pypi/{name}@{installed}"
             yield {"type": "library", "bom-ref": purl, "name": name, "version": installed, "purl": purl}

@@ -80,7 +80,7 @@ def model_card(facts: Facts, folder: str, merged: bool = False) -> str:
         origin=_origin(facts),
         folder=place,
         load="" if merged else LOAD.format(folder=place),
-        slices=_bullets(escape(name) for name in sorted(facts.record["slices"])),
+        slices=_bullets(escape(name) for name in sorted(facts.record.slices)),
         made=_bullets(_made(facts)),
         evaluation=_evaluation(facts),
         limits=_bullets(_limits(facts)),
@@ -114,7 +114,7 @@ def _header(facts: Facts, merged: bool) -> dict[str, Any]:
 
 def _results(facts: Facts) -> Iterator[dict[str, Any]]:
     """One result a slice, as the hub's own tables read it."""
-    for name, metrics in sorted(facts.record["slices"].items()):
+    for name, metrics in sorted(facts.record.slices.items()):
         values = [{"type": metric, "value": value} for metric, value in sorted(metrics.items()) if value is not None]
         if values:
             dataset = {"type": "held-out", "name": f"{facts.line}: {name}"}
@@ -126,30 +126,30 @@ def _origin(facts: Facts) -> str:
     base = f"[{escape(hub_id)}](https://huggingface.co/{hub_id})" if hub_id else "a base"
     if not facts.ancestors:
         return f"It is {base}, with an adapter that changes nothing yet."
-    return f"It is {base} with a LoRA adapter, learnt night after night, here from {_code(facts.record['parent'])}."
+    return f"It is {base} with a LoRA adapter, learnt night after night, here from {_code(facts.record.parent)}."
 
 
 def _made(facts: Facts) -> Iterator[str]:
     record = facts.record
-    if not record.get("run"):
+    if not record.run:
         yield "the first version of its line: the base as it came"
         return
-    knobs = (record.get("parameters") or {}).get("file", {}).get("update") or {}
-    batch = facts.report("ingest").get("figures", {}).get("batch") or {}
-    yield f"run `{_code(record['run'])}`, from {_code(record['parent'])}, on {_code(record.get('created', ''))[:10]}"
-    method = "rebase" if "rebase" in record else knobs.get("method", "unknown")
+    knobs = record.parameters.file.get("update") or {}
+    batch = record.figures("ingest").get("batch") or {}
+    yield f"run `{_code(record.run)}`, from {_code(record.parent)}, on {_code(record.created)[:10]}"
+    method = "rebase" if record.rebase is not None else knobs.get("method", "unknown")
     yield f"method `{_code(method)}`, {_code(knobs.get('steps', 'unknown'))} steps"
-    if "rebase" in record:
+    if record.rebase is not None:
         yield "the base is new: an empty adapter learnt on it what the line had kept to replay"
     yield f"{batch.get('assets', 0)} new assets, digest of their list `{_code(facts.digest('batch'))}`"
-    gate = facts.report("gate").get("verdict")
-    yield f"the gate said {escape(gate or 'nothing')}" + ("; a person approved" if record.get("approval") else "")
-    if record.get("gpu_seconds"):
-        yield f"{record['gpu_seconds']:.0f} GPU-seconds"
+    gate = facts.record.verdict("gate")
+    yield f"the gate said {escape(gate or 'nothing')}" + ("; a person approved" if record.approval else "")
+    if record.gpu_seconds:
+        yield f"{record.gpu_seconds:.0f} GPU-seconds"
 
 
 def _evaluation(facts: Facts) -> str:
-    rows = {name: metrics for name, metrics in sorted(facts.record["slices"].items()) if metrics}
+    rows = {name: metrics for name, metrics in sorted(facts.record.slices.items()) if metrics}
     metrics = sorted({metric for values in rows.values() for metric in values})
     if not metrics:
         return "This version was not measured: it is the base as it came."

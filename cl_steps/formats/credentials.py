@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError, first_line
 from cl_steps.formats.facts import Facts
 from cl_steps.version import version
@@ -82,7 +82,7 @@ class Credentials:
         )
         return cls(chain, plain, _algorithm(private), timestamps)
 
-    def sign(self, picture: bytes, media_type: str, definition: Mapping[str, Any]) -> bytes:
+    def sign(self, picture: bytes, media_type: str, definition: Json) -> bytes:
         """The same picture, its pixels untouched, with the manifest in it.
 
         Raises:

@@ -5,7 +5,6 @@ Nothing here is a caption, a reason or a person's name: what is published of a v
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -16,7 +15,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from cl_steps.digests import sha256
 from cl_steps.documents import Unreadable, read_yaml
+from cl_steps.ledger.ancestors import nearest_first
+from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record, parse_record
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.objects import open_store
@@ -68,9 +71,9 @@ class Facts:
     """
 
     line: str
-    record: Mapping[str, Any]
+    record: Record
     record_sha256: str
-    ancestors: tuple[Mapping[str, Any], ...] = ()
+    ancestors: tuple[Record, ...] = ()
     base: Base = field(default_factory=Base)
     files: Mapping[str, str] = field(default_factory=dict)
     licences: Mapping[str, int] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class Facts:
     @property
     def version(self) -> str:
         """Such as `v7`."""
-        return str(self.record["version"])
+        return str(self.record.version)
 
     @property
     def adapter_sha256(self) -> str:
@@ -87,12 +90,7 @@ class Facts:
 
     def digest(self, name: str) -> str:
         """A digest of the record, such as `batch`, or of its state, such as `adapter`; empty where it has none."""
-        digests = self.record.get("digests") or {}
-        return str(digests.get(name) or (digests.get("state") or {}).get(name) or "")
-
-    def report(self, step: str) -> Mapping[str, Any]:
-        """What a step of the version's run reported; empty for v1."""
-        return dict((self.record.get("reports") or {}).get(step) or {})
+        return self.record.digest(name)
 
 
 def gather(line: Line, main: Mainline, version: str) -> Facts:
@@ -105,17 +103,17 @@ def gather(line: Line, main: Mainline, version: str) -> Facts:
         IntegrityError: an object is not what its name says.
         Unavailable: the store cannot be reached.
     """
-    wanted = str(main.read_json("state/champion.json")["version"]) if version == "champion" else version
+    wanted = main.champion().version if version == "champion" else version
     record, digest = record_digest(main, wanted)
     known = Facts(name_of(main), record, digest, _ancestors(main, record))
     with open_store(line.store) as store:
         digests = {name: known.digest(name) for name in _READ}
         found = {name: store.files(md5, _READ[name]) if md5 else {} for name, md5 in digests.items()}
-    adapter = {f"adapter/{name}": hashlib.sha256(content).hexdigest() for name, content in found["adapter"].items()}
+    adapter = {f"adapter/{name}": sha256(content) for name, content in found["adapter"].items()}
     return replace(
         known,
         base=Base.of(found["base"]),
-        files={**adapter, **(record.get("files") or {})},
+        files={**adapter, **record.files},
         licences=_licences(found["reference"].get(KNOWN)),
     )
 
@@ -128,10 +126,10 @@ _READ = {
 """What is read of the store, by the part of the state that holds it."""
 
 
-def record_digest(main: Mainline, version: str) -> tuple[dict[str, Any], str]:
+def record_digest(main: Mainline, version: str) -> tuple[Record, str]:
     """A version's record and the SHA-256 of its file on main; raises UsageError where there is none."""
     content = main.record_file(version)
-    return dict(json.loads(content)), hashlib.sha256(content).hexdigest()
+    return parse_record(version_file(version), content), sha256(content)
 
 
 def name_of(main: Mainline) -> str:
@@ -149,14 +147,9 @@ def header(card: bytes) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _ancestors(main: Mainline, record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    records = {each["version"]: each for each in main.records()}
-    found: list[Mapping[str, Any]] = []
-    parent = record.get("parent")
-    while parent in records and len(found) < len(records):
-        found.append(records[parent])
-        parent = records[parent].get("parent")
-    return tuple(found)
+def _ancestors(main: Mainline, record: Record) -> tuple[Record, ...]:
+    records = {each.version: each for each in main.records()}
+    return tuple(records[name] for name in nearest_first(records.values(), record.version)[1:])
 
 
 def _licences(content: bytes | None) -> dict[str, int]:

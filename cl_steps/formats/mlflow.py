@@ -67,11 +67,11 @@ class Server:
         """Ask; raises Missing where there is no such thing."""
         return self._json("GET", f"{path}?{urlencode(query)}")
 
-    def post(self, path: str, body: Mapping[str, Any], method: str = "POST") -> Json:
+    def post(self, path: str, body: Json, method: str = "POST") -> Json:
         """Change; raises Missing where there is no such thing."""
         return self._json(method, path, body)
 
-    def pages(self, path: str, key: str, query: Mapping[str, Any], *, post: bool = False) -> Iterator[Json]:
+    def pages(self, path: str, key: str, query: Json, *, post: bool = False) -> Iterator[Json]:
         """Everything that a search finds, page after page."""
         token = ""
         while True:
@@ -87,7 +87,7 @@ class Server:
         path = quote(f"{place.removeprefix(SCHEME).strip('/')}/{name}")
         self._send("PUT", f"{PROXY}{path}", content, "application/octet-stream")
 
-    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
+    def _json(self, method: str, path: str, body: Json | None = None) -> Json:
         content = None if body is None else json.dumps(body).encode()
         answer = self._send(method, f"{API}{path}", content, "application/json")
         try:

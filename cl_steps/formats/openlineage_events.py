@@ -29,11 +29,13 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.generated.data_quality_assertions_dataset import Assertion
 
 from cl_steps.config import load_params, load_run
+from cl_steps.documents import Json
 from cl_steps.formats.bom import NAMESPACE
 from cl_steps.formats.facts import record_digest
 from cl_steps.pipeline import CLOSE, INGEST, PROMOTE, STAGES, STATE, Step, next_state, of_run
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
+from cl_steps.repository.run_branch import RunState as Branch
 from cl_steps.repository.run_branch import checked_out, run_state
 from cl_steps.store.digests import file_md5
 from cl_steps.store.pointers import lock_outs, read_dvc_file
@@ -43,7 +45,7 @@ from cl_steps.version import version
 NIGHT, MODEL = "night", "model"
 PRODUCER = f"urn:retain:{version()}"
 GATE_INPUT, DRIFT_INPUT = "tonight/evaluation/figures", "tonight/batch"
-Out = Mapping[str, Any]
+Out = Json
 
 
 @attr.define
@@ -67,7 +69,7 @@ class Seen:
     line: str
     inputs: Mapping[str, Out]
     outputs: Mapping[str, Out]
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Json = field(default_factory=dict)
     version: VersionFacet | None = None
     outcome: str = ""
 
@@ -154,7 +156,7 @@ def _version_facet(out: Out) -> dict[str, Any]:
     return {"version": dataset_version_dataset.DatasetVersionDatasetFacet(str(out["md5"]), producer=PRODUCER)}
 
 
-def _assertions(step: str, report: Mapping[str, Any]) -> Iterator[Assertion]:
+def _assertions(step: str, report: Json) -> Iterator[Assertion]:
     """The verdict of gate or drift and what it rests on."""
     figures, verdict = report.get("figures") or {}, report.get("verdict")
     if verdict is None:
@@ -169,7 +171,7 @@ def _assertions(step: str, report: Mapping[str, Any]) -> Iterator[Assertion]:
             yield Assertion("no drift", not found.get("drifted"), severity="warn", name=f"drift/{name}", actual=actual)
 
 
-def _check(check: Mapping[str, Any]) -> Assertion:
+def _check(check: Json) -> Assertion:
     gain = check.get("kind") == "superiority"
     return Assertion(
         str(check.get("kind")),
@@ -195,33 +197,34 @@ def _look_at_stage(line: Line, run: str, step: Step, done: bool) -> Seen:
         step = of_run(step, bool(state.spec.rebase))
         entry = state.lock.get(step.name, {}) if done else {}
         known |= {dep["path"]: dep for dep in entry.get("deps", ())}
-        known |= {"landing": _landing(state.reports)} if done else {}
+        known |= {"landing": _landing(state)} if done else {}
         made = {out["path"]: out for out in entry.get("outs", ())}
         report = root / step.report
         made[step.report] = {"md5": file_md5(report)} if done and report.is_file() else {}
         inputs = {path: known.get(path, {}) for path in step.reads}
         outputs = {path: made.get(path, {}) for path in (*step.writes, step.report)}
-        return Seen(_name(root), inputs, outputs, state.reports.get(step.name, {}) if done else {})
+        told = state.reports.get(step.name) if done else None
+        return Seen(_name(root), inputs, outputs, told.document() if told else {})
 
 
 def _look_at_main(line: Line, run: str, step: Step, main: Mainline, done: bool) -> Seen:
     with checked_out(line, run) as root:
         name, state = _name(root), run_state(root)
     outs, parts = lock_outs(state.lock), next_state(bool(state.spec.rebase))
-    event = main.ledger().runs.get(run, {}) if done else {}
+    event = main.ledger().runs.get(run) if done else None
     if step != PROMOTE:
         kept = f"data/{run}"
         content = main.read(f"{kept}.dvc") if done else None
         outputs = {kept: read_dvc_file(content)} if content else {}
-        return Seen(name, _only(outs, ["tonight/intake"]), outputs, outcome=str(event.get("outcome", "")))
+        return Seen(name, _only(outs, ["tonight/intake"]), outputs, outcome=event.outcome if event else "")
     inputs = _only(outs, parts.values())
-    if not event.get("version"):
+    if event is None or not event.version:
         return Seen(name, inputs, {f"state/{part}": {} for part in parts} | {MODEL: {}})
-    record, digest = record_digest(main, str(event["version"]))
+    record, digest = record_digest(main, event.version)
     made = next_digests(record)
     outputs = {f"state/{part}": {**outs.get(path, {}), "md5": made[part]} for part, path in parts.items()}
-    facet = VersionFacet(record["version"], str(record["parent"]), digest, made["adapter"], producer=PRODUCER)
-    return Seen(name, inputs, outputs | {MODEL: {"md5": record["version"]}}, version=facet)
+    facet = VersionFacet(record.version, str(record.parent), digest, made["adapter"], producer=PRODUCER)
+    return Seen(name, inputs, outputs | {MODEL: {"md5": record.version}}, version=facet)
 
 
 def _only(outs: Mapping[str, Out], paths: Iterable[str]) -> dict[str, Out]:
@@ -235,9 +238,9 @@ def _known(root: Path) -> dict[str, Out]:
     return state | lock_outs(run_state(root).lock)
 
 
-def _landing(reports: Mapping[str, Mapping[str, Any]]) -> Out:
+def _landing(state: Branch) -> Out:
     """Which landing it was: what ingest says of the map of its files, since DVC sees no landing."""
-    told = reports.get(INGEST.name, {}).get("figures", {}).get("landing")
+    told = state.figures(INGEST.name).get("landing")
     return {"md5": str(told.get("digest", ""))[:128]} if isinstance(told, dict) else {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from cl_steps.formats.facts import Facts
@@ -93,7 +93,7 @@ class Registry:
         body = {
             "experiment_id": self.experiment,
             "run_name": facts.version,
-            "start_time": _milliseconds(facts) - round(1000 * float(facts.record.get("seconds") or 0)),
+            "start_time": _milliseconds(facts) - round(1000 * (facts.record.seconds or 0)),
             "tags": _pairs({VERSION_TAG: facts.version}),
         }
         return dict(self.server.post("runs/create", body)["run"])
@@ -112,14 +112,14 @@ def tags(facts: Facts, signature: str) -> dict[str, str]:
     """What says where a version came from."""
     found = {
         VERSION_TAG: facts.version,
-        "retain.run": facts.record.get("run"),
-        "retain.parent": facts.record.get("parent"),
+        "retain.run": facts.record.run,
+        "retain.parent": facts.record.parent,
         "retain.record_sha256": facts.record_sha256,
         "retain.adapter_sha256": facts.adapter_sha256,
         "retain.adapter_md5": facts.digest("adapter"),
         "retain.batch": facts.digest("batch"),
-        "retain.code_sha256": facts.record.get("code"),
-        "retain.gate": facts.report("gate").get("verdict"),
+        "retain.code_sha256": facts.record.code,
+        "retain.gate": facts.record.verdict("gate"),
         "retain.signature": signature,
     }
     return {key: str(value) for key, value in found.items() if value}
@@ -127,19 +127,19 @@ def tags(facts: Facts, signature: str) -> dict[str, str]:
 
 def metrics(facts: Facts) -> Iterator[tuple[str, float]]:
     """`slice/metric` of every slice, and what the version cost."""
-    for name, values in sorted(facts.record["slices"].items()):
+    for name, values in sorted(facts.record.slices.items()):
         for metric, value in sorted(values.items()):
             if value is not None and math.isfinite(value):
                 yield f"{name}/{metric}", float(value)
-    for key in ("seconds", "gpu_seconds"):
-        if facts.record.get(key) is not None:
-            yield key, float(facts.record[key])
+    for key, value in (("seconds", facts.record.seconds), ("gpu_seconds", facts.record.gpu_seconds)):
+        if value is not None:
+            yield key, float(value)
 
 
 def parameters(facts: Facts) -> Iterator[tuple[str, str]]:
     """Every knob by its dotted name, as it was for this run."""
-    found = facts.record.get("parameters") or {}
-    flat = dict(_flat(found.get("file") or {})) | {key: str(value) for key, value in (found.get("set") or {}).items()}
+    found = facts.record.parameters
+    flat = dict(_flat(found.file)) | {key: str(value) for key, value in found.set.items()}
     yield from sorted(flat.items())
 
 
@@ -164,6 +164,4 @@ def _tags(found: Json) -> dict[str, str]:
 
 
 def _milliseconds(facts: Facts) -> int:
-    created = facts.record.get("created")
-    moment = datetime.fromisoformat(str(created)) if created else datetime.fromtimestamp(0, UTC)
-    return round(moment.timestamp() * 1000)
+    return round(datetime.fromisoformat(facts.record.created).timestamp() * 1000)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO
 
 from cl_steps.config import Ingest
+from cl_steps.digests import file_sha256
 from cl_steps.errors import Unavailable, first_line
 from cl_steps.landing.bounds import room_at, within
 from cl_steps.landing.entries import Changed, Entry, Listing, Source, TooLarge
 from cl_steps.progress import progress
-from cl_steps.store.digests import file_sha256
 
 OBJECTS = "landing/objects.jsonl"
 BYTES = "tonight/landing.bytes"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_steps.documents import Json
 from cl_steps.learning.learner import STUDENT, Learner, Pool
 from cl_steps.learning.plan import generator, stratified
 from cl_steps.models.model import Denoiser
@@ -126,7 +127,7 @@ class Guard:
         facts = {"kept_step": self.kept_step, "readings": [asdict(reading) for reading in self.readings]}
         return {f"kept.{number}": weight.cpu() for number, weight in enumerate(self.kept)}, facts
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], facts: Json) -> None:
         """Go on from what `state` gave."""
         self.kept = [tensors[f"kept.{number}"].to(weight.device) for number, weight in enumerate(self.kept)]
         self.kept_step = int(facts["kept_step"])

@@ -16,13 +16,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cl_steps import errors
-from cl_steps.documents import write_json
+from cl_steps.documents import Json, write_json
 from cl_steps.errors import RetainError
 from cl_steps.progress import say
 from cl_steps.run.machine import Machine
@@ -34,7 +34,7 @@ GRACE_SECONDS = 60.0
 """How long the processes have for their step and its checkpoint once they are asked to stop."""
 
 
-def launch(module: str, job: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
+def launch(module: str, job: Json, machine: Machine) -> dict[str, Any]:
     """Run `python -m module JOB_FOLDER` in all processes of this node; returns the result, on other nodes than 0 {}.
 
     Raises:

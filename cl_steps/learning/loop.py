@@ -6,12 +6,12 @@ Of several processes only the first has a guard and checkpoints; the others wait
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from safetensors.torch import load
 
+from cl_steps.documents import Json
 from cl_steps.learning.guard import Guard
 from cl_steps.learning.learner import Learner
 from cl_steps.models.checkpoints import Checkpoints
@@ -40,7 +40,7 @@ class Keeper:
         cost = {"micro_batches": learner.parts, "seconds": round(self.earlier_seconds + self.clock(), 1)}
         self.checkpoints.save(learner.step, learner.state() | tensors, {**facts, **cost})
 
-    def resume(self, learner: Learner) -> Mapping[str, Any] | None:
+    def resume(self, learner: Learner) -> Json | None:
         """Put guard and learner where the latest checkpoint is; returns what the learners beside it must know."""
         saved = self.checkpoints.load()
         if saved is None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cl_steps.config import RunSpec
-from cl_steps.errors import IntegrityError, UsageError
-
-Event = Mapping[str, Any]
-EVENT_SCHEMA = 2
-"""2: rollbacks and withdrawals, which a reader must not pass over."""
-FINAL = ("no_update", "promoted", "rejected", "held", "stale")
-"""Outcomes that stand; `failed` may be followed by a retry of the same run."""
+from cl_steps.errors import UsageError
+from cl_steps.ledger.events import (
+    AnswerEvent,
+    Event,
+    Folder,
+    PruneEvent,
+    RebaseEvent,
+    RollbackEvent,
+    RunEvent,
+    Tombstone,
+    WithdrawalEvent,
+    parse_event,
+)
+from cl_steps.pipeline import Outcome
 
 
 @dataclass
@@ -32,17 +37,6 @@ class Intake:
     versions: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A person's answer to a held run; it binds to the batch's digest."""
-
-    run: str
-    digest: str
-    yes: bool
-    by: str
-    reason: str
-
-
 @dataclass
 class Ledger:
     """The state of every intake, run and answer after all events.
@@ -54,16 +48,16 @@ class Ledger:
     """
 
     intakes: dict[str, Intake] = field(default_factory=dict)
-    runs: dict[str, Event] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
+    runs: dict[str, RunEvent] = field(default_factory=dict)
+    answers: dict[str, AnswerEvent] = field(default_factory=dict)
     quarantined: set[str] = field(default_factory=set)
-    rollbacks: list[Event] = field(default_factory=list)
-    withdrawals: list[Event] = field(default_factory=list)
-    tombstones: dict[str, Event] = field(default_factory=dict)
-    replaced: dict[str, Event] = field(default_factory=dict)
+    rollbacks: list[RollbackEvent] = field(default_factory=list)
+    withdrawals: list[WithdrawalEvent] = field(default_factory=list)
+    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    replaced: dict[str, Folder] = field(default_factory=dict)
     erased: dict[str, str] = field(default_factory=dict)
     pruned: dict[str, str] = field(default_factory=dict)
-    rebases: dict[str, Event] = field(default_factory=dict)
+    rebases: dict[str, RebaseEvent] = field(default_factory=dict)
 
     def pending(self, max_attempts: int) -> tuple[str, ...]:
         """The runs whose intakes wait to be learnt, oldest first."""
@@ -79,98 +73,97 @@ class Ledger:
     def batch_of(self, run: str) -> tuple[str, ...]:
         """The intakes that the batch of `run` consisted of; raises UsageError for an unknown run."""
         event = self.runs.get(run)
-        members = tuple(event["batch"]["runs"]) if event and event.get("batch") else ()
-        if not members:
+        if event is None or not event.members:
             raise UsageError(f"run {run!r} has no stored batch: `retain runs` lists the runs")
-        return members
+        return event.members
 
-    def answer_for(self, digest: str) -> Answer | None:
+    def answer_for(self, digest: str) -> AnswerEvent | None:
         """The yes that a person gave to exactly this batch, if any."""
         return next((a for a in self.answers.values() if a.yes and a.digest == digest), None)
 
     def approved(self) -> str | None:
         """The oldest held run with a batch that a person approved and that nobody ran again since."""
-        repeated = {(event.get("batch") or {}).get("of") for event in self.runs.values()}
+        repeated = {event.batch.of for event in self.runs.values() if event.batch}
         yes = (a.run for a in self.answers.values() if a.yes and a.run not in repeated)
-        held = (run for run in yes if self.runs[run]["outcome"] == "held" and run not in self.rebases)
+        held = (run for run in yes if self.runs[run].outcome == "held" and run not in self.rebases)
         return next(held, None)
 
-    def standing(self, md5: str) -> Event:
+    def standing(self, md5: str) -> Folder:
         """The output (md5; size and nfiles where they are known) that stands for a stored folder now: often itself."""
-        out: Event = {"md5": md5}
-        while (other := self.replaced.get(str(out["md5"]))) and other["md5"] != out["md5"]:
+        out: Folder = {"md5": md5}
+        while (other := self.replaced.get(out["md5"])) and other["md5"] != out["md5"]:
             out = other
         return out
 
-    def outcome(self, run: str) -> str | None:
+    def outcome(self, run: str) -> Outcome | None:
         """How a run ended; None while it runs."""
         event = self.runs.get(run)
-        return str(event["outcome"]) if event else None
+        return event.outcome if event else None
 
     def apply(self, event: Event) -> None:
         """Take one event in; later events win."""
-        if event["kind"] == "run":
-            self._apply_run(event)
-        elif event["kind"] == "answer":
-            answer = Answer(event["run"], event["digest"], event["answer"] == "yes", event["by"], event["reason"])
-            self.answers[answer.run] = answer
-        elif event["kind"] == "rollback":
-            self._apply_rollback(event)
-        elif event["kind"] == "withdrawal":
-            self._apply_withdrawal(event)
-        elif event["kind"] == "rebase":
-            self.rebases[event["run"]] = event
-        elif event["kind"] == "prune":
-            self.pruned |= event["runs"]
+        match event:
+            case RunEvent():
+                self._apply_run(event)
+            case AnswerEvent():
+                self.answers[event.run] = event
+            case RollbackEvent():
+                self._apply_rollback(event)
+            case WithdrawalEvent():
+                self._apply_withdrawal(event)
+            case RebaseEvent():
+                self.rebases[event.run] = event
+            case PruneEvent():
+                self.pruned |= event.runs
 
-    def _apply_rollback(self, event: Event) -> None:
+    def _apply_rollback(self, event: RollbackEvent) -> None:
         """What only the versions left behind learnt is set aside, or waits again where a person wanted it so.
 
         What an earlier rollback left behind stays as that one, or a person since, decided.
         """
         self.rollbacks.append(event)
         for intake in self.intakes.values():
-            kept = [version for version in intake.versions if version in event["lineage"]]
+            kept = [version for version in intake.versions if version in event.lineage]
             if kept:
                 intake.status, intake.why = "learnt", f"learnt by {kept[-1]}"
-            elif set(intake.versions).isdisjoint(event["left"]):
+            elif set(intake.versions).isdisjoint(event.left):
                 continue
-            elif event["relearn"]:
+            elif event.relearn:
                 intake.status, intake.why, intake.attempts = "pending", "", 0
             else:
-                intake.status, intake.why = "set_aside", f"left behind by the rollback to {event['version']}"
+                intake.status, intake.why = "set_aside", f"left behind by the rollback to {event.version}"
 
-    def _apply_withdrawal(self, event: Event) -> None:
+    def _apply_withdrawal(self, event: WithdrawalEvent) -> None:
         self.withdrawals.append(event)
-        self.tombstones |= {asset["sha256"]: asset for asset in event["assets"]}
-        self.replaced |= event["replaced"]
-        self.erased |= dict.fromkeys(event["erased"], event["id"])
+        self.tombstones |= {asset["sha256"]: asset for asset in event.assets}
+        self.replaced |= event.replaced
+        self.erased |= dict.fromkeys(event.erased, event.id)
         for intake in self.intakes.values():
-            intake.md5 = str(self.standing(intake.md5)["md5"])
+            intake.md5 = self.standing(intake.md5)["md5"]
 
-    def _apply_run(self, event: Event) -> None:
-        run = str(event["run"])
+    def _apply_run(self, event: RunEvent) -> None:
+        run, intake = event.run, event.intake
         earlier = self.runs.pop(run, None)
         self.runs[run] = event
-        intake = event.get("intake")
-        self.quarantined.update((intake or {}).get("quarantine_keys", ()))
-        if intake and intake["assets"] and run not in self.intakes:
-            self.intakes[run] = Intake(run, str(self.standing(intake["md5"])["md5"]), intake["assets"])
-        for member in (event.get("batch") or {}).get("runs", ()):
+        if intake:
+            self.quarantined.update(intake.quarantine_keys)
+        if intake and intake.assets and run not in self.intakes:
+            self.intakes[run] = Intake(run, self.standing(intake.md5)["md5"], intake.assets)
+        for member in event.members:
             if member in self.intakes:
                 _settle(self.intakes[member], event, first=earlier is None)
 
 
-def _settle(intake: Intake, event: Event, *, first: bool) -> None:
-    outcome = event["outcome"]
-    if outcome == "promoted":
-        intake.status, intake.why = "learnt", f"learnt by {event['version']}"
-        intake.versions.append(event["version"])
+def _settle(intake: Intake, event: RunEvent, *, first: bool) -> None:
+    if event.outcome == "promoted":
+        assert event.version, "the model of the event asks for it"
+        intake.status, intake.why = "learnt", f"learnt by {event.version}"
+        intake.versions.append(event.version)
     elif intake.status == "learnt":
         return
-    elif outcome == "held":
-        intake.status, intake.why = "set_aside", f"held by run {event['run']}"
-    elif outcome == "rejected" and first:
+    elif event.outcome == "held":
+        intake.status, intake.why = "set_aside", f"held by run {event.run}"
+    elif event.outcome == "rejected" and first:
         intake.attempts += 1
 
 
@@ -185,28 +178,3 @@ def fold(events: Iterable[Event]) -> Ledger:
 def read_ledger(folder: Path) -> Ledger:
     """The ledger of an `events/` folder; file names sort by time."""
     return fold(parse_event(path.name, path.read_bytes()) for path in sorted(folder.glob("*.json")))
-
-
-def parse_event(name: str, content: bytes) -> Event:
-    """One event file; raises IntegrityError where it is none."""
-    try:
-        event = json.loads(content)
-        if event["schema"] <= EVENT_SCHEMA and event["kind"]:
-            return dict(event)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise IntegrityError(f"events/{name} is not an event of this format: restore it from Git's history")
-
-
-def event_path(kind: str, run: str, at: datetime | None = None) -> str:
-    """A new event's path; names sort by time. `at` is what `Mainline.moment` says (None: this machine's clock)."""
-    moment = at or datetime.now(UTC)
-    return f"events/{moment:%Y%m%dT%H%M%S}{moment.microsecond:06d}Z-{kind}-{run}.json"
-
-
-def event_moment(name: str) -> datetime | None:
-    """The moment that the name of an event's file (or of its signature's) begins with; None where it is none."""
-    try:
-        return datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
-    except ValueError:
-        return None

@@ -1,44 +1,52 @@
-"""The shapes of what is written down for ever, as JSON Schemas in `schemas/`: records, events, reports of steps.
+"""What is wrong with a document that lasts; and its shape as a JSON Schema, for whoever reads a line without Retain.
 
-`retain verify` reads them, and so does whatever writes to main: what verify would refuse is never written. A shape
-names what must be there and of which type; more keys are allowed. Old shapes stay: `record-1` is still read.
+`retain verify` asks for faults, and so does whatever writes to main: what verify would refuse is never written. The
+models of this folder decide; `python -m cl_steps.ledger.schemas` makes the files in `schemas/` from them, and a test
+holds them equal. More keys than a schema names are allowed. Old shapes stay: `record-1` is still read.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from datetime import datetime
-from functools import cache
+from pathlib import Path
 from typing import Any
 
-from cl_steps.documents import Unreadable, read_json
+from cl_steps.documents import Json, Unreadable, read_json
 from cl_steps.errors import RetainError
+from cl_steps.ledger.champion import CHAMPION, Champion
+from cl_steps.ledger.events import KINDS, OtherEvent, model_of
+from cl_steps.ledger.lasting import Lasting, WrongShape, number_of
 from cl_steps.ledger.names import version_file
-from cl_steps.ledger.shapes import FOLDER, shape
+from cl_steps.ledger.record import OPTIONAL_SINCE, RECORD_SCHEMA, SINCE, Record
+from cl_steps.ledger.reports import REPORT_SCHEMA, Report
 
-CHAMPION = "state/champion.json"
+FOLDER = Path(__file__).with_name("schemas")
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+UNSAID = ("title", "default", "description", "additionalProperties")
+"""What pydantic says beside the shape itself; where it is `true`, more keys are allowed."""
 
 
-@cache
 def shapes() -> frozenset[str]:
     """The names of all shapes."""
-    return frozenset(path.stem for path in FOLDER.glob("*.json"))
+    return frozenset(schemas())
 
 
 def record_fault(document: Any) -> str | None:
     """What is wrong with the shape of a version's record, in words; None where nothing is."""
-    return _fault(document, f"record-{_number(document)}")
+    known = number_of(document) in range(1, RECORD_SCHEMA + 1)
+    return _fault(Record, document) if known else _unknown("record")
 
 
 def event_fault(document: Any) -> str | None:
     """What is wrong with the shape of an event, in words; None where nothing is."""
-    kind = document.get("kind") if isinstance(document, Mapping) else None
-    return _fault(document, f"event-{kind}")
+    model = model_of(document.get("kind") if isinstance(document, Mapping) else None)
+    return _unknown("event") if model is OtherEvent else _fault(model, document)
 
 
 def report_fault(document: Any) -> str | None:
     """What is wrong with the shape of a step's report, in words; None where nothing is."""
-    return _fault(document, f"report-{_number(document)}")
+    return _fault(Report, document) if number_of(document) == REPORT_SCHEMA else _unknown("report")
 
 
 def refuse_faults(files: Mapping[str, bytes | None]) -> None:
@@ -62,36 +70,83 @@ def _fault_of(path: str, content: bytes) -> str | None:
     except Unreadable as error:
         return str(error)
     if path == CHAMPION:
-        return _fault(document, "champion")
+        return _fault(Champion, document)
     if folder == "events":
-        fault, named = event_fault(document), f"events/{document.get('id', name.removesuffix('.json'))}.json"
+        fault = event_fault(document)
+        named = fault or f"events/{document.get('id', name.removesuffix('.json'))}.json"
     else:
-        fault, named = record_fault(document), version_file(str(document.get("version")))
+        fault = record_fault(document)
+        named = fault or version_file(str(document.get("version")))
     return fault or (None if named == path else f"it says that it is {named}")
 
 
-def _number(document: Any) -> Any:
-    return document.get("schema") if isinstance(document, Mapping) else None
+def _unknown(what: str) -> str:
+    return f"it is no {what} of a kind that this version of retain knows"
 
 
-def _fault(document: Any, name: str) -> str | None:
-    if name not in shapes():
-        return f"it is no {name.partition('-')[0]} of a kind that this version of retain knows"
-    error = next(iter(_validator(name).iter_errors(document)), None)
-    if error is None:
-        return None
-    place = "/".join(str(part) for part in error.absolute_path) or "the document"
-    return f"{place}: {error.message:.120}"
+def _fault(model: type[Lasting], document: Any) -> str | None:
+    try:
+        model.from_document(document)
+    except WrongShape as error:
+        return str(error)
+    return None
 
 
-@cache
-def _validator(name: str) -> Any:
-    from jsonschema import Draft202012Validator, FormatChecker
+def schemas() -> dict[str, dict[str, Any]]:
+    """Every shape as a JSON Schema, by the name of its file."""
+    found = {f"event-{kind}": _schema(model) for kind, model in KINDS.items()}
+    found |= {"champion": _schema(Champion), f"report-{REPORT_SCHEMA}": _schema(Report)}
+    found |= {f"record-{number}": _record_schema(number) for number in range(1, RECORD_SCHEMA + 1)}
+    return {name: {"$schema": DRAFT, "$id": f"urn:retain:schema:{name}", **schema} for name, schema in found.items()}
 
-    checker = FormatChecker(())
-    checker.checks("date-time", raises=ValueError)(_is_moment)
-    return Draft202012Validator(shape(name), format_checker=checker)
+
+def write_schemas() -> None:
+    """Write `schemas/` anew."""
+    for name, schema in schemas().items():
+        (FOLDER / f"{name}.json").write_text(f"{json.dumps(schema, indent=2)}\n", encoding="utf-8")
 
 
-def _is_moment(value: Any) -> bool:
-    return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+def _schema(model: type[Lasting]) -> dict[str, Any]:
+    said = model.model_json_schema(by_alias=True)
+    shape = _plain(said, said.get("$defs", {}))
+    return {"title": str(model.__doc__).partition("\n")[0].removesuffix("."), **shape}
+
+
+def _record_schema(number: int) -> dict[str, Any]:
+    """The shape of a record with that number: without the keys that came later."""
+    shape = _schema(Record)
+    since = {**SINCE, **OPTIONAL_SINCE}
+    own = {key for key in shape["properties"] if since.get(key, 1) <= number}
+    shape["properties"] = {key: shape["properties"][key] for key in shape["properties"] if key in own}
+    shape["properties"]["schema"] = {"const": number}
+    shape["required"] += [key for key in SINCE if key in own]
+    learnt = shape["then"]["properties"]
+    shape["then"]["properties"] = {key: learnt[key] for key in learnt if key in own}
+    return shape
+
+
+def _plain(said: Any, parts: Json) -> Any:
+    """What pydantic says of a shape, each part where it stands, and without what says nothing of the shape."""
+    if isinstance(said, list):
+        return [_plain(each, parts) for each in said]
+    if not isinstance(said, dict):
+        return said
+    if "$ref" in said:
+        return _plain(parts[said["$ref"].rpartition("/")[2]], parts)
+    kept = {key: value for key, value in said.items() if key != "$defs" and (key not in UNSAID or _is_shape(value))}
+    if "const" in kept or "enum" in kept:
+        kept.pop("type", None)
+    if keys := kept.pop("patternProperties", None):
+        [(pattern, values)] = keys.items()
+        kept |= {"propertyNames": {"pattern": pattern}, "additionalProperties": values}
+    if "properties" in kept:
+        kept["properties"] = {key: _plain(value, parts) for key, value in kept["properties"].items()}
+    return {key: value if key == "properties" else _plain(value, parts) for key, value in kept.items()}
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+if __name__ == "__main__":
+    write_schemas()

@@ -20,6 +20,7 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
+from cl_steps.documents import Json
 from cl_steps.errors import Unavailable
 from cl_steps.models.tensors import tensor_bytes
 from cl_steps.progress import say
@@ -47,7 +48,7 @@ class Checkpoints:
         """Whether there is a place for them."""
         return self._place is not None
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Json) -> None:
         """Keep a step's state; the ones before go only when it is safely there. Where it fails it says so."""
         if self._place is None:
             return
@@ -83,7 +84,7 @@ class Checkpoints:
         except Unavailable as error:
             say(f"checkpoints that are not needed any more stay: {error}")
 
-    def _save(self, kept: Place, name: str, content: bytes, facts: Mapping[str, Any]) -> None:
+    def _save(self, kept: Place, name: str, content: bytes, facts: Json) -> None:
         kept.write(f"{name}.safetensors", content)
         manifest = {"key": self.key, "sha256": hashlib.sha256(content).hexdigest(), **facts}
         kept.write(f"{name}.json", json.dumps(manifest, allow_nan=False).encode())

@@ -6,7 +6,6 @@ The adapter's rank and alpha travel in the file's metadata (without them alpha w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cl_steps.config import Lora
+from cl_steps.digests import file_sha256
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.models.tensors import tensor_bytes
 
@@ -42,7 +42,7 @@ def adapter_path(path: Path) -> Path:
 
 def adapter_digest(path: Path) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of an adapter's file."""
-    return hashlib.sha256(adapter_path(path).read_bytes()).hexdigest()[:DIGEST_CHARACTERS]
+    return file_sha256(adapter_path(path))[:DIGEST_CHARACTERS]
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> Path:

@@ -20,6 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cl_steps.digests import file_sha256
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
 from cl_steps.operations.key_file import read_keys, seal, unseal, write_keys
 from cl_steps.repository.bundle import (
@@ -31,7 +33,6 @@ from cl_steps.repository.bundle import (
     write_bundle,
 )
 from cl_steps.repository.line import Line
-from cl_steps.store.digests import file_sha256
 from cl_steps.store.places import Place, open_place
 
 BUNDLE, OBJECTS, KEYS, MANIFEST = "workspace.bundle", "objects.json", "keys.json", "manifest.json"
@@ -46,7 +47,7 @@ class Backup:
     """One backup that is there: its name in the place of backups, and what its manifest says."""
 
     name: str
-    manifest: Mapping[str, Any]
+    manifest: Json
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _write(url: str, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _dump(file: Path, document: Mapping[str, Any]) -> None:
+def _dump(file: Path, document: Json) -> None:
     file.write_text(documents.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
 
 

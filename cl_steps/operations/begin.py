@@ -13,6 +13,7 @@ import yaml
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping
 from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
+from cl_steps.ledger.champion import CHAMPION, Champion
 from cl_steps.ledger.names import tag_of
 from cl_steps.operations.first_state import write_state
 from cl_steps.operations.stages import template
@@ -129,8 +130,8 @@ def _with_keys(root: Path) -> Line:
 
 
 def _write_record(root: Path, slices: list[str], digests: dict[str, str]) -> None:
-    champion = {"version": "v1", "seed_plan": 1, "slices": slices, "anchors": dict.fromkeys(slices, "v1")}
-    write_json(root / "state/champion.json", champion)
+    champion = Champion(version="v1", seed_plan=1, slices=tuple(slices), anchors=dict.fromkeys(slices, "v1"))
+    write_json(root / CHAMPION, champion.document())
     parameters = parse_mapping((root / "params.yaml").read_bytes(), "params.yaml")
     record = first_record(digests, slices, parameters, root / "state")
     signing = replace(local(root), signing_key=str(root / KEYS / SIGNING))

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
 
 FORMAT = "retain-keys/1"
@@ -107,13 +108,13 @@ def _passphrase(file: Path) -> bytes:
     return found
 
 
-def _key(passphrase: bytes, header: Mapping[str, Any]) -> bytes:
+def _key(passphrase: bytes, header: Json) -> bytes:
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     return Scrypt(salt=_bytes(header["salt"]), length=32, **header["scrypt"]).derive(passphrase)
 
 
-def _authenticated(header: Mapping[str, Any]) -> bytes:
+def _authenticated(header: Json) -> bytes:
     return json.dumps(header, sort_keys=True).encode()
 
 

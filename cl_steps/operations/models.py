@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cl_steps.config import Params, load_params
+from cl_steps.ledger.record import Record
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.store import dvc
@@ -23,17 +22,17 @@ class Model:
     """A version, its record, the line's parameters today, and its folders (gone when the block ends)."""
 
     version: str
-    record: dict[str, Any]
+    record: Record
     params: Params
     base: Path
     adapter: Path
 
 
-def record_of(main: Mainline, version: str | None) -> dict[str, Any]:
+def record_of(main: Mainline, version: str | None) -> Record:
     """The record of a version (None or `champion`: the champion's); raises UsageError where there is none."""
-    if version in (None, "champion"):
-        version = main.read_json("state/champion.json")["version"]
-    return dict(json.loads(main.record_file(str(version))))
+    if version is None or version == "champion":
+        version = main.champion().version
+    return main.record(version)
 
 
 @contextmanager
@@ -48,8 +47,8 @@ def fetched(line: Line, version: str | None) -> Iterator[Model]:
         root = Path(scratch)
         record = record_of(main, version)
         (root / "params.yaml").write_bytes(main.read("params.yaml") or b"")
-        digests = {"base": record["digests"]["base"], "adapter": record["digests"]["state"]["adapter"]}
-        check_record(main, record["version"], Trust.read(line.trusted_keys))
+        digests = {"base": record.digests.base, "adapter": record.digests.state["adapter"]}
+        check_record(main, record.version, Trust.read(line.trusted_keys))
         dvc.fetch(root / "model", line.store, digests)
         check_files(record, {part: root / "model" / part for part in digests})
-        yield Model(record["version"], record, load_params(root), root / "model" / "base", root / "model" / "adapter")
+        yield Model(record.version, record, load_params(root), root / "model" / "base", root / "model" / "adapter")

@@ -11,7 +11,7 @@ from typing import Any
 from cl_steps.errors import HeldForPerson, NothingToDo, NoUsableData, RejectedByGate, RetainError, StaleRun
 from cl_steps.foreign import told
 from cl_steps.formats.openlineage import observed
-from cl_steps.ledger.fold import FINAL, Event
+from cl_steps.ledger.events import FINAL, RunEvent
 from cl_steps.pipeline import STAGES, STEPS, Step, next_step
 from cl_steps.progress import say
 from cl_steps.repository.line import Line
@@ -35,7 +35,7 @@ def run_step(line: Line, run: str, name: str) -> str:
     with observed(line, run, chosen):
         if chosen in STAGES:
             report = run_stage(line, run, chosen, load(chosen), Judging(line))
-            return f"{report['verdict'] or report['status']}. {report['why']}".strip()
+            return f"{report.verdict or report.status}. {report.why}".strip()
         return str(load(chosen)(line, run))
 
 
@@ -90,20 +90,20 @@ def ending(line: Line, run: str, folder: str) -> str:
 
     page = write_report(line, Path(folder) / "reports")
     event = run_events(line)[run]
-    sentence = f"run {run} ended {event['outcome']}: {event['why']} (page: {page})"
-    if event["outcome"] not in FINAL or event["outcome"] == "promoted":
-        return f"run {run}: {event['version']}. {event['why']} (page: {page})"
+    sentence = f"run {run} ended {event.outcome}: {event.why} (page: {page})"
+    if event.outcome not in FINAL or event.outcome == "promoted":
+        return f"run {run}: {event.version}. {event.why} (page: {page})"
     if _nothing_usable(read_run(line, run)):
         raise NoUsableData(sentence)
-    raise ENDINGS[event["outcome"]](sentence)
+    raise ENDINGS[event.outcome](sentence)
 
 
 def _nothing_usable(state: RunState) -> bool:
-    figures = state.reports.get("ingest", {}).get("figures", {})
+    figures = state.figures("ingest")
     return bool(figures.get("quarantined")) and not figures.get("batch", {}).get("assets")
 
 
-def run_events(line: Line) -> dict[str, Event]:
+def run_events(line: Line) -> dict[str, RunEvent]:
     """How every run ended, by run id."""
     with reading(line.git) as main:
         return main.ledger().runs

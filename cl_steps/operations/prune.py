@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.ledger.fold import EVENT_SCHEMA, event_path, parse_event
+from cl_steps.ledger.events import EVENT_SCHEMA, AnswerEvent, PruneEvent, event_path, parse_event
 from cl_steps.operations.retention import RUNS, current_refs, mirrored, needs
 from cl_steps.records.builders import now, person
 from cl_steps.records.signer import event_files
@@ -92,10 +92,10 @@ def _old(main: Mainline, refs: Refs, before: datetime) -> Old:
     tips = {}
     for run, event in ledger.runs.items():
         tip, answer = refs.get(f"{RUNS}{run}"), ledger.answers.get(run)
-        refused = event["outcome"] == "held" and answer is not None and not answer.yes
-        if not tip or not (event["outcome"] in ENDS or refused):
+        refused = event.outcome == "held" and answer is not None and not answer.yes
+        if not tip or not (event.outcome in ENDS or refused):
             continue
-        moments = [event["at"], *answered.get(run, ()), text(main.folder, "show", "-s", "--format=%cI", tip)]
+        moments = [event.at, *answered.get(run, ()), text(main.folder, "show", "-s", "--format=%cI", tip)]
         if max(datetime.fromisoformat(moment) for moment in moments) < before:
             tips[run] = tip
     return Old(tips, {run: answers[run] for run in tips if run in answers})
@@ -108,10 +108,10 @@ def _answers(main: Mainline) -> tuple[dict[str, dict[str, bytes]], dict[str, lis
     folder = main.folder_files("events")
     for name in (name for name in folder if name.endswith(".json")):
         event = parse_event(name, folder[name])
-        if event["kind"] == "answer":
+        if isinstance(event, AnswerEvent):
             names = {name, name.removesuffix(".json") + ".sig"} & folder.keys()
-            files.setdefault(str(event["run"]), {}).update({kept: folder[kept] for kept in names})
-            moments.setdefault(str(event["run"]), []).append(str(event["at"]))
+            files.setdefault(event.run, {}).update({kept: folder[kept] for kept in names})
+            moments.setdefault(event.run, []).append(event.at)
     return files, moments
 
 
@@ -125,8 +125,18 @@ def _record(line: Line, main: Mainline, refs: Refs, before: datetime, days: floa
             return None
         moment = main.moment()
         path = event_path("prune", f"{len(runs)}-runs", moment)
-        event = {"schema": EVENT_SCHEMA, "kind": "prune", "id": Path(path).stem, "at": now(moment), "by": person()}
-        event |= {"through": "command line", "days": days, "runs": runs}
+        event = PruneEvent.from_document(
+            {
+                "schema": EVENT_SCHEMA,
+                "kind": "prune",
+                "id": Path(path).stem,
+                "at": now(moment),
+                "by": person(),
+                "through": "command line",
+                "days": days,
+                "runs": runs,
+            }
+        )
         return Change(event_files(line, path, event), f"prune {len(runs)} runs\n")
 
     main.swap(change)

@@ -17,16 +17,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from cl_steps.acts.rebase import RebaseRequest, record
 from cl_steps.acts.rollback import roll_back
 from cl_steps.acts.withdrawal import Request, withdraw
 from cl_steps.data.shards import iter_assets, read_table
+from cl_steps.documents import Document
 from cl_steps.errors import RetainError, UsageError
 from cl_steps.formats.openlineage import rehearsal
-from cl_steps.ledger.fold import Event, Ledger, parse_event
-from cl_steps.ledger.names import version_file
+from cl_steps.ledger.ancestors import nearest_first
+from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, parse_event
+from cl_steps.ledger.fold import Ledger
 from cl_steps.operations.fork import check_out, fork
 from cl_steps.operations.models import record_of
 from cl_steps.operations.play import play
@@ -40,7 +41,6 @@ from cl_steps.store import dvc
 from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, read_dvc_file
 
-Document = dict[str, Any]
 FACTS = ("text", "slice", "source", "licence", "consent")
 WHY = "the line is played again without it"
 
@@ -80,9 +80,8 @@ def _refuse_learnt(main: Mainline, line: Line, start: str, names: list[str]) -> 
     hit = sorted(set(names) & _known(main, line, start))
     if not hit:
         return
-    record = main.read_json(version_file(start))
-    while (parent := record["parent"]) and set(names) & _known(main, line, parent):
-        record = main.read_json(version_file(parent))
+    earlier = nearest_first(main.records(), start)[1:]
+    parent = next((version for version in earlier if not set(names) & _known(main, line, version)), None)
     clean = f"begin with {parent}" if parent else "no version is clean: `retain init` begins a new line"
     raise UsageError(f"{start} knows {hit[0][:12]}... already: {clean}")
 
@@ -92,7 +91,8 @@ def _known(main: Mainline, line: Line, version: str) -> set[str]:
     content = main.at(main.version_commit(version)).read("state/reference.dvc")
     assert content is not None, f"{version} has no reference"
     out = read_dvc_file(content)
-    md5 = main.ledger().replaced.get(out["md5"], out)["md5"]
+    replaced = main.ledger().replaced.get(str(out["md5"]))
+    md5 = replaced["md5"] if replaced else out["md5"]
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
         root = Path(scratch)
         dvc.fetch(root / "state", line.store, {"reference": str(md5)})
@@ -116,30 +116,32 @@ def _forget(folder: Path, names: Iterable[str]) -> None:
             withdraw(resolve(str(folder)), Request(name, None, WHY, False, "retain reproduce", "command line"))
 
 
-def _later(main: Mainline, commit: str) -> Iterator[Event]:
+def _later(main: Mainline, commit: str) -> Iterator[RunEvent | RollbackEvent | RebaseEvent]:
     """Events after a commit, in their order; of a run its last one counts."""
     before = main.at(commit).folder_files("events")
     files = {name: content for name, content in main.folder_files("events").items() if name not in before}
-    events = [parse_event(name, content) for name, content in files.items() if name.endswith(".json")]
-    last = {event["run"]: event for event in events if event["kind"] == "run"}
+    events: list[Event] = [parse_event(name, content) for name, content in files.items() if name.endswith(".json")]
+    last = {event.run: event for event in events if isinstance(event, RunEvent)}
     for event in events:
-        if event["kind"] in ("rollback", "rebase") or (event["kind"] == "run" and last[event["run"]] is event):
+        if isinstance(event, RollbackEvent | RebaseEvent) or (isinstance(event, RunEvent) and last[event.run] is event):
             yield event
 
 
-def _again(main: Mainline, line: Line, copy: Line, event: Event, names: list[str]) -> Document | None:
+def _again(
+    main: Mainline, line: Line, copy: Line, event: RunEvent | RollbackEvent | RebaseEvent, names: list[str]
+) -> Document | None:
     """One event once more; None for what there is nothing to say of."""
-    if event["kind"] == "rollback":
+    if isinstance(event, RollbackEvent):
         return _roll_back(main, copy, event)
-    if event["kind"] == "rebase":
+    if isinstance(event, RebaseEvent):
         _ask_again(line, copy, event)
         return None
-    then = f"{event['outcome']} {event['version'] or ''}".strip()
-    if not event["batch"] and not event["intake"]:
+    then = f"{event.outcome} {event.version or ''}".strip()
+    if not event.batch and not event.intake:
         return None
-    run = str(event["run"])
+    run = event.run
     _land(line, copy, event, main.ledger(), names)
-    _follow_main(main.at(str(event["base"])), copy)
+    _follow_main(main.at(event.base), copy)
     try:
         open_run(copy, spec_of(event))
         with rehearsal():
@@ -148,17 +150,17 @@ def _again(main: Mainline, line: Line, copy: Line, event: Event, names: list[str
         say(f"{run}: {error}")
     with reading(copy.git) as now:
         ended = now.ledger().runs.get(run)
-    outcome = f"{ended['outcome']} {ended['version'] or ''}".strip() if ended else "not possible"
+    outcome = f"{ended.outcome} {ended.version or ''}".strip() if ended else "not possible"
     say(f"run {run}: {then} then, {outcome} now")
     return {"run": run, "then": then, "now": outcome}
 
 
-def _land(line: Line, copy: Line, event: Event, ledger: Ledger, names: list[str]) -> None:
+def _land(line: Line, copy: Line, event: RunEvent, ledger: Ledger, names: list[str]) -> None:
     """The landing as the run found it, less what was quarantined and what is to be forgotten."""
     landing = Path(copy.landing)
     shutil.rmtree(landing)
     landing.mkdir()
-    intake = ledger.intakes.get(str(event["run"]))
+    intake = ledger.intakes.get(event.run)
     if intake is None:
         return
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
@@ -182,28 +184,28 @@ def _follow_main(then: Mainline, copy: Line) -> None:
             main.swap(lambda: Change(files, "parameters and checks as they were"))
 
 
-def _roll_back(main: Mainline, copy: Line, event: Event) -> Document:
+def _roll_back(main: Mainline, copy: Line, event: RollbackEvent) -> Document:
     """The version that the same run made here is restored, if there is one."""
-    run = main.read_json(version_file(event["version"]))["run"]
+    run = main.record(event.version).run
     with reading(copy.git) as here:
-        mine = next((record["version"] for record in here.records() if record["run"] == run), None)
-    then = f"back to {event['version']}"
+        mine = next((record.version for record in here.records() if record.run == run), None)
+    then = f"back to {event.version}"
     if mine is None:
         return {"run": "rollback", "then": then, "now": "not possible: that run made no version"}
     try:
-        roll_back(copy, mine, event["reason"], event["relearn"], event["by"], event["through"])
+        roll_back(copy, mine, event.reason, event.relearn, event.by, event.through)
     except UsageError as error:
         return {"run": "rollback", "then": then, "now": str(error)}
     return {"run": "rollback", "then": then, "now": f"back to {mine}"}
 
 
-def _ask_again(line: Line, copy: Line, event: Event) -> None:
+def _ask_again(line: Line, copy: Line, event: RebaseEvent) -> None:
     """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
     with open_store(line.store) as store:
-        store.copy([str(event["after"]["md5"])], Path(copy.store))
-    request = RebaseRequest(event["run"], event["reason"], event["by"], event["through"])
+        store.copy([str(event.after["md5"])], Path(copy.store))
+    request = RebaseRequest(event.run, event.reason, event.by, event.through)
     with reading(copy.git) as here, suppress(UsageError):
-        record(here, copy, request, event["after"], dict(event["files"]))
+        record(here, copy, request, event.after, dict(event.files))
 
 
 def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: list[Document]) -> Document:
@@ -211,8 +213,8 @@ def _compared(main: Mainline, copy: Line, start: str, names: list[str], rows: li
     with reading(copy.git) as here:
         then, now = (record_of(one, "champion") for one in (main, here))
     slices: Document = {}
-    for name in sorted({*then["slices"], *now["slices"]}):
-        old, new = (record["slices"].get(name, {}) for record in (then, now))
+    for name in sorted({*then.slices, *now.slices}):
+        old, new = (record.slices.get(name, {}) for record in (then, now))
         slices[name] = {metric: [old.get(metric), new.get(metric)] for metric in sorted({*old, *new})}
-    champion = {"then": then["version"], "now": now["version"]}
+    champion = {"then": then.version, "now": now.version}
     return {"from": start, "without": names, "runs": rows, "champion": champion, "slices": slices}

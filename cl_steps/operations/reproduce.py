@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json as documents
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import numpy as np
 import yaml
 
 from cl_steps.config import RunSpec
-from cl_steps.documents import write_json
+from cl_steps.documents import Document, write_json
 from cl_steps.errors import UsageError
 from cl_steps.formats.openlineage import rehearsal
-from cl_steps.ledger.fold import Event
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.record import Record
 from cl_steps.operations.fork import check_out, fork
 from cl_steps.operations.models import record_of
 from cl_steps.operations.play import run_step
@@ -36,7 +37,6 @@ from cl_steps.run.stage import push_branch
 from cl_steps.store.digests import object_path
 from cl_steps.store.pointers import Out, lock_outs
 
-Document = dict[str, Any]
 TOLERANCE = 0.01
 """Relative L2 distance of two adapters that GPUs may differ by."""
 ADAPTER = "tonight/candidate/adapter"
@@ -53,14 +53,14 @@ def reproduce(line: Line, version: str, to: str | None) -> Document:
         record = record_of(main, version)
         copy, event = _prepared(main, line, record, folder)
         for step in STAGES[1:]:
-            say(f"{step.name}: {run_step(copy, str(record['run']), step.name)}")
-        found = compare(record, event, read_run(copy, str(record["run"])), Path(copy.store))
+            say(f"{step.name}: {run_step(copy, str(record.run), step.name)}")
+        found = compare(record, event, read_run(copy, str(record.run)), Path(copy.store))
         if to:
             check_out(folder, copy)
     return found
 
 
-def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Path) -> Document:
+def compare(record: Record, event: RunEvent, made: RunState, objects: Path) -> Document:
     """The recorded version beside what was made: outputs, the adapters' distance, inputs that differ, the verdicts.
 
     Args:
@@ -69,15 +69,15 @@ def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Pa
         made: the branch of the run that made it again.
         objects: the store, a folder, that holds the outputs of both.
     """
-    then, now = lock_outs(record["stages"]), lock_outs(made.lock)
+    then, now = lock_outs(record.stages), lock_outs(made.lock)
     names = [name for step in STAGES[1:] for name in step.writes if name.startswith(TONIGHT)]
     outputs = [{"path": name, "then": then[name]["md5"], "now": now[name]["md5"]} for name in names]
     distance = adapter_distance(objects, then[ADAPTER], now[ADAPTER])
-    verdicts = {"then": event["gate"], "now": made.reports["gate"]["verdict"]}
-    on_gpu = bool(record["environment"].get("devices") or devices(made))
+    verdicts = {"then": event.gate, "now": made.verdict("gate")}
+    on_gpu = bool(record.environment.get("devices") or devices(made))
     return {
-        "version": record["version"],
-        "run": record["run"],
+        "version": record.version,
+        "run": record.run,
         "equal": all(output["then"] == output["now"] for output in outputs),
         "within_tolerance": on_gpu and distance <= TOLERANCE and verdicts["then"] == verdicts["now"],
         "outputs": outputs,
@@ -87,9 +87,9 @@ def compare(record: Mapping[str, Any], event: Event, made: RunState, objects: Pa
     }
 
 
-def inputs_that_differ(record: Mapping[str, Any], made: RunState) -> list[Document]:
+def inputs_that_differ(record: Record, made: RunState) -> list[Document]:
     """What was not as then: code, libraries, image, machine, devices. Data and parameters are taken as stored."""
-    then = {"code": record["code"], **record["environment"], "devices": record["environment"].get("devices", [])}
+    then = {"code": record.code, **record.environment, "devices": record.environment.get("devices", [])}
     now = {"code": code_digest(), **environment(), "devices": devices(made)}
     return [
         {"what": name, "then": then.get(name), "now": now.get(name)}
@@ -109,44 +109,44 @@ def adapter_distance(objects: Path, one: Out, other: Out) -> float:
     return float(np.sqrt(squares / max(sum(float((value**2).sum()) for value in first.values()), 1e-30)))
 
 
-def _prepared(main: Mainline, line: Line, record: Mapping[str, Any], folder: Path) -> tuple[Line, Event]:
+def _prepared(main: Mainline, line: Line, record: Record, folder: Path) -> tuple[Line, RunEvent]:
     """A line of its own with the run's branch as it was after ingest."""
-    if record["run"] is None:
-        raise UsageError(f"{record['version']} is the base as it came, no run made it: `retain verify` checks it")
+    if record.run is None:
+        raise UsageError(f"{record.version} is the base as it came, no run made it: `retain verify` checks it")
     ledger = main.ledger()
-    event, stage = ledger.runs[record["run"]], record["stages"][INGEST.name]
+    event, stage = ledger.runs[record.run], record.stages[INGEST.name]
     outs = [out for out in stage["outs"] if out["path"].startswith(TONIGHT)]
     erased = {**dict.fromkeys(ledger.replaced, "a withdrawal"), **ledger.erased}
     for out in outs:
         if out["md5"] in erased:
             why = erased[out["md5"]]
-            raise UsageError(f"{record['version']} cannot be made again: {out['path']} was erased by {why}")
-    stored = lock_outs(record["stages"])
-    copy = fork(
-        main, line, str(event["base"]), folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)]
-    )
+            raise UsageError(f"{record.version} cannot be made again: {out['path']} was erased by {why}")
+    stored = lock_outs(record.stages)
+    copy = fork(main, line, event.base, folder, [*outs, *(stored[p] for p in (ADAPTER, NEW_BASE) if p in stored)])
     spec = spec_of(event)
     open_run(copy, spec, again=True)
     with checked_out(copy, spec.id) as root:
         lock = {"schema": "2.0", "stages": {**run_state(root).lock, INGEST.name: stage}}
         (root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
-        write_json(root / INGEST.report, record["reports"][INGEST.name])
+        write_json(root / INGEST.report, record.reports[INGEST.name])
         push_branch(root, copy, spec.id, "ingest: as it was stored")
     return copy, event
 
 
-def spec_of(event: Event) -> RunSpec:
+def spec_of(event: RunEvent) -> RunSpec:
     """What was special about a run, from its event."""
-    trigger = event["trigger"]
-    return RunSpec(
-        id=event["run"],
-        trigger=trigger["kind"],
-        by=trigger["by"],
-        reason=trigger["reason"],
-        batch=(event["batch"] or {}).get("of"),
-        rebase=(event.get("rebase") or {}).get("after"),
-        force=trigger["force"],
-        set=trigger["set"],
+    trigger = event.trigger
+    return RunSpec.model_validate(
+        {
+            "id": event.run,
+            "trigger": trigger.kind,
+            "by": trigger.by,
+            "reason": trigger.reason,
+            "batch": event.batch.of if event.batch else None,
+            "rebase": event.rebase.after if event.rebase else None,
+            "force": trigger.force,
+            "set": trigger.set,
+        }
     )
 
 

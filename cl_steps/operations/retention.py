@@ -95,7 +95,7 @@ def promised(main: Mainline) -> set[str]:
     That is the state and the intakes of main, now and ever, what the nights of versions stored, and what stands for
     what was erased.
     """
-    outs = (out for record in main.records() for out in lock_outs(record.get("stages", {})).items())
+    outs = (out for record in main.records() for out in lock_outs(record.stages).items())
     nights = {str(out["md5"]) for path, out in outs if path.startswith(TONIGHT)}
     return _history(main) | nights | {str(out["md5"]) for out in main.ledger().replaced.values()}
 

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from cl_steps.config import parse_mapping
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.pipeline import STAGES
 
-EARLIER: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+EARLIER: Mapping[str, tuple[Json, ...]] = {
     "ingest": (
         # DVC read the landing itself, and stopped at names that strangers choose.
         {

@@ -10,7 +10,7 @@ from airflow.sdk import Context, Param
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.execution_time.hitl import HITLUser
 
-from cl_steps.ledger.fold import Event
+from cl_steps.ledger.events import RunEvent
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.schedule import next_start
 from cl_steps.orchestration.settling import settled
@@ -97,15 +97,15 @@ def time_to_answer(entry: Entry, now: datetime) -> timedelta:
     return max(min(wished, left), timedelta(seconds=1))
 
 
-def question(entry: Entry, event: Event) -> tuple[str, str]:
+def question(entry: Entry, event: RunEvent) -> tuple[str, str]:
     """Headline and text (Markdown) of the question; what comes from data is quoted, never formatted."""
-    by_drift = event["gate"] is None
-    headline = f"Line {entry.name}: may run {event['run']} {'be learnt' if by_drift else 'be promoted'}?"
+    by_drift = event.gate is None
+    headline = f"Line {entry.name}: may run {event.run} {'be learnt' if by_drift else 'be promoted'}?"
     then = "the next run learns exactly this batch" if by_drift else "its candidate becomes the champion now"
-    assets = (event.get("batch") or {}).get("assets", 0)
+    assets = event.batch.assets if event.batch else 0
     text = [
         f"Held {'by the drift check' if by_drift else 'by the gate'}, with {assets} images in its batch:",
-        f"    {_plain(event['why'])}",
+        f"    {_plain(event.why)}",
         f"**Approve**: {then}. **Reject**, or no answer: nothing changes, its images stay set aside.",
         "The line's page (tab *Retain* of this DAG) shows the pictures and the figures.",
     ]

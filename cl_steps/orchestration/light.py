@@ -6,7 +6,6 @@ The rule for going on is `pipeline.next_step`, asked here and not repeated: the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
@@ -15,12 +14,15 @@ from airflow.sdk import Asset, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.settling import settled
 from cl_steps.orchestration.telling import measure, tell
-from cl_steps.pipeline import STAGES, Step, next_step
+from cl_steps.pipeline import STAGES, Said, Step, next_step
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run, read_run, run_id
 
@@ -64,7 +66,7 @@ def identity(dag_run: Any, timezone: str) -> str:
     return run_id(f"{moment.astimezone(ZoneInfo(timezone)):%Y-%m-%d}", dag_run.dag_id, dag_run.run_id)
 
 
-def spec_of(dag_run: Any, params: Mapping[str, Any], run: str) -> RunSpec:
+def spec_of(dag_run: Any, params: Json, run: str) -> RunSpec:
     """What is special about a run, from the form; raises UsageError for a wish without its reason."""
     wishes = [name for name in ("force", "method", "batch", "set") if params[name]]
     reason = (params["reason"] or "").strip()
@@ -86,7 +88,7 @@ def spec_of(dag_run: Any, params: Mapping[str, Any], run: str) -> RunSpec:
 
 
 @settled()
-def open_it(entry: Entry, run: str, dag_run: Any, params: Mapping[str, Any]) -> None:
+def open_it(entry: Entry, run: str, dag_run: Any, params: Json) -> None:
     """Make the run's branch, or find it."""
     spec = open_run(entry.line(), spec_of(dag_run, params, run))
     LOG.info("run %s of line %s: branch runs/%s on %s", run, entry.name, run, spec.base[:10])
@@ -97,8 +99,8 @@ def successors(step: Step) -> tuple[str, ...]:
 
     Where two of them lead to different steps, the DAG needs a decision.
     """
-    before = {stage.name: {"status": "done", "verdict": None} for stage in STAGES[: STAGES.index(step)]}
-    found = (next_step({**before, step.name: {"status": "done", "verdict": word}}) for word in step.verdicts or (None,))
+    before = {stage.name: Said("done", None) for stage in STAGES[: STAGES.index(step)]}
+    found = (next_step({**before, step.name: Said("done", word)}) for word in step.verdicts or (None,))
     return tuple(dict.fromkeys(found))
 
 
@@ -110,7 +112,7 @@ def decide(entry: Entry, step: Step, run: str) -> str:
     chosen = next_step(known)
     if chosen == step.name or step.name not in known:
         raise AirflowException(f"run {run} has no report of {step.name}: clear the task {step.name}")
-    LOG.info("%s: %s. %s -> %s", step.name, known[step.name]["verdict"], known[step.name]["why"], chosen)
+    LOG.info("%s: %s. %s -> %s", step.name, known[step.name].verdict, known[step.name].why, chosen)
     if entry.gpu_hours is not None and chosen in STAGE_NAMES_ON_GPU:
         _hold_budget(entry, entry.gpu_hours)
     return chosen
@@ -129,8 +131,8 @@ def _hold_budget(entry: Entry, hours: float) -> None:
 
 def gpu_hours_since(ledger: Ledger, moment: datetime) -> float:
     """The GPU hours of all runs that ended after a moment."""
-    recent = (event for event in ledger.runs.values() if datetime.fromisoformat(event["at"]) >= moment)
-    return sum(float(event.get("gpu_seconds") or 0) for event in recent) / 3600
+    recent = (event for event in ledger.runs.values() if datetime.fromisoformat(event.at) >= moment)
+    return sum(float(event.gpu_seconds) for event in recent) / 3600
 
 
 @settled()
@@ -144,11 +146,11 @@ def report(entry: Entry, run: str, **context: Any) -> dict[str, Any]:
         ledger = main.ledger()
         event = _event(ledger, run)
         measure(entry, event, ledger, main)
-    found = {key: event[key] for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
-    LOG.info("run %s ended: %s %s. %s", run, event["outcome"], event["version"] or "", event["why"])
-    if event["outcome"] == "failed":
-        raise AirflowFailException(f"run {run} failed: {event['why']}")
-    tell(entry, event["outcome"], found, context)
+    found = {key: getattr(event, key) for key in ("run", "outcome", "why", "version", "drift", "gate", "seconds")}
+    LOG.info("run %s ended: %s %s. %s", run, event.outcome, event.version or "", event.why)
+    if event.outcome == "failed":
+        raise AirflowFailException(f"run {run} failed: {event.why}")
+    tell(entry, event.outcome, found, context)
     return found
 
 
@@ -158,9 +160,9 @@ def decide_after_report(entry: Entry, run: str) -> list[str]:
     with reading(entry.line().git) as main:
         ledger = main.ledger()
     event = _event(ledger, run)
-    if event["outcome"] == "held" and run not in ledger.answers:
+    if event.outcome == "held" and run not in ledger.answers:
         return ["ask"]
-    return ["publish"] if event["outcome"] == "promoted" else []
+    return ["publish"] if event.outcome == "promoted" else []
 
 
 @settled()
@@ -168,9 +170,9 @@ def publish(entry: Entry, run: str, *, outlet_events: Any, **_context: Any) -> N
     """Emit the version's asset event, so that what serves the model can follow; skipped where there is no version."""
     with reading(entry.line().git) as main:
         event = _event(main.ledger(), run)
-        record = next((r for r in main.records() if r["version"] == event["version"]), None)
-    if event["outcome"] != "promoted" or record is None:
-        raise AirflowSkipException(f"run {run} ended {event['outcome']}: there is no new version")
+        record = next((r for r in main.records() if r.version == event.version), None)
+    if event.outcome != "promoted" or record is None:
+        raise AirflowSkipException(f"run {run} ended {event.outcome}: there is no new version")
     outlet_events[version_asset(entry.name)].extra = version_facts(record)
 
 
@@ -184,13 +186,13 @@ def landing_asset(name: str) -> Asset:
     return Asset(name=f"retain/{name}/landing", uri=f"retain://{name}/landing")
 
 
-def version_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+def version_facts(record: Record) -> dict[str, Any]:
     """What an asset event says of a version: enough to fetch exactly these bytes."""
-    facts = {key: record[key] for key in ("version", "parent", "run", "created")}
-    return facts | {"adapter": record["digests"]["state"]["adapter"], "base": record["digests"]["base"]}
+    facts = {key: getattr(record, key) for key in ("version", "parent", "run", "created")}
+    return facts | {"adapter": record.digests.state["adapter"], "base": record.digests.base}
 
 
-def _event(ledger: Ledger, run: str) -> Event:
+def _event(ledger: Ledger, run: str) -> RunEvent:
     event = ledger.runs.get(run)
     if not event:
         raise AirflowFailException(f"main knows nothing of run {run}: clear the task close")

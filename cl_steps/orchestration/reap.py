@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.errors import RetainError
 
 JOB = "batch.kubernetes.io/job-name"
@@ -73,9 +74,7 @@ def reap(core: Any, batch: Any, namespace: str, older: timedelta, *, dry_run: bo
     return [*over, *names]
 
 
-def orphan_jobs(
-    jobs: Iterable[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], before: datetime
-) -> Iterable[str]:
+def orphan_jobs(jobs: Iterable[Json], pods: Sequence[Json], before: datetime) -> Iterable[str]:
     """Names of the Jobs that were made, and whose pods (if any are left) ended or never started, before a moment."""
     over = set(orphans(pods, before))
     for job in jobs:
@@ -85,7 +84,7 @@ def orphan_jobs(
             yield name
 
 
-def orphans(pods: Iterable[Mapping[str, Any]], before: datetime) -> Iterable[str]:
+def orphans(pods: Iterable[Json], before: datetime) -> Iterable[str]:
     """Names of the pods (as Kubernetes' JSON) that ended, or never started, before a moment."""
     for pod in pods:
         status = pod.get("status", {})
@@ -110,7 +109,7 @@ def _delete(ask: Callable[..., Any], name: str, namespace: str, **options: Any) 
             raise
 
 
-def _job_of(pods: Iterable[Mapping[str, Any]], name: str) -> str | None:
+def _job_of(pods: Iterable[Json], name: str) -> str | None:
     metadata = next(pod["metadata"] for pod in pods if pod["metadata"]["name"] == name)
     label: str | None = metadata.get("labels", {}).get(JOB)
     return label

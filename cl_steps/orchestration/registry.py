@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, Strict, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from cl_steps.config import Block, validate_block
-from cl_steps.documents import Unreadable, read_yaml
+from cl_steps.documents import Json, Unreadable, read_yaml
 from cl_steps.errors import UsageError
 from cl_steps.orchestration.pods.manifest import FILES
 from cl_steps.orchestration.pods.profiles import LOCAL, Ask, Notify, Profile, Secrets
@@ -210,7 +210,7 @@ def read(path: Path) -> Reading:
     return _read(document)
 
 
-def _read(document: Mapping[str, Any]) -> Reading:
+def _read(document: Json) -> Reading:
     profiles, wrong = _profiles(document.get("profiles", {}))
     faults = [Fault("", sentence) for sentence in (*_unknown(document), *wrong.values())]
     entries: list[Entry] = []
@@ -234,7 +234,7 @@ def _claim(name: str, number: int, taken: dict[str, int]) -> None:
         raise UsageError(f"lines.yaml (entry {number}) has the name of entry {taken[name]}: give each line its own")
 
 
-def _unknown(document: Mapping[str, Any]) -> list[str]:
+def _unknown(document: Json) -> list[str]:
     there = (key for key in document if key not in ("lines", "profiles"))
     return [f"lines.yaml may hold `lines` and `profiles`, and nothing else: remove {key!r}" for key in there]
 

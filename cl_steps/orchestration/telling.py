@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 from airflow.sdk import BaseNotifier
 from airflow.sdk.observability import stats
 
+from cl_steps.documents import Json
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RunEvent
+from cl_steps.ledger.fold import Ledger
 from cl_steps.orchestration.pods.profiles import Notify
 from cl_steps.orchestration.registry import Entry
 from cl_steps.repository.mainline import Mainline
@@ -23,14 +25,14 @@ SIZE = re.compile(rb"^ *size: *([0-9]+)", re.MULTILINE)
 MD5 = re.compile(rb"md5: *([0-9a-f]{32}(?:\.dir)?)")
 
 
-def measure(entry: Entry, event: Event, ledger: Ledger, main: Mainline) -> None:
+def measure(entry: Entry, event: RunEvent, ledger: Ledger, main: Mainline) -> None:
     """Count and gauge a run that ended: `retain.runs`, `retain.run_seconds`, `retain.gpu_seconds`,
     `retain.pending_assets` and `retain.stored_bytes`, each tagged with the line.
     """
     tags = {"line": entry.name}
-    stats.incr("retain.runs", tags={**tags, "outcome": event["outcome"]})
-    stats.timing("retain.run_seconds", timedelta(seconds=float(event["seconds"])), tags=tags)
-    stats.incr("retain.gpu_seconds", round(float(event.get("gpu_seconds") or 0)), tags=tags)
+    stats.incr("retain.runs", tags={**tags, "outcome": event.outcome})
+    stats.timing("retain.run_seconds", timedelta(seconds=float(event.seconds)), tags=tags)
+    stats.incr("retain.gpu_seconds", round(event.gpu_seconds), tags=tags)
     stats.gauge("retain.pending_assets", pending_assets(ledger, main.max_attempts()), tags=tags)
     stats.gauge("retain.stored_bytes", stored_bytes(main), tags=tags)
 
@@ -47,7 +49,7 @@ def stored_bytes(main: Mainline) -> int:
     return sum(sizes.values())
 
 
-def tell(entry: Entry, what: str, facts: Mapping[str, Any], context: MutableMapping[str, Any]) -> None:
+def tell(entry: Entry, what: str, facts: Json, context: MutableMapping[str, Any]) -> None:
     """Call the line's notifiers for an outcome; templates find `retain` beside Airflow's own names.
 
     A notifier that fails is logged: nobody's run is the worse for a mail server that is away.

@@ -13,9 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cl_steps.digests import file_sha256
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.fold import EVENT_SCHEMA, Event
-from cl_steps.ledger.names import version_file
+from cl_steps.ledger.champion import Champion
+from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
+from cl_steps.ledger.record import RECORD_SCHEMA, Record
 from cl_steps.ledger.times import gpu_seconds
 from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
 from cl_steps.repository.beginning import Beginning
@@ -23,13 +26,8 @@ from cl_steps.repository.mainline import Mainline
 from cl_steps.repository.rebase_branch import STAGE
 from cl_steps.repository.run_branch import RunState
 from cl_steps.run.context import code_digest
-from cl_steps.store.digests import file_sha256
 from cl_steps.store.pointers import Out, dvc_file, lock_outs, read_dvc_file
 
-RECORD_SCHEMA = 3
-"""2: SHA-256 of every file of adapter and base, and the commit on main before the version's own. 3: how the run began,
-what its judges signed, and in whose hands the keys were; its parameters are main's as the run began.
-"""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
 
 
@@ -47,8 +45,8 @@ class Basis:
     """
 
     begun: Beginning
-    parameters: Mapping[str, Any]
-    approval: Mapping[str, Any] | None
+    parameters: Json
+    approval: Json | None
     judged: Mapping[str, str]
     custody: str
     adapter: Path
@@ -64,46 +62,53 @@ def run_event(
     outcome: Outcome,
     why: str,
     version: str | None = None,
-    rebase: Event | None = None,
+    rebase: RebaseEvent | None = None,
     at: datetime | None = None,
-) -> dict[str, Any]:
+) -> RunEvent:
     """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it."""
-    spec, reports = state.spec, state.reports
-    ingest = reports.get("ingest", {}).get("figures", {})
+    spec, ingest = state.spec, state.figures("ingest")
     batch = dict(ingest.get("batch") or {}) or None
     if batch is not None:
         batch["of"] = spec.batch
-    return {
-        "schema": EVENT_SCHEMA,
-        "kind": "run",
-        "run": spec.id,
-        "at": now(at),
-        "trigger": {"kind": spec.trigger, "by": spec.by, "reason": spec.reason, "set": spec.set, "force": spec.force},
-        "outcome": outcome,
-        "why": why,
-        "version": version,
-        "drift": reports.get("drift", {}).get("verdict"),
-        "gate": reports.get("gate", {}).get("verdict"),
-        "intake": _intake(state, ingest),
-        "batch": batch,
-        "base": spec.base,
-        "tip": state.tip,
-        "seconds": _seconds_since(spec.started),
-        **cost(state),
-        **_rebase(rebase),
-    }
+    return RunEvent.from_document(
+        {
+            "schema": EVENT_SCHEMA,
+            "kind": "run",
+            "run": spec.id,
+            "at": now(at),
+            "trigger": {
+                "kind": spec.trigger,
+                "by": spec.by,
+                "reason": spec.reason,
+                "set": spec.set,
+                "force": spec.force,
+            },
+            "outcome": outcome,
+            "why": why,
+            "version": version,
+            "drift": state.verdict("drift"),
+            "gate": state.verdict("gate"),
+            "intake": _intake(state, ingest),
+            "batch": batch,
+            "base": spec.base,
+            "tip": state.tip,
+            "seconds": _seconds_since(spec.started),
+            **cost(state),
+            **_rebase(rebase),
+        }
+    )
 
 
-def asked_rebase(main: Mainline, state: RunState) -> Event | None:
+def asked_rebase(main: Mainline, state: RunState) -> RebaseEvent | None:
     """The act of the person who asked a run to put a new base under the line; None for any other run.
 
     Raises:
         IntegrityError: the run's branch and main do not say the same of it.
     """
     asked = main.ledger().rebases.get(state.spec.id)
-    if (str(asked["after"]["md5"]) if asked else None) != state.spec.rebase:
+    if (asked.after["md5"] if asked else None) != state.spec.rebase:
         raise IntegrityError(f"run {state.spec.id} brings another base than a person asked for on main: do not use it")
-    if asked and lock_outs(state.lock).get(NEW_BASE, {}).get("md5") != asked["after"]["md5"]:
+    if asked and lock_outs(state.lock).get(NEW_BASE, {}).get("md5") != asked.after["md5"]:
         raise IntegrityError(
             f"the lock of run {state.spec.id} names another base than a person asked for: do not use it"
         )
@@ -113,39 +118,37 @@ def asked_rebase(main: Mainline, state: RunState) -> Event | None:
 def intake_file(state: RunState) -> dict[str, bytes]:
     """The `.dvc` file that keeps what this run took in, under `data/`; nothing if it took in nothing."""
     out = lock_outs(state.lock).get("tonight/intake")
-    ingest = state.reports.get("ingest", {}).get("figures", {})
+    ingest = state.figures("ingest")
     kept = ingest.get("intake", {}).get("assets") or ingest.get("quarantined")
     return {f"data/{state.spec.id}.dvc": dvc_file(out, state.spec.id)} if out and kept else {}
 
 
-def first_record(
-    digests: Mapping[str, str], slices: Iterable[str], parameters: Mapping[str, Any], state: Path
-) -> dict[str, Any]:
+def first_record(digests: Mapping[str, str], slices: Iterable[str], parameters: Json, state: Path) -> Record:
     """The record of v1, the base as it came: md5 of each part of `state`, the folder that they lie in."""
-    return {
-        "schema": RECORD_SCHEMA,
-        "version": "v1",
-        "parent": None,
-        "main": None,
-        "run": None,
-        "created": now(),
-        "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
-        "approval": None,
-        "begun": None,
-        "judged": {},
-        "custody": None,
-        "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": dict(digests)},
-        "files": {**files_of(state / "adapter", "adapter"), **files_of(state / "base", "base")},
-        "parameters": {"file": dict(parameters), "set": {}},
-        "code": code_digest(),
-        "environment": environment(),
-        "slices": {name: {} for name in slices},
-    }
+    return Record.from_document(
+        {
+            "schema": RECORD_SCHEMA,
+            "version": "v1",
+            "parent": None,
+            "main": None,
+            "run": None,
+            "created": now(),
+            "trigger": {"kind": "manual", "by": "", "reason": "the base as it came"},
+            "approval": None,
+            "begun": None,
+            "judged": {},
+            "custody": None,
+            "digests": {"base": digests["base"], "extractor": digests["extractor"], "state": dict(digests)},
+            "files": {**files_of(state / "adapter", "adapter"), **files_of(state / "base", "base")},
+            "parameters": {"file": dict(parameters), "set": {}},
+            "code": code_digest(),
+            "environment": environment(),
+            "slices": {name: {} for name in slices},
+        }
+    )
 
 
-def version_record(
-    main: Mainline, state: RunState, number: int, champion: Mapping[str, Any], basis: Basis
-) -> dict[str, Any]:
+def version_record(main: Mainline, state: RunState, number: int, champion: Champion, basis: Basis) -> Record:
     """Everything that version `number` was made from and judged by.
 
     `main` names the commit that the version's own follows: who signs the record vouches for all of main's history.
@@ -155,51 +158,53 @@ def version_record(
         IntegrityError: as `asked_rebase`.
     """
     outs, asked = lock_outs(state.lock), asked_rebase(main, state)
-    evaluated = state.reports["evaluate"]["figures"]["slices"]
-    return {
-        "schema": RECORD_SCHEMA,
-        "version": f"v{number}",
-        "parent": champion["version"],
-        "main": main.tip,
-        "run": state.spec.id,
-        "created": now(main.moment()),
-        "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
-        "approval": dict(basis.approval) if basis.approval else None,
-        "begun": {"commit": basis.begun.commit, "main": basis.begun.base},
-        "judged": dict(basis.judged),
-        "custody": basis.custody,
-        "digests": {
-            "batch": state.batch["digest"],
-            "teacher": _state_out(main, "adapter")["md5"],
-            "base": outs[NEW_BASE]["md5"] if asked else _state_out(main, "base")["md5"],
-            "extractor": _state_out(main, "extractor")["md5"],
-            "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
-        },
-        "files": {
-            **files_of(basis.adapter, "adapter"),
-            **(asked["files"] if asked else _base_files(main, champion["version"])),
-        },
-        "stages": {name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))},
-        "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
-        "code": code_digest(),
-        "environment": {**environment(), "devices": devices(state)},
-        "reports": state.reports,
-        "slices": {
-            name: {metric: values["candidate"] for metric, values in metrics.items()}
-            for name, metrics in evaluated.items()
-        },
-        "seconds": _seconds_since(state.spec.started),
-        **cost(state),
-        **_rebase(asked),
-    }
+    evaluated = state.figures("evaluate")["slices"]
+    return Record.from_document(
+        {
+            "schema": RECORD_SCHEMA,
+            "version": f"v{number}",
+            "parent": champion.version,
+            "main": main.tip,
+            "run": state.spec.id,
+            "created": now(main.moment()),
+            "trigger": {"kind": state.spec.trigger, "by": state.spec.by, "reason": state.spec.reason},
+            "approval": dict(basis.approval) if basis.approval else None,
+            "begun": {"commit": basis.begun.commit, "main": basis.begun.base},
+            "judged": dict(basis.judged),
+            "custody": basis.custody,
+            "digests": {
+                "batch": state.batch["digest"],
+                "teacher": _state_out(main, "adapter")["md5"],
+                "base": outs[NEW_BASE]["md5"] if asked else _state_out(main, "base")["md5"],
+                "extractor": _state_out(main, "extractor")["md5"],
+                "state": {name: outs[path]["md5"] for name, path in NEXT_STATE.items()},
+            },
+            "files": {
+                **files_of(basis.adapter, "adapter"),
+                **(asked.files if asked else _base_files(main, champion.version)),
+            },
+            "stages": {
+                name: state.lock[name] for name in (*([STAGE] if asked else []), *(step.name for step in STAGES))
+            },
+            "parameters": {"file": dict(basis.parameters), "set": state.spec.set},
+            "code": code_digest(),
+            "environment": {**environment(), "devices": devices(state)},
+            "reports": {name: report.document() for name, report in state.reports.items()},
+            "slices": {
+                name: {metric: values["candidate"] for metric, values in metrics.items()}
+                for name, metrics in evaluated.items()
+            },
+            "seconds": _seconds_since(state.spec.started),
+            **cost(state),
+            **_rebase(asked),
+        }
+    )
 
 
 def files_of(folder: Path, name: str) -> dict[str, str]:
     """The SHA-256 of every file of a folder, by its path below `name`."""
-    found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found[f"{name}/{path.relative_to(folder).as_posix()}"] = file_sha256(path)
-    return found
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f"{name}/{path.relative_to(folder).as_posix()}": file_sha256(path) for path in files}
 
 
 def cost(state: RunState) -> dict[str, Any]:
@@ -224,14 +229,14 @@ def environment() -> dict[str, Any]:
     return {"image": os.environ.get("RETAIN_IMAGE", ""), **here, **found}
 
 
-def _rebase(asked: Event | None) -> dict[str, Any]:
+def _rebase(asked: RebaseEvent | None) -> dict[str, Any]:
     """What event and record say of a rebase; nothing of other runs."""
     if asked is None:
         return {}
-    return {"rebase": {"event": asked["id"], "before": asked["before"], "after": asked["after"]["md5"]}}
+    return {"rebase": {"event": asked.id, "before": asked.before, "after": asked.after["md5"]}}
 
 
-def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None:
+def _intake(state: RunState, ingest: Json) -> dict[str, Any] | None:
     out = lock_outs(state.lock).get("tonight/intake")
     if not out:
         return None
@@ -245,8 +250,7 @@ def _intake(state: RunState, ingest: Mapping[str, Any]) -> dict[str, Any] | None
 
 def _base_files(main: Mainline, parent: str) -> dict[str, str]:
     """The base's, as the parent's record holds them: a promotion fetches no base."""
-    files = main.read_json(version_file(parent)).get("files", {})
-    return {name: digest for name, digest in files.items() if name.startswith("base/")}
+    return {name: digest for name, digest in main.record(parent).files.items() if name.startswith("base/")}
 
 
 def _state_out(main: Mainline, name: str) -> Out:

@@ -20,11 +20,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from cl_steps.documents import json_text
+from cl_steps.digests import sha256
+from cl_steps.documents import Json, json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
+from cl_steps.ledger.events import Act, event_bytes
 from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record, record_bytes
 from cl_steps.records.keys import load_private, read_sigstore, refuse_uncounted
-from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects, sha256
+from cl_steps.records.provenance import PROVENANCE, provenance, provenance_subjects
 from cl_steps.repository.line import Line
 
 KEYLESS = "sigstore"
@@ -46,26 +49,26 @@ class Signer(Protocol):
         """An in-toto statement in its signed envelope (JSON)."""
 
 
-def event_files(line: Line, path: str, event: Mapping[str, Any]) -> dict[str, bytes]:
+def event_files(line: Line, path: str, event: Act) -> dict[str, bytes]:
     """An event as its files on main: the event itself (`path` ends in `.json`) and, with a key, its signature."""
-    content, signer = json_text(event).encode(), _signer_at(line, str(event["at"]))
+    content, signer = event_bytes(event), _signer_at(line, event.at)
     if signer is None:
         return {path: content}
-    facts = {name: str(event[name]) for name in ("kind", "by", "at") if event.get(name)}
+    facts = {name: value for name in ("kind", "by", "at") if (value := getattr(event, name))}
     signature = sign_statement(signer, _by_sha256({path: sha256(content)}), ACT, facts)
     return {path: content, signature_path(path): signature}
 
 
-def version_files(line: Line, record: Mapping[str, Any], adapter: Path) -> dict[str, bytes]:
+def version_files(line: Line, record: Record, adapter: Path) -> dict[str, bytes]:
     """A version's files on main: its record and, with a key, its signature and its provenance.
 
-    `adapter` is the folder with the adapter; `record["files"]` holds the SHA-256 of each of its files.
+    `adapter` is the folder with the adapter; `record.files` holds the SHA-256 of each of its files.
     """
-    path, signer = version_file(record["version"]), _signer_at(line, str(record["created"]))
-    content = json_text(record).encode()
+    path, signer = version_file(record.version), _signer_at(line, record.created)
+    content = record_bytes(record)
     if signer is None:
         return {path: content}
-    with _model(record["version"], content, adapter) as folder:
+    with _model(record.version, content, adapter) as folder:
         signature = signer.sign_folder(folder)
     subjects = _by_sha256(provenance_subjects(record, content))
     origin = sign_statement(signer, subjects, PROVENANCE, provenance(record))
@@ -155,7 +158,7 @@ class Keyless:
 
 
 def sign_statement(
-    signer: Signer, subjects: Mapping[str, Mapping[str, str]], predicate_type: str, predicate: Mapping[str, Any]
+    signer: Signer, subjects: Mapping[str, Mapping[str, str]], predicate_type: str, predicate: Json
 ) -> bytes:
     """An in-toto statement in its signed envelope (JSON); `subjects` are digests (algorithm to hex) by name."""
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor

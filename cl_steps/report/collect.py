@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import RUN_ID, Params, RunSpec, load_params, load_run
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.ledger.events import AnswerEvent, RunEvent, parse_event
 from cl_steps.pipeline import STAGES
-from cl_steps.report.overview import Night, Overview, Pictures, table, text
+from cl_steps.report.overview import Night, Overview, Pictures, Table, table, text
 from cl_steps.repository.archive import archived
 from cl_steps.repository.bundle import ARCHIVE
 from cl_steps.repository.git import GitError, blobs, git, reason
@@ -42,8 +43,8 @@ FILES = ("params.yaml", "run.yaml", "dvc.lock", *(step.report for step in STAGES
 class Branch:
     """What the branch of a run holds of use here."""
 
-    reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    lock: Mapping[str, Any] = field(default_factory=dict)
+    reports: Mapping[str, Json] = field(default_factory=dict)
+    lock: Json = field(default_factory=dict)
     params: Params = field(default_factory=Params)
     spec: RunSpec = field(default_factory=RunSpec)
 
@@ -60,7 +61,7 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Overview:
     with tempfile.TemporaryDirectory(prefix="retain-") as name:
         scratch = Path(name)
         main = Mainline.open(line.git, scratch)
-        records = {str(record["version"]): record for record in main.records()}
+        records = {record.version: record.document() for record in main.records()}
         events, answers = _events(main)
         branches = _branches(main, line, scratch)
         for run in branches:
@@ -72,22 +73,22 @@ def collect(line: Line, nights_with_pictures: int = 0) -> Overview:
             for (run, event), branch, shown in zip(events.items(), whole, pictures, strict=True)
         ]
         named = text(main.params_file().get("name")) or "line"
-        champion = text(main.read_json("state/champion.json").get("version"))
+        champion = main.champion().version
         return Overview(named, champion, tuple(records.values()), tuple(nights))
 
 
-def _events(main: Mainline) -> tuple[dict[str, Event], dict[str, Event]]:
+def _events(main: Mainline) -> tuple[dict[str, Table], dict[str, Table]]:
     """The last event of every run, in the order in which the runs first ended, and the answers to them."""
-    runs: dict[str, Event] = {}
-    answers: dict[str, Event] = {}
+    runs: dict[str, Table] = {}
+    answers: dict[str, Table] = {}
     for name, content in main.folder_files("events").items():
-        event = parse_event(name, content) if name.endswith(".json") else {"kind": ""}
-        if event["kind"] in ("run", "answer"):
-            (runs if event["kind"] == "run" else answers)[str(event["run"])] = event
+        event = parse_event(name, content) if name.endswith(".json") else None
+        if isinstance(event, RunEvent | AnswerEvent):
+            (runs if isinstance(event, RunEvent) else answers)[event.run] = event.document()
     return runs, answers
 
 
-def _running(run: str, spec: RunSpec) -> Event:
+def _running(run: str, spec: RunSpec) -> Table:
     """What stands for the event of a run that has none yet."""
     trigger = {"kind": spec.trigger, "by": spec.by, "reason": spec.reason}
     found = {"kind": "run", "run": run, "at": spec.started, "outcome": "running", "trigger": trigger}
@@ -139,7 +140,7 @@ def _params(content: bytes, overrides: str, scratch: Path) -> Params:
     return load_params(scratch, RunSpec(set=json.loads(overrides)))
 
 
-def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
+def _whole(branch: Branch | None, record: Json | None) -> Branch:
     """What is shown of a run: of a version what its record says, else its branch, where any step may write."""
     branch = branch or Branch()
     if not record:
@@ -148,7 +149,7 @@ def _whole(branch: Branch | None, record: Mapping[str, Any] | None) -> Branch:
     return replace(branch, reports=reports, lock=table(record.get("stages")))
 
 
-def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> list[Pictures]:
+def _pictures(line: Line, locks: Sequence[Json], latest: int) -> list[Pictures]:
     """The pictures of the last `latest` runs; none of those before."""
     first = max(0, len(locks) - latest)
     if first == len(locks):
@@ -157,7 +158,7 @@ def _pictures(line: Line, locks: Sequence[Mapping[str, Any]], latest: int) -> li
         return [Pictures()] * first + [_shown(store.files, lock) for lock in locks[first:]]
 
 
-def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
+def _shown(read: ReadFolder, lock: Json) -> Pictures:
     outs, found, gone = _outs(lock), {}, []
     for path, names in PICTURES.items():
         out = outs.get(path)
@@ -167,7 +168,7 @@ def _shown(read: ReadFolder, lock: Mapping[str, Any]) -> Pictures:
     return Pictures(found[SAMPLES], found[DRIFT], tuple(gone))
 
 
-def _outs(lock: Mapping[str, Any]) -> dict[str, Out]:
+def _outs(lock: Json) -> dict[str, Out]:
     try:
         return lock_outs(lock)
     except (AttributeError, KeyError, TypeError):

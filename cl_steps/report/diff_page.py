@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.report.overview import legible_json, number, rows, table, text
 from cl_steps.report.page import environment
 from cl_steps.report.samples import Pair, Picture, pairs
 from cl_steps.report.words import DASH, Grid, Pill, moment, whole
 
-Document = Mapping[str, Any]
 LOWER_IS_BETTER = ("loss", "kid")
 SOFTWARE = ("code", "image", "python", "devices", "machine")
 FIGURES = ("old", "new", "difference")
@@ -51,7 +50,7 @@ class DiffView:
     document: str
 
 
-def render(document: Document, folders: Sequence[Mapping[str, bytes]], note: str) -> str:
+def render(document: Json, folders: Sequence[Mapping[str, bytes]], note: str) -> str:
     """The page as HTML.
 
     Args:
@@ -62,7 +61,7 @@ def render(document: Document, folders: Sequence[Mapping[str, bytes]], note: str
     return environment().get_template("diff.html.j2").render(page=view(document, folders, note))
 
 
-def view(document: Document, folders: Sequence[Mapping[str, bytes]], note: str) -> DiffView:
+def view(document: Json, folders: Sequence[Mapping[str, bytes]], note: str) -> DiffView:
     """The page of a document of changes."""
     old, new, data = text(document["old"]), text(document["new"]), table(document["data"])
     return DiffView(
@@ -85,7 +84,7 @@ def view(document: Document, folders: Sequence[Mapping[str, bytes]], note: str) 
     )
 
 
-def _facts(document: Document) -> tuple[tuple[str, str, str], ...]:
+def _facts(document: Json) -> tuple[tuple[str, str, str], ...]:
     data = table(document["data"])
     learnt, replay, evaluation = (table(data.get(key)) for key in ("learnt", "replay", "evaluation"))
     created = table(document["created"])
@@ -103,7 +102,7 @@ def _facts(document: Document) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def _data(data: Document) -> list[tuple[str, Grid, Grid]]:
+def _data(data: Json) -> list[tuple[str, Grid, Grid]]:
     """Per set: how many of which slice, and examples."""
     parts = {"learnt between": table(data.get("learnt")), "learnt by the old one alone": table(data.get("no_longer"))}
     for name, label in (("replay", "replay buffer"), ("evaluation", "evaluation set")):
@@ -118,27 +117,27 @@ def _data(data: Document) -> list[tuple[str, Grid, Grid]]:
     return found
 
 
-def _examples(found: Sequence[Document]) -> Grid:
+def _examples(found: Sequence[Json]) -> Grid:
     lines = ((text(row.get("sha256"))[:12], text(row.get("text")), text(row.get("slice"))) for row in found)
     return Grid(("asset", "caption", "slice"), tuple(lines))
 
 
-def _slices(part: Document) -> str:
+def _slices(part: Json) -> str:
     return ", ".join(text(name) for name in list(table(part.get("slices")))[:5])
 
 
-def _changed(found: Sequence[Document], heading: str, old: str, new: str) -> Grid | None:
+def _changed(found: Sequence[Json], heading: str, old: str, new: str) -> Grid | None:
     lines = [(text(row.get("key")), text(row.get("old")) or DASH, text(row.get("new")) or DASH) for row in found]
     return Grid((heading, old, new), tuple(lines)) if lines else None
 
 
-def _software(document: Document, old: str, new: str) -> Grid | None:
+def _software(document: Json, old: str, new: str) -> Grid | None:
     own = [{"key": key, **table(document[key])} for key in SOFTWARE if not table(document[key]).get("same")]
     plain = [{**row, **{k: ", ".join(map(text, v)) for k, v in row.items() if isinstance(v, list)}} for row in own]
     return _changed([*plain, *rows(document["libraries"])], "what", old, new)
 
 
-def _metrics(document: Document, old: str, new: str) -> Grid | None:
+def _metrics(document: Json, old: str, new: str) -> Grid | None:
     lines = []
     for row in rows(document["metrics"]):
         before, after, apart = (number(row.get(key)) for key in FIGURES)

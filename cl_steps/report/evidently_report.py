@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_steps.documents import Json
 from cl_steps.stats.items import Items
 from cl_steps.stats.properties import PROPERTIES
 
@@ -40,12 +41,12 @@ class EvidentlyResult:
 
     method: str = METHOD
     threshold: float = 0.0
-    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    columns: Mapping[str, Json] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
 
 
 def write_evidently_report(
-    path: Path, reference: Items, batch: Items, slices: Mapping[str, Mapping[str, Any]], level: float
+    path: Path, reference: Items, batch: Items, slices: Mapping[str, Json], level: float
 ) -> EvidentlyResult:
     """Write `evidently.html` of the batch against the reference of the same slices.
 
@@ -90,7 +91,7 @@ def columns_of(reference: Items, batch: Items) -> dict[str, tuple[Any, Any]]:
     return dict(list(columns.items())[:MAX_COLUMNS])
 
 
-def our_rows(slices: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def our_rows(slices: Mapping[str, Json]) -> list[list[str]]:
     """The table of our own figures: `HEADER`."""
     rows = []
     for name, figures in sorted(slices.items()):
@@ -154,7 +155,7 @@ def _frame(columns: Mapping[str, tuple[Any, Any]], side: int) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(pair[side], dtype="float64") for name, pair in columns.items()})
 
 
-def _found(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _found(document: Json) -> dict[str, dict[str, Any]]:
     scores = {metric["config"]["column"]: float(metric["value"]) for metric in document["metrics"]}
     statuses = {
         test["metric_config"]["params"]["column"]: str(getattr(test["status"], "value", test["status"]))

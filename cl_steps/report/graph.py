@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.report.overview import table, text
 from cl_steps.report.words import DASH, whole
 
-Document = Mapping[str, Any]
 WIDTH, HEIGHT, GAP = 268, 58, 16
 LETTERS = 36
 """So many fit into a box."""
@@ -44,7 +42,7 @@ class Graph:
     box: tuple[int, int] = (WIDTH, HEIGHT)
 
 
-def made_graph(document: Document) -> Graph:
+def made_graph(document: Json) -> Graph:
     """Inputs at the left, the version in the middle, its judges and its children at the right."""
     given, then = _inputs(document), _outcomes(document)
     rows = max(len(given), len(then), 1)
@@ -65,7 +63,7 @@ def short(words: str, letters: int = LETTERS) -> str:
     return words if len(words) <= letters else f"{words[: letters - 1]}…"
 
 
-def _inputs(document: Document) -> list[tuple[str, str, str]]:
+def _inputs(document: Json) -> list[tuple[str, str, str]]:
     data, replay, teacher = (table(document[key]) for key in ("data", "replay", "teacher"))
     rebase = table(document["rebase"])
     found = [("new base" if rebase else "base", short(text(document["base"]) or DASH, 20), "fixed")]
@@ -81,7 +79,7 @@ def _inputs(document: Document) -> list[tuple[str, str, str]]:
     return [*found, ("extractor", short(text(document["extractor"]) or DASH, 20), "fixed")]
 
 
-def _outcomes(document: Document) -> list[tuple[str, str, str]]:
+def _outcomes(document: Json) -> list[tuple[str, str, str]]:
     gate, drift = (table(table(document["checks"]).get(key)) for key in ("gate", "drift"))
     found = []
     if drift.get("verdict"):

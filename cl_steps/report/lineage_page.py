@@ -5,10 +5,10 @@ The document comes from `cl_steps.trace.tree`; all of its texts may be hostile a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.report.graph import Graph, made_graph
 from cl_steps.report.overview import legible_json, number, table, text
 from cl_steps.report.page import environment
@@ -16,7 +16,6 @@ from cl_steps.report.timeline import Timeline, timeline
 from cl_steps.report.words import DASH, Grid, Pill, moment, pill, seconds, whole
 from cl_steps.stats.decision import amount
 
-Document = Mapping[str, Any]
 Facts = tuple[tuple[str, str], ...]
 
 
@@ -44,12 +43,12 @@ class LineageView:
     document: str
 
 
-def render(document: Document) -> str:
+def render(document: Json) -> str:
     """The page as HTML; the same document gives the same page."""
     return environment().get_template("lineage.html.j2").render(page=view(document))
 
 
-def view(document: Document) -> LineageView:
+def view(document: Json) -> LineageView:
     """The page of a lineage document."""
     checks = table(document["checks"])
     drift, gate = table(checks.get("drift")), table(checks.get("gate"))
@@ -75,7 +74,7 @@ def view(document: Document) -> LineageView:
     )
 
 
-def events_grid(events: Sequence[Document]) -> Grid | None:
+def events_grid(events: Sequence[Json]) -> Grid | None:
     """Rollbacks, rebases and withdrawals, who did them and why."""
     lines = [
         (moment(e.get("at")), text(e.get("kind")), _did(e), text(e.get("by")), text(e.get("reason")), text(e.get("id")))
@@ -84,7 +83,7 @@ def events_grid(events: Sequence[Document]) -> Grid | None:
     return Grid(("when", "what", "", "by", "why", "event"), tuple(lines)) if lines else None
 
 
-def _did(event: Document) -> str:
+def _did(event: Json) -> str:
     if event.get("kind") == "rollback":
         left = ", ".join(map(text, event.get("left") or ()))
         return f"{text(event.get('from'))} to {text(event.get('to'))}, left: {left or 'none'}"
@@ -93,14 +92,14 @@ def _did(event: Document) -> str:
     return f"assets: {whole(event.get('assets'))}{', bytes erased' if event.get('erase') else ''}"
 
 
-def _summary(document: Document) -> str:
+def _summary(document: Json) -> str:
     parents = [text(name) for name in document["chain"]]
     made = f"made {moment(document['created'])}" + (f" by run {text(document['run'])}" if document["run"] else "")
     line = f", {len(parents)} versions after the base" if len(parents) > 1 else ""
     return f"{made}{line}"
 
 
-def _facts(document: Document, gate: Document) -> tuple[tuple[str, str, str], ...]:
+def _facts(document: Json, gate: Json) -> tuple[tuple[str, str, str], ...]:
     data, cost, champion = table(document["data"]), table(document["cost"]), text(document["champion"])
     slices = ", ".join(text(name) for name in list(table(data.get("slices")))[:4])
     standing = "the champion" if document["version"] == champion else f"today's champion is {champion}"
@@ -118,18 +117,18 @@ def _facts(document: Document, gate: Document) -> tuple[tuple[str, str, str], ..
     )
 
 
-def _approved(approval: Document) -> str:
+def _approved(approval: Json) -> str:
     return f"and {text(approval.get('by'))} said {text(approval.get('answer'))}" if approval else "by the gate alone"
 
 
-def _batch(document: Document) -> Grid | None:
+def _batch(document: Json) -> Grid | None:
     splits = ("train", "probe", "evaluation")
     slices = table(table(document["data"]).get("slices"))
     lines = [(text(name), *(whole(table(found).get(split, 0)) for split in splits)) for name, found in slices.items()]
     return Grid(("slice", *splits), tuple(lines), (1, 2, 3)) if lines else None
 
 
-def _intakes(document: Document) -> Grid | None:
+def _intakes(document: Json) -> Grid | None:
     lines = [
         (text(i.get("run")), moment(i.get("at")), whole(i.get("assets")), whole(i.get("quarantined")))
         for i in table(document["data"]).get("intakes") or ()
@@ -137,13 +136,13 @@ def _intakes(document: Document) -> Grid | None:
     return Grid(("run", "when", "assets", "quarantined"), tuple(lines), (2, 3)) if lines else None
 
 
-def _checks(checks: Sequence[Document]) -> Grid | None:
+def _checks(checks: Sequence[Json]) -> Grid | None:
     lines = [tuple(_check(check)) for check in checks]
     headings = ("slice", "metric", "against", "of", "estimate", "bounds", "asked for", "verdict", "")
     return Grid(headings, tuple(lines), (4, 5, 6)) if lines else None
 
 
-def _check(check: Document) -> Iterator[str | Pill]:
+def _check(check: Json) -> Iterator[str | Pill]:
     metric, gain = text(check.get("metric")), check.get("kind") == "superiority"
     figures = (number(check.get(key)) for key in ("estimate", "lower", "upper", "margin"))
     estimate, lower, upper, margin = (DASH if f is None else amount(metric, f) for f in figures)
@@ -152,7 +151,7 @@ def _check(check: Document) -> Iterator[str | Pill]:
     yield text(check.get("note"))
 
 
-def _answers(document: Document) -> Facts:
+def _answers(document: Json) -> Facts:
     """Who or what started it, and who agreed to it."""
     trigger, approval = table(document["trigger"]), table(document["approval"])
     by = f"{text(trigger.get('kind'))} {text(trigger.get('by'))}".strip()
@@ -166,7 +165,7 @@ def _answers(document: Document) -> Facts:
     return tuple((key, value or DASH) for key, value in {**started, **said}.items())
 
 
-def _parameters(document: Document) -> Grid | None:
+def _parameters(document: Json) -> Grid | None:
     lines = [
         (text(key), text(table(value).get("value")), text(table(value).get("default")) or DASH)
         for key, value in table(document["parameters"]).items()
@@ -174,7 +173,7 @@ def _parameters(document: Document) -> Grid | None:
     return Grid(("parameter", "value", "default"), tuple(lines)) if lines else None
 
 
-def _making(document: Document) -> Facts:
+def _making(document: Json) -> Facts:
     libraries = ", ".join(f"{text(k)} {text(v)}" for k, v in table(document["libraries"]).items())
     seeds = ", ".join(f"{text(k)} {text(v)}" for k, v in table(document["seeds"]).items() if v is not None)
     facts = {
@@ -191,7 +190,7 @@ def _making(document: Document) -> Facts:
     return tuple((key, text(value) or DASH) for key, value in facts.items())
 
 
-def _digests(document: Document) -> Facts:
+def _digests(document: Json) -> Facts:
     data, replay, teacher = (table(document[key]) for key in ("data", "replay", "teacher"))
     facts = {
         "base": document["base"],

@@ -10,13 +10,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from cl_steps.config import Params
-from cl_steps.documents import json_text
+from cl_steps.documents import Json, json_text
 
-Table = Mapping[str, Any]
-Report = Mapping[str, Any]
+Table = Json
+Report = Json
 
 
 @dataclass(frozen=True)

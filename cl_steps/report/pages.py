@@ -9,10 +9,10 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cl_steps.config import RUN_ID
+from cl_steps.documents import Json
 from cl_steps.errors import Unavailable, UsageError
 from cl_steps.store.places import Place, open_place
 
@@ -59,7 +59,7 @@ def publish(place: Place, page: bytes, reports: Mapping[str, bytes]) -> None:
         raise Unavailable(f"the pages cannot be written: {error.__cause__ or error}") from error
 
 
-def read_page(place: str, name: str, options: Mapping[str, Any] | None = None) -> bytes | None:
+def read_page(place: str, name: str, options: Json | None = None) -> bytes | None:
     """A page; None where there is none. `options` are fsspec's for the place, credentials above all.
 
     Raises:
@@ -88,7 +88,7 @@ def _from_folder(folder: Path, name: str) -> bytes | None:
         return stream.read(MAX_BYTES + 1) if stat.S_ISREG(os.fstat(file).st_mode) else None
 
 
-def _from_url(url: str, name: str, options: Mapping[str, Any]) -> bytes | None:
+def _from_url(url: str, name: str, options: Json) -> bytes | None:
     from fsspec.core import url_to_fs
 
     try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from cl_steps.documents import Json
 from cl_steps.report.overview import Night, Overview, new_slices, number, rows, scores, table, text
 from cl_steps.report.svg import BAD, GOOD, INK, MUTED, PAPER, RULE, SERIES, WARN, Margins, new_axes, styled, to_svg
 from cl_steps.stats.forgetting import summarise
@@ -125,7 +126,7 @@ def forgotten(overview: Overview) -> str:
     )
 
 
-def check_name(check: Mapping[str, Any]) -> str:
+def check_name(check: Json) -> str:
     """A check of the gate in words, such as `ink · loss` against the champion, or `ink · loss since its anchor`."""
     since = " since its anchor" if check.get("against") == "anchor" else ""
     return f"{short(check.get('slice'))} · {text(check.get('metric'))}{since}"
@@ -173,7 +174,7 @@ def _drift_lines(night: Night) -> list[DriftLine]:
     return found
 
 
-def _floor(value: Mapping[str, Any], least: float) -> float:
+def _floor(value: Json, least: float) -> float:
     """The floor of the slice's own tests, which draws of the reference itself may raise above `least`."""
     found = (number(table(value.get(family)).get("floor")) for family in ("tonight", "pending"))
     return next((floor for floor in found if floor is not None), least)
@@ -256,7 +257,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return [level + rank * gap for rank, level in enumerate(levels)]
 
 
-def _intervals(axes: Axes, checks: Sequence[Mapping[str, Any]], *, gain: bool) -> None:
+def _intervals(axes: Axes, checks: Sequence[Json], *, gain: bool) -> None:
     reach = GAIN_REACH if gain else REACH
     for place, check in enumerate(checks):
         _interval(axes, place, check, reach)
@@ -281,7 +282,7 @@ def _intervals(axes: Axes, checks: Sequence[Mapping[str, Any]], *, gain: bool) -
     _name_rows(axes, [check_name(check) for check in checks])
 
 
-def _interval(axes: Axes, place: int, check: Mapping[str, Any], reach: float) -> None:
+def _interval(axes: Axes, place: int, check: Json, reach: float) -> None:
     colour, marker = VERDICT_LOOK.get(text(check.get("verdict")), (MUTED, "o"))
     lower, estimate, upper = _in_margins(check)
     left, right = max(-reach, -reach if lower is None else lower), min(reach, reach if upper is None else upper)
@@ -294,7 +295,7 @@ def _interval(axes: Axes, place: int, check: Mapping[str, Any], reach: float) ->
         axes.plot([estimate], [place], marker, color=colour, markersize=7, markeredgecolor=PAPER)
 
 
-def _in_margins(check: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
+def _in_margins(check: Json) -> tuple[float | None, float | None, float | None]:
     margin = number(check.get("margin")) or 1.0
     values = (number(check.get(key)) for key in ("lower", "estimate", "upper"))
     lower, estimate, upper = (None if value is None else value / margin for value in values)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.report import plots
 from cl_steps.report.overview import Night, Overview, Report, legible_json, number, rows, table, text
 from cl_steps.report.words import DASH, Grid, pill, whole
@@ -126,5 +126,5 @@ def record_view(record: Report) -> RecordView:
     )
 
 
-def _prefixed(state: Mapping[str, Any]) -> dict[str, Any]:
+def _prefixed(state: Json) -> dict[str, Any]:
     return {f"state/{key}": value for key, value in state.items()}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.report.graph import short
 from cl_steps.report.overview import rows, table, text
 from cl_steps.report.words import DASH, moment, whole
 
-Document = Mapping[str, Any]
 ROW, TOP, LANE, LEFT, WIDTH = 44, 30, 26, 26, 1056
 MOST = 80
 """So many versions are drawn, those nearest to the one that the page is about, and v1."""
@@ -43,7 +42,7 @@ class Timeline:
     left_out: int
 
 
-def timeline(document: Document) -> Timeline:
+def timeline(document: Json) -> Timeline:
     """The timeline of a lineage document."""
     every = rows(document["line"])
     drawn = _nearest(every, text(document["version"]))
@@ -64,7 +63,7 @@ def timeline(document: Document) -> Timeline:
 
 
 def _stops(
-    document: Document, drawn: Sequence[Document], trunk: set[str], x: Mapping[str, float], y: Mapping[str, float]
+    document: Json, drawn: Sequence[Json], trunk: set[str], x: Mapping[str, float], y: Mapping[str, float]
 ) -> Iterator[Stop]:
     about, champion = text(document["version"]), text(document["champion"])
     parents, bases = {text(name) for name in document["chain"]}, _bases(drawn)
@@ -75,7 +74,7 @@ def _stops(
         yield Stop(x[name], y[name], name, kind, name == champion, *words)
 
 
-def _nearest(every: Sequence[Document], about: str) -> list[Document]:
+def _nearest(every: Sequence[Json], about: str) -> list[Json]:
     if len(every) <= MOST:
         return list(every)
     place = next((at for at, v in enumerate(every) if text(v.get("version")) == about), len(every))
@@ -83,7 +82,7 @@ def _nearest(every: Sequence[Document], about: str) -> list[Document]:
     return [every[0], *every[start : start + MOST - 1]]
 
 
-def _trunk(every: Sequence[Document], champion: str) -> set[str]:
+def _trunk(every: Sequence[Json], champion: str) -> set[str]:
     """The champion and its parents."""
     parents = {text(v.get("version")): text(v.get("parent")) for v in every}
     found: set[str] = set()
@@ -93,7 +92,7 @@ def _trunk(every: Sequence[Document], champion: str) -> set[str]:
     return found
 
 
-def _lanes(drawn: Sequence[Document], trunk: set[str]) -> dict[str, int]:
+def _lanes(drawn: Sequence[Json], trunk: set[str]) -> dict[str, int]:
     """The trunk is lane 0; each branch that was left behind takes the first lane that is free from its parent on."""
     lanes: dict[str, int] = {}
     ends: list[int] = []
@@ -116,7 +115,7 @@ def _lanes(drawn: Sequence[Document], trunk: set[str]) -> dict[str, int]:
 
 
 def _paths(
-    drawn: Sequence[Document], trunk: set[str], x: Mapping[str, float], y: Mapping[str, float]
+    drawn: Sequence[Json], trunk: set[str], x: Mapping[str, float], y: Mapping[str, float]
 ) -> Iterator[tuple[str, bool]]:
     """From each version up to its child, and whether it is of the trunk."""
     for version in drawn:
@@ -133,7 +132,7 @@ def _paths(
 
 
 def _arcs(
-    rollbacks: Sequence[Document], x: Mapping[str, float], y: Mapping[str, float], right: float
+    rollbacks: Sequence[Json], x: Mapping[str, float], y: Mapping[str, float], right: float
 ) -> Iterator[tuple[str, str]]:
     """A rollback as a dashed arc from the version that was left to the one restored, and its words."""
     for place, event in enumerate(rollbacks):
@@ -144,7 +143,7 @@ def _arcs(
             yield path, f"rollback from {start} to {end} by {text(event.get('by'))}: {text(event.get('reason'))}"
 
 
-def _bases(drawn: Sequence[Document]) -> dict[str, str]:
+def _bases(drawn: Sequence[Json]) -> dict[str, str]:
     """The versions that begin with a base of their own, and it."""
     found, before = {}, ""
     for version in drawn:
@@ -155,14 +154,14 @@ def _bases(drawn: Sequence[Document]) -> dict[str, str]:
     return found
 
 
-def _data(version: Document) -> str:
+def _data(version: Json) -> str:
     if version.get("assets") is None:
         return "the base as it came" if not version.get("parent") else DASH
     slices = ", ".join(f"{text(name)} {whole(count)}" for name, count in table(version.get("slices")).items())
     return short(f"{whole(version['assets'])} images: {slices}", 78)
 
 
-def _note(version: Document, bases: Mapping[str, str]) -> str:
+def _note(version: Json, bases: Mapping[str, str]) -> str:
     base = bases.get(text(version.get("version")))
     words = [f"base {base[:10]}"] if base else []
     if version.get("approved"):

@@ -108,9 +108,9 @@ def _new_base(main: Mainline, spec: RunSpec) -> dict[str, bytes]:
     if not spec.rebase:
         return {}
     asked = main.ledger().rebases.get(spec.id)
-    if not asked or asked["after"]["md5"] != spec.rebase:
+    if not asked or asked.after["md5"] != spec.rebase:
         raise UsageError(f"main holds no act of a person for the new base of run {spec.id}: use `retain rebase`")
-    return rebase_files(main.read("dvc.yaml") or b"", asked["after"])
+    return rebase_files(main.read("dvc.yaml") or b"", asked.after)
 
 
 def _fetch(clone: Path, run: str) -> str:

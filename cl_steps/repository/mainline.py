@@ -6,7 +6,6 @@ and pushed with a lease on that tip: whoever loses looks at main again (never at
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import tempfile
@@ -19,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import Params, RunSpec, load_params, parse_mapping
-from cl_steps.errors import IntegrityError, RetainError, Unavailable, UsageError
-from cl_steps.ledger.fold import FINAL, Event, Ledger, event_moment, fold, parse_event
+from cl_steps.errors import RetainError, Unavailable, UsageError
+from cl_steps.ledger.champion import CHAMPION, Champion, parse_champion
+from cl_steps.ledger.events import FINAL, Event, event_moment, parse_event
+from cl_steps.ledger.fold import Ledger, fold
 from cl_steps.ledger.names import existing, numbers_of, tag_of, version_file
+from cl_steps.ledger.record import Record, parse_record
 from cl_steps.ledger.schemas import refuse_faults
 from cl_steps.repository.git import EMAIL, NAME, GitError, address, fetch_files, git, reason, refusal, remote_refs, text
 from cl_steps.repository.git import blobs as read_blobs
@@ -79,15 +81,19 @@ class Mainline:
         except GitError:
             return None
 
-    def read_json(self, path: str) -> dict[str, Any]:
-        """A JSON document of main; empty where there is none. Raises IntegrityError for what is no such document."""
-        return _document(path, self.read(path) or b"{}")
-
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """Every version's record, oldest first; raises IntegrityError for what is none."""
         files = self.folder_files("versions")
         names = (f"v{number:04d}.json" for number in numbers_of(files))
-        return [_document(f"versions/{name}", files[name]) for name in names]
+        return [parse_record(f"versions/{name}", files[name]) for name in names]
+
+    def record(self, version: str) -> Record:
+        """A version's record; raises UsageError where there is no such version, IntegrityError for what is none."""
+        return parse_record(version_file(version), self.record_file(version))
+
+    def champion(self) -> Champion:
+        """Which version is in use; raises IntegrityError where main names none."""
+        return parse_champion(self.read(CHAMPION) or b"")
 
     def record_file(self, version: str) -> bytes:
         """A version's record, in bytes; raises UsageError where there is no such version."""
@@ -133,8 +139,8 @@ class Mainline:
         Raises:
             UsageError: main holds no version.
         """
-        ended = [event["at"] for event in self.ledger().runs.values() if event["outcome"] in FINAL]
-        made = [record["created"] for record in self.records()[:1]]
+        ended = [event.at for event in self.ledger().runs.values() if event.outcome in FINAL]
+        made = [record.created for record in self.records()[:1]]
         if not ended and not made:
             raise UsageError("main holds no version: `retain init` makes a workspace")
         return max(datetime.fromisoformat(moment) for moment in ended or made)
@@ -202,7 +208,7 @@ class Mainline:
         """
         latest = self._latest_event()
         if latest is None and (numbers := self.numbers()):
-            latest = datetime.fromisoformat(str(self.read_json(version_file(f"v{numbers[-1]}"))["created"]))
+            latest = datetime.fromisoformat(self.record(f"v{numbers[-1]}").created)
         return max(datetime.now(UTC), latest + timedelta(microseconds=1)) if latest else datetime.now(UTC)
 
     def _latest_event(self) -> datetime | None:
@@ -266,13 +272,6 @@ class Mainline:
         when = text(self.folder, "show", "-s", "--format=%ct", commit)
         body = f"object {commit}\ntype commit\ntag {name}\ntagger {NAME} <{EMAIL}> {when} +0000\n\n{name}\n"
         return git(self.folder, "mktag", stdin=body.encode()).decode().strip()
-
-
-def _document(path: str, content: bytes) -> dict[str, Any]:
-    try:
-        return dict(json.loads(content))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise IntegrityError(f"{path} on main is no JSON document: `retain verify --all` says what is wrong") from error
 
 
 @contextmanager

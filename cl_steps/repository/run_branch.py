@@ -13,7 +13,7 @@ from typing import Any
 
 from cl_steps.config import RUN_ID, RunSpec, load_params, load_run
 from cl_steps.errors import IntegrityError, Unavailable, UsageError
-from cl_steps.ledger.reports import read_reports
+from cl_steps.ledger.reports import Report, read_reports
 from cl_steps.ledger.times import Times, read_times
 from cl_steps.repository.beginning import beginning_files, begun_ref, compare_with_beginning, refuse_own_rules
 from cl_steps.repository.git import LEDGER, RECORDS, GitError, clone, git, reason, remote_refs, text
@@ -30,15 +30,23 @@ class RunState:
     """What a run's branch holds now."""
 
     spec: RunSpec
-    reports: dict[str, dict[str, Any]]
+    reports: dict[str, Report]
     lock: dict[str, Any]
     tip: str
     times: Times = field(default_factory=dict)
 
+    def figures(self, step: str) -> dict[str, Any]:
+        """What a step's report says in figures; empty where there is none."""
+        return self.reports[step].figures if step in self.reports else {}
+
+    def verdict(self, step: str) -> str | None:
+        """What a step judged, if it did."""
+        return self.reports[step].verdict if step in self.reports else None
+
     @property
     def batch(self) -> dict[str, Any]:
         """What the run's ingest says of its batch: `runs`, `digest`; raises IntegrityError where it says neither."""
-        found = self.reports.get("ingest", {}).get("figures", {}).get("batch")
+        found = self.figures("ingest").get("batch")
         if isinstance(found, dict) and isinstance(found.get("digest"), str) and isinstance(found.get("runs"), list):
             return found
         raise IntegrityError(f"reports/ingest.json of run {self.spec.id} names no batch: trigger a new run")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from cl_steps.config import Params, RunSpec, load_params, load_run
-from cl_steps.documents import write_json
-from cl_steps.ledger.reports import REPORT_SCHEMA, read_reports
+from cl_steps.documents import Json, write_json
+from cl_steps.ledger.reports import REPORT_SCHEMA, Report, read_reports
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StepReport:
 
     verdict: str | None = None
     why: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Json = field(default_factory=dict)
     processes: int = 1
     earlier_seconds: float = 0.0
     once_stored: Callable[[], None] = lambda: None
@@ -59,26 +59,32 @@ class Context:
         return folder
 
     @cached_property
-    def reports(self) -> dict[str, dict[str, Any]]:
+    def reports(self) -> dict[str, Report]:
         """The reports of the steps before, by step name."""
         return read_reports(self.root)
+
+    def figures(self, step: str) -> dict[str, Any]:
+        """The figures of a step before; empty where it left none."""
+        return self.reports[step].figures if step in self.reports else {}
 
 
 def write_report(
     root: Path, step: str, run: str, report: StepReport, status: Literal["done", "skipped"] = "done"
 ) -> None:
     """Write `reports/<step>.json`, whole or not at all."""
-    document = {
-        "schema": REPORT_SCHEMA,
-        "step": step,
-        "run": run,
-        "status": status,
-        "code": code_digest(),
-        "verdict": report.verdict,
-        "why": report.why,
-        "figures": dict(report.figures),
-    }
-    write_json(root / "reports" / f"{step}.json", document)
+    document = Report.from_document(
+        {
+            "schema": REPORT_SCHEMA,
+            "step": step,
+            "run": run,
+            "status": status,
+            "code": code_digest(),
+            "verdict": report.verdict,
+            "why": report.why,
+            "figures": dict(report.figures),
+        }
+    )
+    write_json(root / "reports" / f"{step}.json", document.document())
 
 
 @cache

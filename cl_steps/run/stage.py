@@ -21,7 +21,7 @@ from cl_steps.landing.snapshot import no_snapshot, take_snapshot
 from cl_steps.ledger.fold import read_ledger
 from cl_steps.ledger.reports import read_reports
 from cl_steps.ledger.times import add_time, device_of
-from cl_steps.pipeline import STATE, TONIGHT, Step, of_run, stop_reason
+from cl_steps.pipeline import STATE, TONIGHT, Report, Said, Step, of_run, stop_reason
 from cl_steps.repository.git import GitError, git, refusal, remote_refs, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import RunState, branch_of, checked_out, run_state
@@ -52,9 +52,7 @@ class Oversight(Protocol):
         """Sign, beside its report, what the step found."""
 
 
-def run_stage(
-    line: Line, run: str, step: Step, function: StepFunction, oversight: Oversight | None = None
-) -> dict[str, Any]:
+def run_stage(line: Line, run: str, step: Step, function: StepFunction, oversight: Oversight | None = None) -> Report:
     """Run one stage of a run, unless it is done already, and return its report.
 
     On a node that only helps another (`run.machine`) nothing is stored, and the report says so.
@@ -76,7 +74,7 @@ def run_stage(
                 oversight.check(root, step)
             found = run_in_place(context, step, function)
             if Machine.of(os.environ).only_helps:
-                return {"verdict": None, "status": "helped", "why": "node 0 stores the result"}
+                return Said("helped", None, "node 0 stores the result")
             dvc.commit(repo, step.name)
             if oversight:
                 oversight.vouch(root, step)
@@ -91,7 +89,7 @@ def run_stage(
 def run_in_place(context: Context, step: Step, function: StepFunction) -> StepReport:
     """Run a stage on the checkout as it is; after a verdict that ends a run: `skipped: why` and empty outputs."""
     before = {name: report for name, report in context.reports.items() if f"reports/{name}.json" in step.reads}
-    reason = stop_reason(before) or next((r["why"] for r in before.values() if r["status"] == "skipped"), None)
+    reason = stop_reason(before) or next((r.why for r in before.values() if r.status == "skipped"), None)
     if reason:
         return write_skipped(context.root, step, context.run.id, reason)
     report = function(context)
@@ -132,7 +130,7 @@ def push_branch(root: Path, line: Line, run: str, message: str, seconds: float =
 def is_current(root: Path, step: Step, state: RunState) -> bool:
     """Whether the stage's stored result was made from exactly what it would read now."""
     entry, report = state.lock.get(step.name), state.reports.get(step.name)
-    if not entry or not report or report["run"] != state.spec.id or report["code"] != code_digest():
+    if not entry or not report or report.run != state.spec.id or report.code != code_digest():
         return False
     outs = lock_outs(state.lock)
     # The landing is read once a run: what arrives later belongs to the next night.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from cl_steps.documents import Json
 
 FEW_PROMPTS = 12
 """With fewer distinct prompts than this, they *are* the slice: the unit is then a draw and no longer a prompt."""
@@ -22,7 +23,7 @@ class SliceSet:
     """A slice's held-out rows (columns of the manifest) and its distinct prompts, in the order they are drawn from."""
 
     name: str
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Json, ...]
     prompts: tuple[str, ...]
 
 
@@ -47,9 +48,9 @@ def derived_seed(plan: str, *names: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def choose(rows: Iterable[Mapping[str, Any]], plan: str, images_per_slice: int) -> dict[str, SliceSet]:
+def choose(rows: Iterable[Json], plan: str, images_per_slice: int) -> dict[str, SliceSet]:
     """By slice, at most `images_per_slice` evaluation rows that are not sealed: those of the smallest hashes."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[Json]] = {}
     for row in rows:
         if row["split"] == "evaluation" and not row["sealed"]:
             groups.setdefault(row["slice"], []).append(row)
@@ -66,7 +67,7 @@ def draws(group: SliceSet, plan: str, look: int) -> list[Draw]:
     return [_draw(group, plan, prompt, number) for prompt in prompts for number in range(repeats)]
 
 
-def _slice_set(name: str, group: list[Mapping[str, Any]], plan: str, most: int) -> SliceSet:
+def _slice_set(name: str, group: list[Json], plan: str, most: int) -> SliceSet:
     chosen = sorted(group, key=lambda row: derived_seed(plan, "image", row["sha256"]))[:most]
     prompts = sorted({row["text"] for row in chosen}, key=lambda text: derived_seed(plan, "prompt", text))
     return SliceSet(name, tuple(sorted(chosen, key=lambda row: str(row["sha256"]))), tuple(prompts))

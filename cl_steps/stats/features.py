@@ -21,8 +21,8 @@ from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
+from cl_steps.digests import file_sha256
 from cl_steps.errors import UsageError
-from cl_steps.store.digests import file_sha256
 
 Features = NDArray[np.float32]
 LONGEST_TEXT = 512

@@ -17,10 +17,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, RetainError
-from cl_steps.ledger.fold import FINAL, Ledger, event_path
-from cl_steps.ledger.schemas import event_fault
+from cl_steps.ledger.events import FINAL, event_bytes, event_path
+from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.lasting import WrongShape
 from cl_steps.pipeline import STAGES, STEPS, Outcome, next_step, outcome, stop_reason
 from cl_steps.progress import say
 from cl_steps.records.builders import intake_file, run_event
@@ -84,11 +84,12 @@ def _end(main: Mainline, line: Line, run_id: str, *, lost: bool) -> Outcome | No
 def _refuse_odd(state: RunState) -> None:
     """Raise IntegrityError where an event would say of the run what no event says."""
     try:
-        fault = event_fault(run_event(state, "failed", ""))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        fault = "its figures are of another shape"
-    if fault:
-        raise IntegrityError(f"reports/ingest.json of run {state.spec.id} is not as ingest writes it ({fault})")
+        run_event(state, "failed", "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        why = str(error) if isinstance(error, WrongShape) else "its figures are of another shape"
+        raise IntegrityError(
+            f"reports/ingest.json of run {state.spec.id} is not as ingest writes it ({why})"
+        ) from error
 
 
 def _close(main: Mainline, line: Line, root: Path, state: RunState, lost: str = "") -> Outcome:
@@ -132,7 +133,7 @@ def _change(main: Mainline, state: RunState, result: Outcome, why: str) -> Chang
         return None
     moment = main.moment()
     event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment)
-    files = {**_intake_file(ledger, state), event_path("run", state.spec.id, moment): json_text(event).encode()}
+    files = {**_intake_file(ledger, state), event_path("run", state.spec.id, moment): event_bytes(event)}
     return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
 
 
@@ -151,6 +152,6 @@ def _why(state: RunState, result: Outcome, lost: str) -> str:
         return f"{lost}it stopped after {done[-1] if done else 'its beginning'}: see the log of the step that follows"
     for name in ("gate", "drift", "ingest"):
         report = state.reports.get(name)
-        if report and report["status"] == "done":
-            return str(report["why"])
+        if report and report.done:
+            return report.why
     return ""

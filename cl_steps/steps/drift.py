@@ -131,7 +131,7 @@ def _extractor(context: Context) -> Extractor:
 
 def _evidence(context: Context, reference: Items, batch: Items) -> Evidence:
     """The evidence; an approved batch comes without an intake, and then all of it is looked at as tonight's."""
-    ingested = context.reports.get("ingest", {}).get("figures", {})
+    ingested = context.figures("ingest")
     arrived = read_manifest(context.path("tonight/intake"))["sha256"].to_pylist()
     tonight = batch.among(arrived) if arrived else batch
     approved = ingested.get("approved") or {}

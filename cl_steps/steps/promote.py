@@ -20,19 +20,18 @@ anew, by a person's act.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cl_steps.acts.answers import covering_answer
 from cl_steps.checks.own import complaints, run_own
 from cl_steps.config import Params
+from cl_steps.digests import file_sha256
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.champion import CHAMPION, Champion, champion_bytes, parse_champion
+from cl_steps.ledger.events import event_bytes, event_path
 from cl_steps.ledger.names import tag_of
+from cl_steps.ledger.record import Record
 from cl_steps.pipeline import EVALUATE, GATE, next_state
 from cl_steps.records.builders import Basis, intake_file, run_event, version_record
 from cl_steps.records.signer import version_files
@@ -65,8 +64,8 @@ def run(line: Line, run_id: str) -> str:
     with reading(line.git) as main, checked_out(line, run_id) as root:
         state = run_state(root)
         event = main.ledger().runs.get(run_id)
-        if event and event["outcome"] == "promoted":
-            return str(event["version"])
+        if event and event.outcome == "promoted":
+            return str(event.version)
         begun, trust = beginning(main, run_id), believed(line)
         _refuse_stale(main, line, state)
         if begun.spec.rebase:
@@ -76,7 +75,7 @@ def run(line: Line, run_id: str) -> str:
         _check_batch(main, begun, state, rules)
         _check(main, root, line, state, rules, trust)
         main.swap(lambda: _change(main, line, state, begun, root))
-        return str(main.ledger().runs[run_id]["version"])
+        return str(main.ledger().runs[run_id].version)
 
 
 def _refuse_stale(main: Mainline, line: Line, state: RunState) -> None:
@@ -107,7 +106,7 @@ def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Param
         dvc.pull(repo, [FIGURES, CANDIDATE])
         if trust:
             check_judged(trust, root, state, EVALUATE, moment, in_full=IN_FULL[EVALUATE.name])
-        _check_figures(root, rules, str(state.reports["gate"]["verdict"]), state.spec.id)
+        _check_figures(root, rules, str(state.verdict("gate")), state.spec.id)
         parts = next_state(bool(state.spec.rebase))
         absent = Store.of(repo).missing([outs[path] for path in (*parts.values(), "tonight/intake")])
     if absent:
@@ -119,8 +118,8 @@ def _check(main: Mainline, root: Path, line: Line, state: RunState, rules: Param
 def _check_figures(root: Path, rules: Params, verdict: str, run_id: str) -> None:
     """The stored verdict must follow from the stored figures, and these be of this candidate and of every slice."""
     figures = read_figures(root / FIGURES)
-    known = json.loads((root / "state/champion.json").read_text(encoding="utf-8"))["slices"]
-    adapter = hashlib.sha256((root / CANDIDATE / "pytorch_lora_weights.safetensors").read_bytes()).hexdigest()
+    known = parse_champion((root / CHAMPION).read_bytes()).slices
+    adapter = file_sha256(root / CANDIDATE / "pytorch_lora_weights.safetensors")
     if decide(figures, rules).verdict != verdict:
         raise IntegrityError(f"run {run_id}: its verdict does not follow from its figures; do not promote it")
     if not adapter.startswith(figures.plan.candidate) or set(known) - set(figures.plan.slices):
@@ -135,7 +134,7 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         raise UsageError(f"run {state.spec.id} was pruned: trigger a new run")
     _refuse_stale(main, line, state)
     number = 1 + max(main.numbers())
-    champion = main.read_json("state/champion.json")
+    champion = main.champion()
     then, trust = main.at(begun.base), believed(line)
     approval = covering_answer(main, trust, state, then.params(begun.spec))
     basis = Basis(begun, then.params_file(), approval, statements(root), custody(line), root / CANDIDATE)
@@ -145,15 +144,15 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         _refuse_unjudged(trust, record)
     asked = ledger.rebases.get(state.spec.id)
     moment = main.moment()
-    event = run_event(state, "promoted", state.reports["gate"]["why"], f"v{number}", asked, moment)
-    following = next_champion(champion, number, list(record["slices"]), rebased=asked is not None)
+    event = run_event(state, "promoted", state.reports["gate"].why, f"v{number}", asked, moment)
+    following = next_champion(champion, number, list(record.slices), rebased=asked is not None)
     files = {
         **state_files(state),
         **intake_file(state),
-        "state/champion.json": json_text(following).encode(),
+        CHAMPION: champion_bytes(following),
         **version_files(line, record, basis.adapter),
-        event_path("run", state.spec.id, moment): json_text(event).encode(),
-        **{f"reports/{name}.json": json_text(report).encode() for name, report in state.reports.items()},
+        event_path("run", state.spec.id, moment): event_bytes(event),
+        **{f"reports/{name}.json": json_text(report.document()).encode() for name, report in state.reports.items()},
     }
     return Change(files, f"promote v{number}\n\nRun-Id: {state.spec.id}\n", tag_of(number))
 
@@ -165,18 +164,18 @@ def custody(line: Line) -> str:
     return "one person" if line.judge_key else "separate"
 
 
-def _check_record(main: Mainline, record: Mapping[str, Any]) -> None:
+def _check_record(main: Mainline, record: Record) -> None:
     """What the run learnt from must be what main's state is: its branch is open to whoever runs a step."""
     wrong = disagreements(record, state_digests(main.folder_files("state")))
     if wrong:
-        raise IntegrityError(f"run {record['run']} is not what its branch says: {wrong[0]}; do not promote it")
+        raise IntegrityError(f"run {record.run} is not what its branch says: {wrong[0]}; do not promote it")
 
 
-def _refuse_unjudged(trust: Trust, record: Mapping[str, Any]) -> None:
+def _refuse_unjudged(trust: Trust, record: Record) -> None:
     """The judges count when the record says that it was made: `retain verify` asks the same, whenever it does."""
     for step in (GATE, EVALUATE):
         if doubt := doubt_of(trust, record, step.name):
-            raise disbelief(step, record["run"], doubt)
+            raise disbelief(step, str(record.run), doubt)
 
 
 def state_files(state: RunState) -> dict[str, bytes]:
@@ -185,13 +184,9 @@ def state_files(state: RunState) -> dict[str, bytes]:
     return {f"state/{name}.dvc": dvc_file(outs[path], name) for name, path in parts.items()}
 
 
-def next_champion(champion: Mapping[str, Any], number: int, slices: list[str], *, rebased: bool) -> dict[str, Any]:
+def next_champion(champion: Champion, number: int, slices: list[str], *, rebased: bool) -> Champion:
     """`state/champion.json` of version `number`: slices that are new have it as their anchor, after a rebase all."""
-    known, own = sorted({*champion["slices"], *slices}), f"v{number}"
-    before = {} if rebased else champion["anchors"]
-    return {
-        "version": own,
-        "seed_plan": number,
-        "slices": known,
-        "anchors": {**before, **{name: before.get(name, own) for name in (known if rebased else slices)}},
-    }
+    known, own = sorted({*champion.slices, *slices}), f"v{number}"
+    before = {} if rebased else champion.anchors
+    anchors = {**before, **{name: before.get(name, own) for name in (known if rebased else slices)}}
+    return Champion(version=own, seed_plan=number, slices=tuple(known), anchors=anchors)

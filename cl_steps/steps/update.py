@@ -33,6 +33,7 @@ import torch
 from cl_steps.config import Compute, Params, RunSpec
 from cl_steps.data.replay import write_next
 from cl_steps.data.shards import content_digest, decode, iter_assets, read_manifest
+from cl_steps.digests import file_sha256
 from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.learning.guard import Bank, Guard
@@ -51,7 +52,6 @@ from cl_steps.pipeline import NEW_BASE
 from cl_steps.progress import progress
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
-from cl_steps.store.digests import file_sha256
 
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
 
@@ -99,7 +99,7 @@ def learn(
     _write_replay(context, context.fresh("tonight/candidate/replay"))
     return StepReport(
         why=_why(learner, probe, "replayed images on the new base" if context.run.rebase else "new images"),
-        figures=_figures(context, learner, probe),
+        figures=_figures(context, learner, method, probe),
         processes=processes.size,
         earlier_seconds=keeper.earlier_seconds,
         once_stored=checkpoints.remove,
@@ -248,10 +248,13 @@ def _why(learner: Learner, probe: dict[str, Any], what: str) -> str:
     return f"{rise}: went back to step {probe['kept_step']}" if probe["backed_off"] else rise
 
 
-def _figures(context: Context, learner: Learner, probe: dict[str, Any]) -> dict[str, Any]:
+def _figures(context: Context, learner: Learner, method: Method, probe: dict[str, Any]) -> dict[str, Any]:
     losses = learner.tail_means()
     return {
         "method": context.params.update.method,
+        "replayed": method.replays,
+        "taught_by": adapter_digest(context.path(ADAPTER)) if method.teaches else None,
+        "penalised": [penalty.name for penalty in method.penalties(context.params.update)],
         "steps": learner.step,
         "examples_new": len(learner.new),
         "examples_replay": len(learner.replay),
@@ -269,7 +272,7 @@ def _figures(context: Context, learner: Learner, probe: dict[str, Any]) -> dict[
 
 def _of_rebase(learner: Learner, losses: dict[str, float]) -> dict[str, Any]:
     """The figures that are others in a rebase: what is learnt as new there is what was kept."""
-    replayed = {"examples_replay": len(learner.new), "loss_replay": losses["new"]}
+    replayed = {"replayed": True, "examples_replay": len(learner.new), "loss_replay": losses["new"]}
     return {"method": "rebase", "examples_new": 0, "loss_new": None, **replayed}
 
 

@@ -54,12 +54,6 @@ def folder_md5(folder: Path) -> str:
     return bytes_md5(listing_bytes(folder_listing(folder))) + FOLDER
 
 
-def file_sha256(path: Path) -> str:
-    """A file's SHA-256, as hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def digest(stream: IO[bytes], keep: bool) -> Digests:
     """Read a stream to its end, once, a part at a time; `keep` keeps all of it in memory."""
     md5, sha256, parts, size = _md5(), hashlib.sha256(), [], 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.errors import NoUsableData
 from cl_steps.repository.line import Line
 from cl_steps.trace.datasets import FACTS
@@ -135,7 +136,7 @@ class _Version:
 class _Story:
     """One asset through all versions; oldest first, since each depends on its parent."""
 
-    def __init__(self, db: sqlite3.Connection, asset: int, split: str, withdrawn: Mapping[str, Any] | None) -> None:
+    def __init__(self, db: sqlite3.Connection, asset: int, split: str, withdrawn: Json | None) -> None:
         columns = "number, parent, teacher, replays, run, event, batch, replay, evaluation, reference"
         self._db, self._split = db, split
         self._gone_from = (withdrawn or {}).get("first") or {"event": "~", "at": "~"}
@@ -217,7 +218,7 @@ class _Story:
         how = "learnt" if number in learnt else "replayed" if number in self._replayed else "descends"
         return {"version": f"v{number}" if number else None, "how": how if number in self._reached else None}
 
-    def _places(self, intakes: Iterable[Mapping[str, Any]]) -> Iterator[Place]:
+    def _places(self, intakes: Iterable[Json]) -> Iterator[Place]:
         if self._erased_from:
             return
         yield from (Place(intake["md5"], "intake", intake["run"]) for intake in intakes)

@@ -14,11 +14,11 @@ from typing import Any
 
 from cl_steps.config import Params
 from cl_steps.data.manifests import Manifests
+from cl_steps.documents import Document, Json
+from cl_steps.ledger.ancestors import nearest_first
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.trace.versions import (
-    Document,
-    Record,
-    chain,
     environment,
     flat,
     parameters,
@@ -29,7 +29,7 @@ from cl_steps.trace.versions import (
 
 EXAMPLES = 5
 NAMES = ("sha256", "text", "slice", "split")
-Row = Mapping[str, Any]
+Row = Json
 Figures = Mapping[str, Mapping[str, float | None]]
 
 
@@ -46,19 +46,19 @@ def changes(main: Mainline, manifests: Manifests, old: str, new: str) -> Documen
     return {
         "old": pair.old,
         "new": pair.new,
-        "created": {"old": before.get("created"), "new": after.get("created")},
+        "created": {"old": before.created, "new": after.created},
         "relation": pair.relation,
-        "base": _one(before.get("digests") or {}, after.get("digests") or {}, "base"),
+        "base": _same(before.digests.base, after.digests.base),
         "data": {
             "learnt": pair.learnt(pair.fresh, pair.known),
             "no_longer": pair.learnt(pair.known, pair.fresh),
             "replay": _moved(pair.rows(before, "replay"), pair.rows(after, "replay")),
             "evaluation": _moved(pair.rows(before, "global_eval"), pair.rows(after, "global_eval")),
-            "slices": _sets(before.get("slices") or {}, after.get("slices") or {}),
+            "slices": _sets(before.slices, after.slices),
             "not_in_the_store": pair.gone,
         },
         "parameters": _different(parameters(before), parameters(after)),
-        "code": _one(before, after, "code"),
+        "code": _same(before.code, after.code),
         **_environment(before, after),
         "digests": _different(_state(before), _state(after)),
         "metrics": _metrics(*_measured(before, after)),
@@ -100,7 +100,7 @@ class _Pair:
 
     def rows(self, record: Record, part: str) -> dict[str, Row]:
         """A part of a version's state, by SHA-256; empty, and named, where the store no longer holds it."""
-        return self._read(str(record["version"]), part, stored(record).get(f"state/{part}"))
+        return self._read(record.version, part, stored(record).get(f"state/{part}"))
 
     def learnt(self, one: Mapping[str, Row], other: Mapping[str, Row]) -> Document:
         """The training images of one side that the other lacks."""
@@ -116,7 +116,7 @@ class _Pair:
         return found
 
     def _line(self, version: str) -> list[str]:
-        return [version, *chain(self.records, version)]
+        return nearest_first(self.records.values(), version)
 
     def _read(self, version: str, part: str, md5: str | None) -> dict[str, Row]:
         if md5 is None:
@@ -130,8 +130,8 @@ class _Pair:
 
 def named(main: Mainline, records: Mapping[str, Record], version: str) -> str:
     """The name of a version, or of the champion; raises UsageError where there is no such version."""
-    name = main.read_json("state/champion.json").get("version") if version == "champion" else version
-    return resolve(records, str(name))
+    name = main.champion().version if version == "champion" else version
+    return resolve(records, name)
 
 
 def _counted(rows: Iterable[Row]) -> Document:
@@ -156,7 +156,7 @@ def _sets(before: Iterable[str], after: Iterable[str]) -> Document:
     return {"added": sorted(set(after) - set(before)), "removed": sorted(set(before) - set(after))}
 
 
-def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Document]:
+def _different(before: Json, after: Json) -> list[Document]:
     """The keys whose values are not the same; None where there is none."""
     keys = sorted({*before, *after})
     return [
@@ -166,8 +166,12 @@ def _different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Docu
     ]
 
 
-def _one(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> Document:
-    return {"old": before.get(key), "new": after.get(key), "same": before.get(key) == after.get(key)}
+def _one(before: Json, after: Json, key: str) -> Document:
+    return _same(before.get(key), after.get(key))
+
+
+def _same(before: object, after: object) -> Document:
+    return {"old": before, "new": after, "same": before == after}
 
 
 def _environment(before: Record, after: Record) -> Document:
@@ -178,25 +182,24 @@ def _environment(before: Record, after: Record) -> Document:
 
 def _state(record: Record) -> dict[str, str]:
     """The digests of what a version is made of."""
-    digests = record.get("digests") or {}
-    named = {key: str(digests[key]) for key in ("base", "extractor") if digests.get(key)}
+    named = {"base": record.digests.base, "extractor": record.digests.extractor}
     state = {key.removeprefix("state/"): md5 for key, md5 in stored(record).items() if key.startswith("state/")}
     return {**state, **named}
 
 
 def night_of_both(before: Record, after: Record) -> Record | None:
     """Of a parent and its child, the child: both were measured, on the same images and seeds, in its night."""
-    if after.get("parent") == before["version"]:
+    if after.parent == before.version:
         return after
-    return before if before.get("parent") == after["version"] else None
+    return before if before.parent == after.version else None
 
 
 def _measured(before: Record, after: Record) -> tuple[Figures, Figures]:
     """The figures of both, of a parent and its child those of the child's night."""
     judge = night_of_both(before, after)
     if judge is None:
-        return before.get("slices") or {}, after.get("slices") or {}
-    slices = (((judge.get("reports") or {}).get("evaluate") or {}).get("figures") or {}).get("slices") or {}
+        return before.slices, after.slices
+    slices = judge.figures("evaluate").get("slices") or {}
     models = ("champion", "candidate") if judge is after else ("candidate", "champion")
     old, new = (
         {name: {m: values.get(model) for m, values in metrics.items()} for name, metrics in slices.items()}

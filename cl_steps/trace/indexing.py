@@ -14,16 +14,16 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from cl_steps.data.manifests import reading_store
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.ledger.events import Event, Folder, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
+from cl_steps.ledger.record import Record, parse_record
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import lock_outs
 from cl_steps.trace.datasets import Datasets
+from cl_steps.trace.versions import learning_of
 
 SCHEMA = 1
 TABLES = """
@@ -48,8 +48,6 @@ CREATE TABLE tombstones (sha BLOB, act TEXT, PRIMARY KEY (sha, act)) WITHOUT ROW
 """
 OURS = re.compile(r"[^.]*\.json")
 """Records and events; signatures and statements of provenance lie beside them."""
-LEARN_NOTHING_OLD = ("finetune",)
-"""Methods that neither replay nor have a teacher."""
 
 
 class AnotherHistoryError(Exception):
@@ -68,8 +66,8 @@ def fill(db: sqlite3.Connection, line: Line, main: Mainline) -> None:
     events, records = (_new(db, main, folder) for folder in ("events", "versions"))
     for name, event in events.items():
         _take_event(db, name.removesuffix(".json"), parse_event(name, event))
-    versions = [json.loads(content) for content in records.values()]
-    for record in sorted(versions, key=_number):
+    versions = [parse_record(f"versions/{name}", content) for name, content in records.items()]
+    for record in sorted(versions, key=lambda record: record.number):
         _take_version(db, record)
     with reading_store(line.store, _replaced(db)) as manifests:
         Datasets(db, manifests).read_all()
@@ -102,39 +100,34 @@ def _new(db: sqlite3.Connection, main: Mainline, folder: str) -> dict[str, bytes
 
 
 def _take_event(db: sqlite3.Connection, name: str, event: Event) -> None:
-    if event["kind"] == "run":
+    if isinstance(event, RunEvent):
         _take_run(db, name, event)
-    elif event["kind"] in ("rollback", "withdrawal"):
-        db.execute("INSERT INTO acts VALUES (?, ?, ?)", (name, event["kind"], json.dumps(event)))
-    for asset in event["assets"] if event["kind"] == "withdrawal" else ():
+    elif isinstance(event, RollbackEvent | WithdrawalEvent):
+        db.execute("INSERT INTO acts VALUES (?, ?, ?)", (name, event.kind, json.dumps(event.document())))
+    for asset in event.assets if isinstance(event, WithdrawalEvent) else ():
         db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (bytes.fromhex(asset["sha256"]), name))
 
 
-def _take_run(db: sqlite3.Connection, name: str, event: Event) -> None:
-    run, intake, batch = str(event["run"]), event.get("intake") or {}, event.get("batch") or {}
+def _take_run(db: sqlite3.Connection, name: str, event: RunEvent) -> None:
+    run, intake = event.run, event.intake
     earlier = db.execute("SELECT intake FROM runs WHERE run = ?", (run,)).fetchone()
     # A run that is tried again takes in nothing: what its first event says counts.
-    holds = intake.get("assets") or intake.get("quarantined")
-    kept = (earlier[0] if earlier else None) or (intake["md5"] if holds else None)
-    started = datetime.fromisoformat(event["at"]) - timedelta(seconds=float(event.get("seconds") or 0))
-    row = (run, name, event["at"], started.isoformat(), event["outcome"], bare(event.get("version")), kept)
+    held = intake.md5 if intake and (intake.assets or intake.quarantined) else None
+    kept = (earlier[0] if earlier else None) or held
+    started = datetime.fromisoformat(event.at) - timedelta(seconds=event.seconds)
+    row = (run, name, event.at, started.isoformat(), event.outcome, bare(event.version), kept)
     db.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     db.execute("DELETE FROM batches WHERE run = ?", (run,))
-    db.executemany("INSERT OR IGNORE INTO batches VALUES (?, ?)", [(member, run) for member in batch.get("runs", ())])
+    db.executemany("INSERT OR IGNORE INTO batches VALUES (?, ?)", [(member, run) for member in event.members])
 
 
-def _take_version(db: sqlite3.Connection, record: Mapping[str, Any]) -> None:
-    digests, batch = record.get("digests") or {}, lock_outs(record.get("stages") or {}).get("tonight/batch") or {}
-    state, parameters = digests.get("state") or {}, record.get("parameters") or {}
-    method = {**((parameters.get("file") or {}).get("update") or {})}.get("method", "replay_distill")
-    method = str((parameters.get("set") or {}).get("update.method", method))
-    parent = bare(record.get("parent"))
-    rebase = "rebase" in record
-    replays = rebase or (parent is not None and method not in LEARN_NOTHING_OLD)
-    teacher = _teacher(db, parent, digests.get("teacher")) if "distill" in method and not rebase else None
-    promoted = db.execute("SELECT event FROM runs WHERE run = ?", (record.get("run"),)).fetchone()
-    stored = (state.get("adapter"), batch.get("md5"), *(state.get(n) for n in ("replay", "global_eval", "reference")))
-    row = (_number(record), parent, teacher, replays, record.get("run"), record.get("created"))
+def _take_version(db: sqlite3.Connection, record: Record) -> None:
+    batch, state = lock_outs(record.stages).get("tonight/batch") or {}, record.digests.state
+    parent, learning = bare(record.parent), learning_of(record)
+    teacher = _teacher(db, parent, record.digests.teacher) if learning.taught else None
+    promoted = db.execute("SELECT event FROM runs WHERE run = ?", (record.run,)).fetchone()
+    stored = (state["adapter"], batch.get("md5"), *(state[n] for n in ("replay", "global_eval", "reference")))
+    row = (record.number, parent, teacher, learning.replayed, record.run, record.created)
     db.execute(
         "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*row, promoted[0] if promoted else "", *stored),
@@ -147,11 +140,7 @@ def _teacher(db: sqlite3.Connection, parent: int | None, adapter: object) -> int
     return parent if parent in found or not found else int(max(found))
 
 
-def _number(record: Mapping[str, Any]) -> int:
-    return int(str(record["version"])[1:])
-
-
-def _replaced(db: sqlite3.Connection) -> dict[str, Mapping[str, Any]]:
+def _replaced(db: sqlite3.Connection) -> dict[str, Folder]:
     acts = (json.loads(row[0]) for row in db.execute("SELECT document FROM acts WHERE kind = 'withdrawal' ORDER BY id"))
     return {old: new for act in acts for old, new in act["replaced"].items()}
 
@@ -169,6 +158,6 @@ def _forget_erased(db: sqlite3.Connection) -> None:
 
 
 def _note(db: sqlite3.Connection, main: Mainline) -> None:
-    champion = bare(main.read_json("state/champion.json").get("version"))
+    champion = bare(main.champion().version)
     facts = {"tip": main.tip, "champion": champion, "rmse": main.params().ingest.near_duplicate_rmse}
     db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())

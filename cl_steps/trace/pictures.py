@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cl_steps.data.manifests import Manifests
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.stats.samples import SAMPLE_FILES
 from cl_steps.trace.changes import named, night_of_both
-from cl_steps.trace.versions import Record, records_of, stored
+from cl_steps.trace.versions import records_of, stored
 
 SAMPLES = "tonight/evaluation/samples"
 
@@ -24,10 +25,10 @@ def sample_files(main: Mainline, manifests: Manifests, old: str, new: str) -> tu
     judge = night_of_both(before, after)
     if judge:
         files = _samples(manifests, judge)
-        words = f"The same prompts and seeds, drawn when {judge['version']} was evaluated."
+        words = f"The same prompts and seeds, drawn when {judge.version} was evaluated."
         return [files if judge is after else _swapped(files)], words
     both = [_own(_samples(manifests, record)) for record in (before, after)]
-    lacking = [str(record["version"]) for record, files in zip((before, after), both, strict=True) if not files]
+    lacking = [record.version for record, files in zip((before, after), both, strict=True) if not files]
     words = f" Of {' and '.join(lacking)} the store has no pictures." if lacking else ""
     return both, f"Each version's own pictures, drawn in its own night with its own prompts and seeds.{words}"
 

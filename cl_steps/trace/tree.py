@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 from cl_steps.config import Params
-from cl_steps.ledger.fold import Event, parse_event
+from cl_steps.documents import Document
+from cl_steps.ledger.ancestors import nearest_first
+from cl_steps.ledger.events import Event, RebaseEvent, RollbackEvent, RunEvent, WithdrawalEvent, parse_event
 from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.trace.versions import (
-    Document,
-    Record,
-    chain,
     environment,
     flat,
+    learning_of,
     parameters,
     records_of,
     resolve,
     stored,
 )
 
+MovingAct = RollbackEvent | RebaseEvent | WithdrawalEvent
+"""What a person did that moved the line's state, or asked for it."""
 SIGNATURES = {"record and adapter": ".sig", "provenance": ".intoto.json"}
 TOUCHED = ("learnt", "descends", "replay", "evaluation", "reference")
 """How a withdrawal's report names versions."""
@@ -36,92 +38,89 @@ def lineage(main: Mainline, version: str) -> Document:
         IntegrityError: an event on main is none.
     """
     records, events = records_of(main), list(_events(main))
-    champion = str(main.read_json("state/champion.json").get("version"))
+    champion = main.champion().version
     name = resolve(records, champion if version == "champion" else version)
     record = records[name]
     return {
         "version": name,
         "champion": champion,
-        "created": record.get("created"),
-        "run": record.get("run"),
-        "chain": chain(records, name),
-        "children": [child for child, other in records.items() if other.get("parent") == name],
+        "created": record.created,
+        "run": record.run,
+        "chain": nearest_first(records.values(), name)[1:],
+        "children": [child for child, other in records.items() if other.parent == name],
         **_materials(record, records, events),
         **_making(record),
         "trigger": _trigger(record, events),
-        "approval": record.get("approval"),
-        "judges": {"signed": sorted(record.get("judged") or {}), "custody": record.get("custody")},
+        "approval": record.approval.document() if record.approval else None,
+        "judges": {"signed": sorted(record.judged), "custody": record.custody},
         "checks": _checks(record),
         "overrides": _overrides(record, events),
         "cost": {
-            "seconds": record.get("seconds"),
-            "gpu_seconds": record.get("gpu_seconds"),
-            "steps": record.get("times"),
+            "seconds": record.seconds,
+            "gpu_seconds": record.gpu_seconds,
+            "steps": record.times,
         },
-        "slices": record.get("slices") or {},
+        "slices": record.slices,
         "signatures": _signatures(main, name),
-        "events": [_told(event) for event in events if _touches(event, record)],
+        "events": [_told(event) for event in _acts(events) if _touches(event, record)],
         "line": [_row(other, events) for other in records.values()],
-        "rollbacks": [_told(event) for event in events if event["kind"] == "rollback"],
+        "rollbacks": [_told(event) for event in events if isinstance(event, RollbackEvent)],
     }
 
 
 def _events(main: Mainline) -> Iterator[Event]:
     for name, content in main.folder_files("events").items():
         if name.endswith(".json"):
-            yield {**parse_event(name, content), "id": name.removesuffix(".json")}
+            yield parse_event(name, content).model_copy(update={"id": name.removesuffix(".json")})
 
 
 def _materials(record: Record, records: Mapping[str, Record], events: Sequence[Event]) -> Document:
     """What it was made from: base, data, replay, teacher, extractor."""
-    digests, update = record.get("digests") or {}, _figures(record, "update")
-    taken = {dep["path"]: dep for stage in (record.get("stages") or {}).values() for dep in stage.get("deps", ())}
-    replayed = taken.get("state/replay")
-    parent = record.get("parent")
-    before = ((records.get(str(parent)) or {}).get("digests") or {}).get("state") or {}
-    distils = "distill" in str(parameters(record).get("update.method", ""))
-    taught = "rebase" not in record and (distils or update.get("loss_distillation") is not None)
+    digests, update, learning = record.digests, record.figures("update"), learning_of(record)
+    taken = {dep["path"]: dep for stage in record.stages.values() for dep in stage.get("deps", ())}
+    replayed = taken.get("state/replay") if learning.replayed else None
+    parent = records.get(record.parent) if record.parent else None
     return {
-        "base": digests.get("base"),
-        "rebase": record.get("rebase"),
+        "base": digests.base,
+        "rebase": record.rebase.document() if record.rebase else None,
         "data": _data(record, events),
         "replay": {
             "from": replayed["md5"] if replayed else None,
             "examples": update.get("examples_replay"),
-            "next": (digests.get("state") or {}).get("replay"),
+            "next": digests.state["replay"],
         },
         "teacher": {
-            "version": parent if parent else None,
-            "adapter": digests.get("teacher"),
-            "is_the_parent": digests.get("teacher") == before.get("adapter"),
-            "distilled": taught,
+            "version": record.parent,
+            "adapter": digests.teacher,
+            "is_the_parent": parent is not None and digests.teacher == parent.digests.state["adapter"],
+            "distilled": learning.taught,
         }
-        if parent
+        if record.parent
         else None,
-        "extractor": digests.get("extractor"),
-        "adapter": (digests.get("state") or {}).get("adapter"),
+        "extractor": digests.extractor,
+        "adapter": digests.state["adapter"],
     }
 
 
 def _data(record: Record, events: Sequence[Event]) -> Document | None:
     """The batch: of which runs it is, how many assets by slice and split, and what each intake brought."""
-    batch = _figures(record, "ingest").get("batch")
+    batch = record.figures("ingest").get("batch")
     if not batch:
         return None
-    runs = {event["run"]: event for event in events if event["kind"] == "run"}
+    runs = {event.run: event for event in events if isinstance(event, RunEvent)}
     return {
-        "digest": (record.get("digests") or {}).get("batch"),
+        "digest": record.digests.batch or None,
         "md5": stored(record).get("tonight/batch"),
         "assets": batch.get("assets"),
         "slices": batch.get("slices") or {},
-        "learnt": _figures(record, "update").get("examples_new"),
+        "learnt": record.figures("update").get("examples_new"),
         "intakes": [_intake(str(name), runs.get(name)) for name in batch.get("runs") or ()],
     }
 
 
-def _intake(run: str, event: Event | None) -> Document:
-    came = (event or {}).get("intake") or {}
-    ended = {"at": (event or {}).get("at"), "outcome": (event or {}).get("outcome")}
+def _intake(run: str, event: RunEvent | None) -> Document:
+    came = event.intake.document() if event and event.intake else {}
+    ended = {"at": event.at if event else None, "outcome": event.outcome if event else None}
     return {"run": run, **ended, **{key: came.get(key) for key in ("assets", "quarantined", "slices", "md5")}}
 
 
@@ -130,11 +129,11 @@ def _making(record: Record) -> Document:
     given, defaults = parameters(record), flat(Params().model_dump())
     changed = (key for key, value in sorted(given.items()) if key not in defaults or value != defaults[key])
     odd = {key: {"value": given[key], "default": defaults.get(key)} for key in changed}
-    seeds = {"seed": given.get("seed"), "seed_plan": _figures(record, "evaluate").get("seed_plan")}
-    own = (record.get("parameters") or {}).get("set") or {}
+    seeds = {"seed": given.get("seed"), "seed_plan": record.figures("evaluate").get("seed_plan")}
+    own = record.parameters.set
     return {
-        "code": record.get("code"),
-        "main": record.get("main"),
+        "code": record.code,
+        "main": record.main,
         **environment(record),
         "parameters": odd,
         "set_for_this_run": own,
@@ -144,24 +143,22 @@ def _making(record: Record) -> Document:
 
 def _trigger(record: Record, events: Sequence[Event]) -> Document:
     """Who or what started it; the event of the run knows more than an old record."""
-    mine = (event for event in events if event["kind"] == "run" and event["run"] == record.get("run"))
-    told = next((event["trigger"] for event in mine), None) or {}
-    return {**told, **(record.get("trigger") or {})}
+    mine = (event for event in events if isinstance(event, RunEvent) and event.run == record.run)
+    told = next((event.trigger.document() for event in mine), {})
+    return {**told, **record.trigger.document()}
 
 
 def _checks(record: Record) -> Document:
-    reports = record.get("reports") or {}
-    gate, drift = reports.get("gate") or {}, reports.get("drift") or {}
-    figures = gate.get("figures") or {}
+    figures = record.figures("gate")
     return {
         "drift": {
-            "verdict": drift.get("verdict"),
-            "why": drift.get("why"),
-            "slices": (drift.get("figures") or {}).get("slices") or {},
+            "verdict": record.verdict("drift"),
+            "why": record.why("drift"),
+            "slices": record.figures("drift").get("slices") or {},
         },
         "gate": {
-            "verdict": gate.get("verdict"),
-            "why": gate.get("why"),
+            "verdict": record.verdict("gate"),
+            "why": record.why("gate"),
             "level": figures.get("level"),
             "checks": [{key: check.get(key) for key in CHECK_KEYS} for check in figures.get("checks") or ()],
             "own": figures.get("user_checks"),
@@ -172,17 +169,17 @@ def _checks(record: Record) -> Document:
 def _overrides(record: Record, events: Sequence[Event]) -> list[str]:
     """What was done past the ordinary way: each is a sentence."""
     found, trigger = [], _trigger(record, events)
-    gate = (record.get("reports") or {}).get("gate") or {}
-    approved = _figures(record, "ingest").get("approved")
+    gate = record.verdict("gate")
+    approved = record.figures("ingest").get("approved")
     if trigger.get("force"):
         found.append(
             f"drift was forced by {trigger.get('by') or 'an unnamed person'}: {trigger.get('reason') or 'no reason'}"
         )
     if approved:
         found.append(f"the batch was held and {approved.get('by')} approved it: {approved.get('reason')}")
-    if record.get("approval") and gate.get("verdict") != "promote":
-        found.append(f"the gate said {gate.get('verdict')} and {record['approval'].get('by')} approved the candidate")
-    own = (record.get("parameters") or {}).get("set") or {}
+    if record.approval and gate != "promote":
+        found.append(f"the gate said {gate} and {record.approval.by} approved the candidate")
+    own = record.parameters.set
     return [*found, *(f"{key} was {json.dumps(value)} for this run alone" for key, value in own.items())]
 
 
@@ -193,48 +190,47 @@ def _signatures(main: Mainline, version: str) -> dict[str, bool]:
     return {name: f"{path.partition('/')[2]}{ending}" in there for name, ending in SIGNATURES.items()}
 
 
-def _touches(event: Event, record: Record) -> bool:
+def _acts(events: Sequence[Event]) -> Iterator[MovingAct]:
+    return (event for event in events if isinstance(event, RollbackEvent | RebaseEvent | WithdrawalEvent))
+
+
+def _touches(event: MovingAct, record: Record) -> bool:
     """Whether a rollback left or restored a version, its base was asked for, or what was withdrawn had a part in it."""
-    version = record["version"]
-    if event["kind"] == "rollback":
-        return version == event["version"] or version in event["left"]
-    if event["kind"] == "rebase":
-        return bool(record.get("run") == event["run"])
-    touched = event.get("touched") or {} if event["kind"] == "withdrawal" else {}
-    return any(version in (touched.get(part) or ()) for part in TOUCHED)
+    version = record.version
+    if isinstance(event, RollbackEvent):
+        return version == event.version or version in event.left
+    if isinstance(event, RebaseEvent):
+        return record.run == event.run
+    return any(version in (event.touched.get(part) or ()) for part in TOUCHED)
 
 
 def _learnt(event: Event) -> Collection[str]:
     """The versions that had learnt what a withdrawal took out."""
-    return ((event.get("touched") or {}).get("learnt") or ()) if event["kind"] == "withdrawal" else ()
+    return (event.touched.get("learnt") or ()) if isinstance(event, WithdrawalEvent) else ()
 
 
-def _told(event: Event) -> Document:
-    found = {key: event.get(key) for key in ("id", "kind", "at", "by", "reason")}
-    if event["kind"] == "rollback":
-        return {**found, "from": event["from"], "to": event["version"], "left": event["left"]}
-    if event["kind"] == "rebase":
-        return {**found, "run": event["run"], "before": event["before"], "after": event["after"]["md5"]}
-    return {**found, "assets": len(event["assets"]), "source": event.get("source"), "erase": event["erase"]}
+def _told(event: MovingAct) -> Document:
+    found = {"id": event.id, "kind": event.kind, "at": event.at, "by": event.by, "reason": event.reason}
+    if isinstance(event, RollbackEvent):
+        return {**found, "from": event.champion, "to": event.version, "left": list(event.left)}
+    if isinstance(event, RebaseEvent):
+        return {**found, "run": event.run, "before": event.before, "after": event.after["md5"]}
+    return {**found, "assets": len(event.assets), "source": event.source, "erase": event.erase}
 
 
 def _row(record: Record, events: Sequence[Event]) -> Document:
     """A version as the graph of the line shows it."""
     data = _data(record, ()) or {}
     return {
-        "version": record["version"],
-        "parent": record.get("parent"),
-        "created": record.get("created"),
-        "run": record.get("run"),
+        "version": record.version,
+        "parent": record.parent,
+        "created": record.created,
+        "run": record.run,
         "assets": data.get("assets"),
         "slices": {name: sum(splits.values()) for name, splits in (data.get("slices") or {}).items()},
         "runs": len(data.get("intakes") or ()),
-        "gate": ((record.get("reports") or {}).get("gate") or {}).get("verdict"),
-        "approved": bool(record.get("approval")),
-        "base": (record.get("digests") or {}).get("base"),
-        "withdrawn": any(record["version"] in _learnt(event) for event in events),
+        "gate": record.verdict("gate"),
+        "approved": bool(record.approval),
+        "base": record.digests.base,
+        "withdrawn": any(record.version in _learnt(event) for event in events),
     }
-
-
-def _figures(record: Record, step: str) -> Mapping[str, Any]:
-    return ((record.get("reports") or {}).get(step) or {}).get("figures") or {}

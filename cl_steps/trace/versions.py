@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from cl_steps.documents import Document, Json
 from cl_steps.errors import UsageError
-from cl_steps.ledger import ancestors as descent
 from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record
 from cl_steps.repository.mainline import Mainline
 from cl_steps.store.pointers import lock_outs
 
-Document = dict[str, Any]
-Record = Mapping[str, Any]
-
+LEARN_NOTHING_OLD = ("finetune",)
+"""Methods of before `update` reported it that neither replay nor have a teacher."""
 HERE = ("image", "devices", "python", "platform", "machine")
 """Of a record's environment: what is no library."""
 
 
 def records_of(main: Mainline) -> dict[str, Record]:
     """Every version's record by its name, in the order of their numbers."""
-    return {str(record["version"]): record for record in sorted(main.records(), key=lambda r: int(r["version"][1:]))}
+    return {record.version: record for record in main.records()}
 
 
 def resolve(records: Mapping[str, Record], version: str) -> str:
@@ -31,18 +32,33 @@ def resolve(records: Mapping[str, Record], version: str) -> str:
     return version
 
 
-def chain(records: Mapping[str, Record], version: str) -> list[str]:
-    """A version's parents, the nearest first; v1, which has none, is the last."""
-    return descent.chain(records.values(), version)[-2::-1]
-
-
 def parameters(record: Record) -> dict[str, Any]:
     """A version's parameters, dotted, those of its own run on top of the file's."""
-    given = record.get("parameters") or {}
-    return {**flat(given.get("file") or {}), **(given.get("set") or {})}
+    return {**flat(record.parameters.file), **record.parameters.set}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Learning:
+    """How a version was learnt: whether its training replayed what was kept, and whether its parent taught it."""
+
+    replayed: bool
+    taught: bool
+
+
+def learning_of(record: Record) -> Learning:
+    """As the report of `update` says; reports of before do not, and there the method's name tells."""
+    if record.parent is None:
+        return Learning(replayed=False, taught=False)
+    figures = record.figures("update")
+    if "replayed" in figures:
+        return Learning(bool(figures["replayed"]), figures.get("taught_by") is not None)
+    if record.rebase:
+        return Learning(replayed=True, taught=False)
+    method = str(parameters(record).get("update.method", "replay_distill"))
+    return Learning(method not in LEARN_NOTHING_OLD, "distill" in method)
+
+
+def flat(values: Json, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
@@ -55,7 +71,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def environment(record: Record) -> Document:
     """Image, libraries and machine of a version."""
-    found = record.get("environment") or {}
+    found = record.environment
     libraries = {name: value for name, value in found.items() if name not in HERE}
     machine = " ".join(str(found[key]) for key in ("platform", "machine") if found.get(key))
     return {
@@ -69,6 +85,5 @@ def environment(record: Record) -> Document:
 
 def stored(record: Record) -> dict[str, str]:
     """The digests of all that a version's record names on the store, by path."""
-    outs = {path: str(out["md5"]) for path, out in lock_outs(record.get("stages") or {}).items() if "md5" in out}
-    state = (record.get("digests") or {}).get("state") or {}
-    return {**outs, **{f"state/{name}": str(md5) for name, md5 in state.items()}}
+    outs = {path: str(out["md5"]) for path, out in lock_outs(record.stages).items() if "md5" in out}
+    return {**outs, **{f"state/{name}": md5 for name, md5 in record.digests.state.items()}}

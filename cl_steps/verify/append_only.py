@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
 
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.champion import CHAMPION, parse_champion
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.names import tag_of
+from cl_steps.ledger.record import Record
 from cl_steps.repository.history import Commit
-from cl_steps.verify.consistency import FIXED, champion_of, disagreements, next_digests, state_digests
+from cl_steps.verify.consistency import FIXED, disagreements, next_digests, state_digests
 from cl_steps.verify.evidence import Evidence, Version
 from cl_steps.verify.findings import Finding
 
@@ -49,18 +50,18 @@ def check_versions(book: Evidence, versions: Iterable[Version]) -> Iterator[Find
     states = book.states(chosen)
     for version in chosen:
         yield from _check_tag(book, version)
-        if version.fault:
-            yield Finding("corrupt", f"{version.name} record", version.fault)
+        if version.record is None:
+            yield Finding("corrupt", f"{version.name} record", version.fault or "")
             continue
-        yield from _check_commit(version, states)
-        yield from _check_ancestry(book, version)
+        yield from _check_commit(version, version.record, states)
+        yield from _check_ancestry(book, version, version.record)
 
 
 def check_tip(book: Evidence) -> Iterator[Finding]:
     """Main's state is the champion's; withdrawals may have put others in the place of data, but never of the model."""
     try:
         digests = state_digests(_named(book, "state/"))
-        version = book.versions[int(champion_of(book.files.get("state/champion.json", b""))[1:])]
+        version = book.versions[int(parse_champion(book.files.get(CHAMPION, b"")).version[1:])]
     except (ValueError, KeyError, IntegrityError):
         yield Finding("corrupt", "state/", "it names no champion of main, or no bytes")
         return
@@ -74,16 +75,16 @@ def check_tip(book: Evidence) -> Iterator[Finding]:
 def check_intakes(book: Evidence, ledger: Ledger, runs: Iterable[str]) -> Iterator[Finding]:
     """What `data/` holds of those runs is what their events say, or what stands for it since a withdrawal."""
     for run in runs:
-        event = ledger.runs.get(run) or {}
-        taken: Mapping[str, Any] = event.get("intake") or {}
+        event = ledger.runs.get(run)
+        taken = event.intake if event else None
         path = f"data/{run}.dvc"
         held = book.tracked(path)
-        if not (taken.get("assets") or taken.get("quarantined")):
+        if taken is None or not (taken.assets or taken.quarantined):
             if held is not None or path in book.files:
                 yield Finding("inconsistent", path, "no event says that this run took anything in")
         elif held is None:
             yield Finding("missing", path, "the run's event says that it took something in")
-        elif held != ledger.standing(str(taken["md5"]))["md5"]:
+        elif held != ledger.standing(taken.md5)["md5"]:
             yield Finding("inconsistent", path, "it is not what the run's event says was taken in")
 
 
@@ -96,36 +97,36 @@ def _check_tag(book: Evidence, version: Version) -> Iterator[Finding]:
         yield Finding("wrong_tag", f"{version.name} tag", why)
 
 
-def _check_commit(version: Version, states: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    record, after = version.record, states.get(version.commit.id, {})
+def _check_commit(version: Version, record: Record, states: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    after = states.get(version.commit.id, {})
     for part, md5 in next_digests(record).items():
         if after.get(part) != md5:
             why = f"its commit {version.commit.id[:10]} put other bytes there than its record says"
             yield Finding("inconsistent", f"{version.name} state/{part}.dvc", why)
-    if record["parent"] is None:
+    if record.parent is None:
         return
     for why in disagreements(record, states.get(version.commit.before, {})):
         yield Finding("inconsistent", f"{version.name} record", why)
-    if record["schema"] > 1 and record["main"] != version.commit.before:
+    if record.shape > 1 and record.main != version.commit.before:
         why = "it names another commit before its own: main's history was written anew"
         yield Finding("rewritten", f"{version.name} record", why)
 
 
-def _check_ancestry(book: Evidence, version: Version) -> Iterator[Finding]:
-    where, record = f"{version.name} record", version.record
-    if record["parent"] is not None:
-        parent = book.versions.get(int(record["parent"][1:]))
+def _check_ancestry(book: Evidence, version: Version, record: Record) -> Iterator[Finding]:
+    where = f"{version.name} record"
+    if record.parent is not None:
+        parent = book.versions.get(int(record.parent[1:]))
         if parent is None or parent.number >= version.number:
-            yield Finding("missing", where, f"its parent {record['parent']} is no version before it")
-        elif parent.record and next_digests(parent.record)["adapter"] != record["digests"]["teacher"]:
-            yield Finding("inconsistent", where, f"its teacher is not the adapter of its parent {record['parent']}")
+            yield Finding("missing", where, f"its parent {record.parent} is no version before it")
+        elif parent.record and next_digests(parent.record)["adapter"] != record.digests.teacher:
+            yield Finding("inconsistent", where, f"its teacher is not the adapter of its parent {record.parent}")
     before = book.versions.get(version.number - 1)
-    if before and before.record and _created(before) > _created(version):
+    if before and before.record and _created(before.record) > _created(record):
         yield Finding("inconsistent", where, f"it says that it was made before {before.name}")
 
 
-def _created(version: Version) -> datetime:
-    return datetime.fromisoformat(version.record["created"])
+def _created(record: Record) -> datetime:
+    return datetime.fromisoformat(record.created)
 
 
 def _named(book: Evidence, folder: str) -> dict[str, bytes]:

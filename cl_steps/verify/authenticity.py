@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cl_steps.documents import json_text
+from cl_steps.digests import sha256
+from cl_steps.documents import Json, json_text
 from cl_steps.errors import Unavailable, UsageError
+from cl_steps.ledger.record import Record
 from cl_steps.records.keys import KeyRole, TrustedKey, load_public, read_sigstore, read_trusted
-from cl_steps.records.provenance import PROVENANCE, adapter_files, provenance_subjects, sha256
+from cl_steps.records.provenance import PROVENANCE, adapter_files, provenance_subjects
 from cl_steps.records.signer import ACT, PAYLOAD_TYPE, RECORD
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MODEL = "https://model_signing/signature/v1.0"
-Json = Mapping[str, Any]
 
 
 class Doubt(Exception):
@@ -173,7 +173,7 @@ def check_act(trust: Trust, path: str, event: bytes, signature: bytes, made: dat
         raise Doubt("bad_signature", "it is not about what this file says")
 
 
-def check_version(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
+def check_version(trust: Trust, record: Record, content: bytes, signature: bytes) -> None:
     """Whether the signature is of this record (`content` in bytes) and its adapter; raises Doubt, or Unavailable."""
     predicate = _predicate(trust.statement(signature, _created(record)), MODEL)
     adapter = adapter_files(record)
@@ -183,7 +183,7 @@ def check_version(trust: Trust, record: Json, content: bytes, signature: bytes) 
         raise Doubt("bad_signature", "it is not about what the record says")
 
 
-def check_provenance(trust: Trust, record: Json, content: bytes, signature: bytes) -> None:
+def check_provenance(trust: Trust, record: Record, content: bytes, signature: bytes) -> None:
     """Whether the signed provenance is of this record and its adapter; raises Doubt, or Unavailable."""
     statement = trust.statement(signature, _created(record))
     _predicate(statement, PROVENANCE)
@@ -191,8 +191,8 @@ def check_provenance(trust: Trust, record: Json, content: bytes, signature: byte
         raise Doubt("bad_signature", "it is not about what the record says")
 
 
-def _created(record: Json) -> datetime:
-    return datetime.fromisoformat(record["created"])
+def _created(record: Record) -> datetime:
+    return datetime.fromisoformat(record.created)
 
 
 def _check_counts(key: TrustedKey, made: datetime, role: KeyRole) -> None:

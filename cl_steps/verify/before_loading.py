@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cl_steps.config import load_run
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.champion import CHAMPION, parse_champion
 from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record
 from cl_steps.ledger.schemas import record_fault
 from cl_steps.pipeline import NEW_BASE, Step
 from cl_steps.records.builders import files_of
@@ -25,11 +26,11 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.authenticity import Trust, check_provenance, check_version
-from cl_steps.verify.consistency import champion_of, next_digests
+from cl_steps.verify.consistency import next_digests
 from cl_steps.verify.rebases import asked_for
 from cl_steps.verify.signers import ASK, insist
 
-Check = Callable[[Trust, Mapping[str, Any], bytes, bytes], None]
+Check = Callable[[Trust, Record, bytes, bytes], None]
 MODEL = ("base", "adapter")
 
 
@@ -44,7 +45,7 @@ def check_state(line: Line, root: Path, step: Step) -> None:
     """
     if "state/adapter" not in step.reads:
         return
-    version = champion_of((root / "state/champion.json").read_bytes())
+    version = parse_champion((root / CHAMPION).read_bytes()).version
     with reading(line.git) as main:
         trust = Trust.read(line.trusted_keys)
         record = check_record(main, version, trust)
@@ -58,10 +59,10 @@ def check_state(line: Line, root: Path, step: Step) -> None:
             raise IntegrityError(f"state/{part}.dvc is not the {part} of {version}, the champion: {ASK}")
     check_files(record, {part: root / "state" / part for part in MODEL})
     if asked:
-        _check_folder(asked["files"], root / NEW_BASE, "base", "of the rebase that a person asked for")
+        _check_folder(asked.files, root / NEW_BASE, "base", "of the rebase that a person asked for")
 
 
-def check_record(main: Mainline, version: str, trust: Trust | None) -> dict[str, Any]:
+def check_record(main: Mainline, version: str, trust: Trust | None) -> Record:
     """A version's record as main has it, if its shape and, with `trust`, its signatures are right.
 
     Raises:
@@ -70,24 +71,27 @@ def check_record(main: Mainline, version: str, trust: Trust | None) -> dict[str,
     path = version_file(version)
     content = main.read(path) or b""
     try:
-        record = dict(json.loads(content))
-    except (ValueError, TypeError):
-        record = {}
-    fault = record_fault(record) or (f"it says that it is {record['version']}" if record["version"] != version else "")
+        document = json.loads(content)
+    except ValueError:
+        document = {}
+    fault = record_fault(document)
+    if not fault and document["version"] != version:
+        fault = f"it says that it is {document['version']}"
     if fault:
         raise IntegrityError(f"the record of {version} is not right ({fault}): {ASK}")
+    record = Record.from_document(document)
     if trust:
         _check_signature(main, trust, record, check_version, content, signature_path(path))
         _check_signature(main, trust, record, check_provenance, content, provenance_path(path))
     return record
 
 
-def check_files(record: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
+def check_files(record: Record, folders: Mapping[str, Path]) -> None:
     """Whether folders (base, adapter) hold exactly the files of the record; raises IntegrityError naming the first."""
     for part, folder in folders.items():
-        expected = {path: digest for path, digest in record.get("files", {}).items() if path.startswith(f"{part}/")}
+        expected = {path: digest for path, digest in record.files.items() if path.startswith(f"{part}/")}
         if expected:
-            _check_folder(expected, folder, part, f"of {record['version']}'s record")
+            _check_folder(expected, folder, part, f"of {record.version}'s record")
 
 
 def _check_folder(expected: Mapping[str, str], folder: Path, part: str, whose: str) -> None:
@@ -97,14 +101,12 @@ def _check_folder(expected: Mapping[str, str], folder: Path, part: str, whose: s
         raise IntegrityError(f"{wrong[0]} is not that {whose}: {ASK}")
 
 
-def _check_signature(
-    main: Mainline, trust: Trust, record: Mapping[str, Any], check: Check, content: bytes, path: str
-) -> None:
+def _check_signature(main: Mainline, trust: Trust, record: Record, check: Check, content: bytes, path: str) -> None:
     """One without a signature counts where no version before it has one, and it is older than every trusted key."""
-    version, signature = record["version"], main.read(path)
+    version, signature = record.version, main.read(path)
 
     def begun() -> bool:
         return any(f"versions/{name}" < path for name in main.blobs("versions") if name.endswith(".sig"))
 
-    made = datetime.fromisoformat(record["created"])
+    made = datetime.fromisoformat(record.created)
     insist(trust, version, path, signature, made, begun, partial(check, trust, record, content))

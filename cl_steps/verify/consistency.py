@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.ledger.names import version_file
+from cl_steps.ledger.record import Record
 from cl_steps.pipeline import next_state
 from cl_steps.run.stage import plain
 from cl_steps.store.pointers import lock_outs, read_dvc_file
@@ -31,25 +28,13 @@ def state_digests(files: Mapping[str, bytes]) -> dict[str, str]:
         raise ValueError("a .dvc file of state/ names no bytes") from error
 
 
-def champion_of(content: bytes) -> str:
-    """The version that a `state/champion.json` names; raises IntegrityError where it names none."""
-    try:
-        version = str(json.loads(content)["version"])
-        version_file(version)
-    except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise IntegrityError(
-            "state/champion.json names no version: `retain verify --all` says what is wrong"
-        ) from error
-    return version
-
-
-def next_digests(record: Mapping[str, Any]) -> dict[str, str]:
+def next_digests(record: Record) -> dict[str, str]:
     """The md5 of each part of the state from the version on, by its own record."""
-    digests = record["digests"]
-    return {"base": digests["base"], "extractor": digests["extractor"], **digests["state"]}
+    digests = record.digests
+    return {"base": digests.base, "extractor": digests.extractor, **digests.state}
 
 
-def disagreements(record: Mapping[str, Any], before: Mapping[str, str]) -> list[str]:
+def disagreements(record: Record, before: Mapping[str, str]) -> list[str]:
     """Where a record with stages contradicts itself or the state before the version, in words.
 
     Args:
@@ -59,37 +44,38 @@ def disagreements(record: Mapping[str, Any], before: Mapping[str, str]) -> list[
     return [*_with_state(record, before), *_with_itself(record)]
 
 
-def _with_state(record: Mapping[str, Any], before: Mapping[str, str]) -> Iterator[str]:
-    named = {**record["digests"], **({"base": record["rebase"]["before"]} if "rebase" in record else {})}
+def _with_state(record: Record, before: Mapping[str, str]) -> Iterator[str]:
+    base = record.rebase.before if record.rebase else record.digests.base
+    named = {"teacher": record.digests.teacher, "base": base, "extractor": record.digests.extractor}
     for name, part in FIXED.items():
         if named[name] != before.get(part):
             yield f"its {name} is not state/{part} of main then"
-    for step, stage in record["stages"].items():
+    for step, stage in record.stages.items():
         for dep in stage.get("deps", ()):
             folder, _, part = dep["path"].partition("/")
             if folder == "state" and part in before and dep["md5"] != before[part]:
                 yield f"{step} read another {dep['path']} than main's then"
 
 
-def _with_itself(record: Mapping[str, Any]) -> Iterator[str]:
-    outs = lock_outs(record["stages"])
-    for step, stage in record["stages"].items():
+def _with_itself(record: Record) -> Iterator[str]:
+    outs = lock_outs(record.stages)
+    for step, stage in record.stages.items():
         for dep in stage.get("deps", ()):
             if dep["path"] in outs and dep["md5"] != outs[dep["path"]]["md5"]:
                 yield f"{step} read another {dep['path']} than the one that was written"
     yield from _with_parameters(record)
-    for part, path in next_state("rebase" in record).items():
+    for part, path in next_state(record.rebase is not None).items():
         if next_digests(record).get(part) != outs.get(path, {}).get("md5"):
             yield f"state/{part} is not the {path} of its stages"
 
 
-def _with_parameters(record: Mapping[str, Any]) -> Iterator[str]:
+def _with_parameters(record: Record) -> Iterator[str]:
     """Every stage ran with the record's own parameters: by which a candidate was judged, everybody can see on main."""
-    said = record["parameters"]
-    for step, stage in record["stages"].items():
+    said = record.parameters
+    for step, stage in record.stages.items():
         used = stage.get("params", {})
         for key, value in used.get("params.yaml", {}).items():
-            if plain(value) != plain(said["file"].get(key)):
+            if plain(value) != plain(said.file.get(key)):
                 yield f"{step} ran with another {key} of params.yaml than the record says"
-        if "run.yaml" in used and plain(used["run.yaml"].get("set", {})) != plain(said["set"]):
+        if "run.yaml" in used and plain(used["run.yaml"].get("set", {})) != plain(said.set):
             yield f"{step} ran with other parameters of the run's own than the record says"

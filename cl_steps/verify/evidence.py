@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 from cl_steps.ledger.names import numbers_of, version_file
+from cl_steps.ledger.record import Record
 from cl_steps.ledger.schemas import record_fault
 from cl_steps.pipeline import STATE
 from cl_steps.repository.git import remote_refs
@@ -23,11 +23,11 @@ FOLDERS = ("events", "versions", "data", "state")
 
 @dataclass(frozen=True)
 class Version:
-    """A version as main holds it: its record (empty where its shape is wrong), in bytes too, and its commit."""
+    """A version as main holds it: its record (None where its shape is wrong), in bytes too, and its commit."""
 
     number: int
     content: bytes
-    record: Mapping[str, Any]
+    record: Record | None
     fault: str | None
     commit: Commit
 
@@ -99,13 +99,13 @@ class Evidence:
         path = version_file(f"v{number}")
         content, commit = self.files[path], self.commits[self.added[path]]
         try:
-            record = json.loads(content)
-            fault = record_fault(record)
+            document = json.loads(content)
+            fault = record_fault(document)
         except (ValueError, RecursionError):
-            record, fault = {}, "it is no JSON"
-        if not fault and record["version"] != f"v{number}":
-            fault = f"it says that it is {record['version']}"
-        return Version(number, content, {} if fault else record, fault, commit)
+            document, fault = {}, "it is no JSON"
+        if not fault and document["version"] != f"v{number}":
+            fault = f"it says that it is {document['version']}"
+        return Version(number, content, None if fault else Record.from_document(document), fault, commit)
 
 
 @lru_cache(maxsize=1024)

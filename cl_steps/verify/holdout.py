@@ -70,8 +70,8 @@ def audit_sealed(line: Line, main: Mainline) -> list[SliceAudit]:
         (root / "params.yaml").write_bytes(main.read("params.yaml") or b"")
         digests = {name: _digest(main, name) for name in PARTS}
         dvc.fetch(root / "state", line.store, digests)
-        champion = main.read_json("state/champion.json")
-        return ask(root / "state", load_params(root), champion["slices"], champion["seed_plan"])
+        champion = main.champion()
+        return ask(root / "state", load_params(root), list(champion.slices), champion.seed_plan)
 
 
 def ask(state: Path, params: Params, slices: list[str], plan: int) -> list[SliceAudit]:

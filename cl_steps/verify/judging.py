@@ -18,10 +18,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cl_steps.digests import sha256
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.pipeline import EVALUATE, GATE, STAGES, STEPS, Step
 from cl_steps.records.builders import files_of
-from cl_steps.records.provenance import sha256
 from cl_steps.records.signer import sign_statement, signer_of
 from cl_steps.repository.beginning import LOCAL
 from cl_steps.repository.git import text
@@ -112,7 +113,8 @@ def why_not_believed(line: Line, root: Path, state: RunState, moment: datetime) 
     try:
         trust = believed(line)
         for step in STAGES if trust else ():
-            if trust and step.judges and state.reports.get(step.name, {}).get("status") == "done":
+            report = state.reports.get(step.name)
+            if trust and step.judges and report and report.done:
                 check_judged(trust, root, state, step, moment, in_full=())
     except (UsageError, IntegrityError) as error:
         return str(error)
@@ -151,7 +153,7 @@ def disbelief(step: Step, run: str, doubt: Doubt) -> IntegrityError:
     )
 
 
-def compare_statement(statement: Mapping[str, Any], found: tuple[Digests, Digests], absent: Collection[str]) -> None:
+def compare_statement(statement: Json, found: tuple[Digests, Digests], absent: Collection[str]) -> None:
     """Whether a statement says just what was found, but for files of folders that are `absent`; raises Doubt."""
     predicate = statement.get("predicate")
     if statement.get("predicateType") != LINK or not isinstance(predicate, Mapping):
@@ -168,7 +170,7 @@ def _is_below(name: str, folders: Collection[str]) -> bool:
     return any(name.startswith(f"{folder}/") for folder in folders)
 
 
-def found_in(lock: Mapping[str, Any], reports: Mapping[str, str], begun: str, step: str) -> tuple[Digests, Digests]:
+def found_in(lock: Json, reports: Mapping[str, str], begun: str, step: str) -> tuple[Digests, Digests]:
     """What a step found, and what it had before it: the subjects and the materials of its statement.
 
     Args:
@@ -196,7 +198,7 @@ def _found(root: Path, state: RunState, step: Step, in_full: tuple[str, ...]) ->
     return subjects, materials
 
 
-def _outs(lock: Mapping[str, Any]) -> Digests:
+def _outs(lock: Json) -> Digests:
     return {path: _md5(out["md5"]) for path, out in lock_outs(lock).items()}
 
 

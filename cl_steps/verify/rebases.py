@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.fold import Event, Ledger
+from cl_steps.ledger.events import RebaseEvent
+from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.lasting import Rebased
+from cl_steps.ledger.record import Record
 from cl_steps.records.signer import signature_path
 from cl_steps.repository.mainline import Mainline
 from cl_steps.verify.authenticity import Trust, check_act
@@ -17,7 +19,7 @@ from cl_steps.verify.findings import Finding
 from cl_steps.verify.signers import ASK, insist
 
 
-def asked_for(main: Mainline, run: str, trust: Trust | None) -> Event:
+def asked_for(main: Mainline, run: str, trust: Trust | None) -> RebaseEvent:
     """The act of the person who asked for a run's new base, if it is there and, with `trust`, its signature counts.
 
     Raises:
@@ -27,7 +29,7 @@ def asked_for(main: Mainline, run: str, trust: Trust | None) -> Event:
     if asked is None:
         raise IntegrityError(f"main holds no act of a person for the new base of run {run}: {ASK}")
     if trust:
-        _check_signed(main, trust, f"events/{asked['id']}.json", datetime.fromisoformat(asked["at"]))
+        _check_signed(main, trust, f"events/{asked.id}.json", datetime.fromisoformat(asked.at))
     return asked
 
 
@@ -47,21 +49,21 @@ def check_rebases(book: Evidence, ledger: Ledger, versions: Iterable[Version]) -
     That no other version changes the base is `record.disagreements`, which `check_versions` asks.
     """
     for version in versions:
-        if "rebase" in version.record:
-            asked = ledger.rebases.get(str(version.record["run"]))
-            if why := _doubt(book, version, asked):
+        record = version.record
+        if record and record.rebase:
+            asked = ledger.rebases.get(str(record.run))
+            if why := _doubt(book, version, record, record.rebase, asked):
                 yield Finding("inconsistent", f"{version.name} record", why)
 
 
-def _doubt(book: Evidence, version: Version, asked: Event | None) -> str | None:
-    said: Mapping[str, Any] = version.record["rebase"]
-    if asked is None or asked["id"] != said["event"]:
+def _doubt(book: Evidence, version: Version, record: Record, said: Rebased, asked: RebaseEvent | None) -> str | None:
+    if asked is None or asked.id != said.event:
         return "no act of a person on main vouches for its new base"
-    if book.added[f"events/{asked['id']}.json"] >= book.added[version.path]:
+    if book.added[f"events/{asked.id}.json"] >= book.added[version.path]:
         return "its new base was asked for only after it was made"
-    if (asked["before"], asked["after"]["md5"]) != (said["before"], said["after"]):
+    if (asked.before, asked.after["md5"]) != (said.before, said.after):
         return "a person asked for another base"
-    files = {path: sha for path, sha in version.record["files"].items() if path.startswith("base/")}
-    if said["after"] != version.record["digests"]["base"] or files != asked["files"]:
+    files = {path: sha for path, sha in record.files.items() if path.startswith("base/")}
+    if said.after != record.digests.base or files != asked.files:
         return "its base is not the one that a person asked for"
     return None

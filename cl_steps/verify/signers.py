@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from cl_steps.errors import IntegrityError
+from cl_steps.ledger.events import Act, Event, RunEvent, event_of
 from cl_steps.ledger.fold import Ledger, fold
+from cl_steps.ledger.record import Record
 from cl_steps.ledger.schemas import event_fault
 from cl_steps.records.signer import provenance_path, signature_path
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
-from cl_steps.verify.evidence import Evidence, Version
+from cl_steps.verify.evidence import Evidence
 from cl_steps.verify.findings import Finding
 
 ASK = "`retain verify` says what else is not as it should be"
 SignatureCheck = Callable[[bytes], None]
 """Raises Doubt where a signature does not count."""
 
-Event = Mapping[str, Any]
 LATE = "it has no signature, and was made when a trusted key counted already (its `from` says since when)"
 
 
@@ -61,7 +61,7 @@ def read_events(book: Evidence) -> tuple[dict[str, Event], list[Finding]]:
         if fault:
             findings.append(Finding("corrupt", path, fault))
         else:
-            events[path] = document
+            events[path] = event_of(document)
     return events, findings
 
 
@@ -89,25 +89,25 @@ def vouched_ledger(events: Mapping[str, Event], seen: Seen) -> Ledger:
 def _versions(book: Evidence) -> Iterator[Signed]:
     for version in book.versions.values():
         if version.record:
-            made = datetime.fromisoformat(version.record["created"])
+            made = datetime.fromisoformat(version.record.created)
             checks = {"signature": check_version, "provenance": check_provenance}
             paths = {"signature": signature_path(version.path), "provenance": provenance_path(version.path)}
             for name, check in checks.items():
-                call = partial(_check_version, check, version)
+                call = partial(_check_version, check, version.record, version.content)
                 yield Signed(f"{version.name} {name}", version.path, paths[name], made, call)
 
 
 def _acts(book: Evidence, events: Mapping[str, Event]) -> Iterator[Signed]:
     for path, event in events.items():
-        if event["kind"] != "run":
-            made = datetime.fromisoformat(event["at"])
+        if isinstance(event, Act) and not isinstance(event, RunEvent):
+            made = datetime.fromisoformat(event.at)
             yield Signed(path, path, signature_path(path), made, partial(_check_act, path, book.files[path], made))
 
 
 def _check_version(
-    check: Callable[[Trust, Event, bytes, bytes], None], version: Version, trust: Trust, signature: bytes
+    check: Callable[[Trust, Record, bytes, bytes], None], record: Record, content: bytes, trust: Trust, signature: bytes
 ) -> None:
-    check(trust, version.record, version.content, signature)
+    check(trust, record, content, signature)
 
 
 def _check_act(path: str, content: bytes, made: datetime, trust: Trust, signature: bytes) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
 from cl_steps.store.digests import FOLDER, Digests, Listing, read_listing
 from cl_steps.store.objects import Store
 from cl_steps.verify.findings import Finding, listed
@@ -56,10 +56,10 @@ def walk(store: Store, roots: Iterable[Root], ledger: Ledger) -> Walk:
     return read
 
 
-def check_files(read: Walk, version: str, record: Mapping[str, Any]) -> Iterator[Finding]:
+def check_files(read: Walk, version: str, record: Record) -> Iterator[Finding]:
     """Adapter and base hold the files that the record names, with its SHA-256 of each."""
-    files: Mapping[str, str] = record.get("files", {})
-    named = {"adapter": record["digests"]["state"]["adapter"], "base": record["digests"]["base"]}
+    files = record.files
+    named = {"adapter": record.digests.state["adapter"], "base": record.digests.base}
     for part, md5 in named.items():
         expected = {path: digest for path, digest in files.items() if path.startswith(f"{part}/")}
         listing = {f"{part}/{path}": name for path, name in read.listings.get(md5, {}).items()}

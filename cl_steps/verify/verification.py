@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cl_steps.ledger.ancestors import walk as walk_ancestors
+from cl_steps.ledger.champion import CHAMPION, parse_champion
 from cl_steps.ledger.fold import Ledger
 from cl_steps.ledger.names import existing
 from cl_steps.pipeline import TONIGHT, next_state
@@ -28,7 +30,7 @@ from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.append_only import check_history, check_intakes, check_numbers, check_tip, check_versions
 from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.beginnings import check_beginnings, check_links
-from cl_steps.verify.consistency import champion_of, next_digests
+from cl_steps.verify.consistency import next_digests
 from cl_steps.verify.evidence import Evidence, Version
 from cl_steps.verify.findings import Finding, Verification
 from cl_steps.verify.judged import check_judges
@@ -73,25 +75,26 @@ def verify(line: Line, version: str | None, trust: Trust | None) -> Verification
 
 def _version(book: Evidence, name: str) -> Version:
     if name == "champion":
-        name = champion_of(book.files.get("state/champion.json", b""))
+        name = parse_champion(book.files.get(CHAMPION, b"")).version
     versions = {version.name: version for version in book.versions.values()}
     return versions[existing(name, versions)]
 
 
 def _chain(book: Evidence, version: Version) -> list[Version]:
     """The version and its ancestors, the oldest first."""
-    found = [version]
-    while (parent := found[-1].record.get("parent")) and 0 < int(parent[1:]) < found[-1].number:
-        if int(parent[1:]) not in book.versions:
-            break
-        found.append(book.versions[int(parent[1:])])
-    return found[::-1]
+    parents = {each.name: _parent(each) for each in book.versions.values()}
+    return [book.versions[int(name[1:])] for name in walk_ancestors(parents, version.name)][::-1]
+
+
+def _parent(version: Version) -> str | None:
+    """The parent that a record names; None where that is no version before it."""
+    parent = version.record.parent if version.record else None
+    return parent if parent and int(parent[1:]) < version.number else None
 
 
 def _batch(version: Version) -> list[str]:
     """The runs whose intakes the version learnt."""
-    ingest = version.record.get("reports", {}).get("ingest", {})
-    return [str(run) for run in ingest.get("figures", {}).get("batch", {}).get("runs", ())]
+    return list(version.record.members) if version.record else []
 
 
 def _runs(book: Evidence, ledger: Ledger) -> list[str]:
@@ -117,8 +120,10 @@ def _roots(book: Evidence, versions: list[Version], runs: list[str], *, everythi
 
 def _night(version: Version) -> Iterator[Root]:
     """What else the version's run stored: intake and batch, drift's figures, the pictures of the evaluation."""
-    made = next_state("rebase" in version.record).values()
-    for path, out in sorted(lock_outs(version.record.get("stages", {})).items()):
+    if version.record is None:
+        return
+    made = next_state(version.record.rebase is not None).values()
+    for path, out in sorted(lock_outs(version.record.stages).items()):
         if path.startswith(TONIGHT) and path not in made:
             yield Root(f"{version.name} {path}", str(out["md5"]))
 
@@ -126,6 +131,6 @@ def _night(version: Version) -> Iterator[Root]:
 def _recount(book: Evidence, ledger: Ledger, read: Walk) -> Iterator[Finding]:
     """Intakes that a withdrawal replaced are left out: their event counts what came in."""
     for run, event in ledger.runs.items():
-        taken, md5 = event.get("intake") or {}, book.tracked(f"data/{run}.dvc")
-        if md5 and md5 == taken.get("md5"):
-            yield from check_quarantine(read, run, md5, int(taken.get("quarantined", 0)))
+        md5 = book.tracked(f"data/{run}.dvc")
+        if md5 and event.intake and md5 == event.intake.md5:
+            yield from check_quarantine(read, run, md5, event.intake.quarantined)

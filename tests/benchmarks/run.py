@@ -109,14 +109,10 @@ def duplicates(new: int = 5_000, known: int = 100_000) -> None:
 def ledger(events: int = 1_000) -> None:
     """Reading main of a line after many runs."""
     from cl_steps.ledger.fold import fold
+    from tests.lasting import event
 
-    batch = {"digest": "d", "of": None}
-    intake = {"md5": "m", "assets": 10}
-    rows = [
-        {"kind": "run", "run": f"r{n}", "outcome": "promoted", "version": "v2", "batch": {**batch, "runs": [f"r{n}"]}}
-        | {"intake": intake}
-        for n in range(events)
-    ]
+    said = {"kind": "run", "outcome": "promoted", "version": "v2", "intake": {"md5": "0" * 32, "assets": 10}}
+    rows = [event(**said, run=f"r{n}", batch={"runs": [f"r{n}"]}) for n in range(events)]
     with clock(f"ledger of {events} runs"):
         fold(rows)
 

@@ -23,6 +23,7 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, kubectl
 from tests.cluster.trial import LINES, evict, land, last, nothing_is_left, wait_for_question
+from tests.lasting import documents
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 
@@ -32,7 +33,7 @@ def test_a_night_that_brings_nothing_new(place: Site, airflow: Airflow) -> None:
     run = airflow.trigger("demo")
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     event = last(place, "demo")
-    assert (event["outcome"], event["trigger"]["by"]) == ("no_update", "admin")
+    assert (event.outcome, event.trigger.by) == ("no_update", "admin")
     nothing_is_left(place, "demo")
 
 
@@ -47,7 +48,7 @@ def test_airflow_is_killed_while_a_pod_trains_and_the_same_pod_goes_on(place: Si
     airflow.start()
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     event = last(place, "demo")
-    assert (event["outcome"], event["version"]) == ("promoted", "v2")
+    assert (event.outcome, event.version) == ("promoted", "v2")
     nothing_is_left(place, "demo")
     [asset] = [found for found in airflow.asset_events() if found["extra"].get("version")]
     assert (asset["extra"]["version"], asset["extra"]["parent"]) == ("v2", "v1")
@@ -71,7 +72,7 @@ def test_pods_are_evicted_preempted_and_killed_and_both_servers_rest(place: Site
     place.down(60)
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     event = last(place, "demo")
-    assert (event["outcome"], event["version"]) == ("promoted", "v3")
+    assert (event.outcome, event.version) == ("promoted", "v3")
     nothing_is_left(place, "demo")
 
 
@@ -100,7 +101,7 @@ def test_poison_is_held_a_person_asked_and_the_answer_on_record(place: Site, air
     land(place, "demo", 4)
     run = airflow.trigger("demo")
     wait_for_question(airflow, "demo", run)
-    assert last(place, "demo")["outcome"] == "held"
+    assert last(place, "demo").outcome == "held"
     airflow.answer("demo", run, "Reject", "noise and wrong captions")
     assert airflow.wait("demo", run) == "success", airflow.tasks("demo", run)
     with reading(f"{place.git}/demo.git") as main:
@@ -116,7 +117,7 @@ def test_memory_that_runs_out_is_met_with_smaller_parts_and_then_said(place: Sit
     assert (state, tries) == ("failed", 6)
     assert "the memory of its container ran out" in airflow.log("tight", run, "update", 6)
     assert "in 8 parts" in airflow.log("tight", run, "update", 3)
-    assert last(place, "tight")["outcome"] == "failed"
+    assert last(place, "tight").outcome == "failed"
     nothing_is_left(place, "tight")
 
 
@@ -152,11 +153,11 @@ def test_two_nodes_train_together_one_is_disrupted_and_a_person_says_yes(place: 
     assert len(place.pods("retain.dev/line=wide,retain.dev/step=update")) == 2
     evict(pod)
     wait_for_question(airflow, "wide", run)
-    assert last(place, "wide")["outcome"] == "held"
+    assert last(place, "wide").outcome == "held"
     airflow.answer("wide", run, "Approve", "as good as it looks")
     assert airflow.wait("wide", run) == "success", airflow.tasks("wide", run)
     with reading(f"{place.git}/wide.git") as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
     assert (record["version"], record["approval"]["by"], record["approval"]["answer"]) == ("v2", "admin", "yes")
     log = airflow.log("wide", run, "update", 1)
     assert "node 0: " in log
@@ -172,8 +173,8 @@ def test_ops_roll_back_by_a_form_and_serving_is_told(place: Site, airflow: Airfl
     assert place.read("status", "demo")["champion"] == "v2"
     with reading(f"{place.git}/demo.git") as main:
         [event] = main.ledger().rollbacks
-    assert (event["by"], event["through"]) == ("admin", "airflow")
-    assert event["reason"] == "{{ 1 }} $(id) `id`\nRun-Id: x"
+    assert (event.by, event.through) == ("admin", "airflow")
+    assert event.reason == "{{ 1 }} $(id) `id`\nRun-Id: x"
     newest = max(airflow.asset_events(), key=lambda found: found["timestamp"])
     assert newest["extra"]["version"] == "v2"
     nothing_is_left(place, "demo")
@@ -197,7 +198,7 @@ def test_every_version_has_its_record_and_the_credentials_of_steps_cannot_make_o
     versions = [version["version"] for version in place.read("versions", "demo")["versions"]]
     assert versions[:3] == ["v1", "v2", "v3"]
     with reading(f"{place.git}/demo.git") as main:
-        records = main.records()
+        records = documents(main)
         assert [record["version"] for record in records] == versions
         assert all(record["environment"]["image"] == STEPS_IMAGE for record in records[1:3])
         forged = main.commit(Change({"versions/v0009.json": b"{}"}, "forged"))
@@ -211,7 +212,7 @@ def test_an_evaluation_that_somebody_forged_promotes_nothing(place: Site) -> Non
     before = [version["version"] for version in place.read("versions", "demo")["versions"]]
     with reading(f"{place.git}/demo.git") as main:
         ended = main.ledger().runs.values()
-        run = next(str(event["run"]) for event in ended if event["outcome"] in ("held", "rejected", "stale"))
+        run = next(event.run for event in ended if event.outcome in ("held", "rejected", "stale"))
         ref = f"refs/heads/runs/{run}"
         git(main.folder, "fetch", "-q", "origin", f"+{ref}:{ref}")
         for step in STAGES:

@@ -27,7 +27,7 @@ def test_a_step_waits_in_its_queue_and_is_taken_out_of_it(place: Site, airflow: 
     stop_workload(pod)
     place.wait_for_other_pod("queued", "update", pod)
     assert airflow.wait("queued", run) == "success", airflow.tasks("queued", run)
-    assert last(place, "queued")["outcome"] == "promoted"
+    assert last(place, "queued").outcome == "promoted"
     assert airflow.tasks("queued", run)["update"] == ("success", 1)
     nothing_is_left(place, "queued")
 

@@ -20,6 +20,7 @@ from cl_steps.repository.mainline import Change, reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, Site, kubectl
 from tests.cluster.trial import PROFILES, entry, land, last, nothing_is_left
+from tests.lasting import read_json
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("default")]
 LINE = "judged"
@@ -70,9 +71,9 @@ def test_owners_checks_run_where_no_credential_is(place: Site, airflow: Airflow)
     assert "RETAIN_JUDGE_KEY" in gate["names"]
     assert airflow.wait(LINE, run) == "success", airflow.tasks(LINE, run)
     event = last(place, LINE)
-    assert (event["outcome"], event["version"]) == ("promoted", "v2"), event
+    assert (event.outcome, event.version) == ("promoted", "v2"), event
     with reading(f"{place.git}/{LINE}.git") as main:
-        report = main.read_json("reports/gate.json")
+        report = read_json(main, "reports/gate.json")
     assert report["figures"]["user_checks"] == {"passed": 1, "failed": 0, "skipped": 0}
     assert report["figures"]["isolation"]["container"] is True
     assert report["figures"]["isolation"]["calls"] is True
@@ -120,7 +121,7 @@ for name in names:
     pathlib.Path(f"reports/{name}.json").write_text(json.dumps(report))
 pathlib.Path("dvc.lock").write_text(yaml.safe_dump(lock))
 subprocess.run(["retain", "keys", "/scratch/keys", "--name", "judged"], check=True, stdout=subprocess.DEVNULL)
-from cl_steps.lineage import judging
+from cl_steps.verify import judging
 from cl_steps.records.signer import KeyFile, sign_statement
 from cl_steps.pipeline import STEPS
 from cl_steps.repository.run_branch import run_state
@@ -143,7 +144,7 @@ def test_a_stolen_training_pod_pushes_no_main_and_forges_no_evaluation(place: Si
     land(place, LINE, 3)
     failing = airflow.trigger(LINE, set={"compute.device": "cuda"}, force=True, reason="no GPU is here")
     assert airflow.wait(LINE, failing) == "failed"
-    run = str(last(place, LINE)["run"])
+    run = last(place, LINE).run
     before = [version["version"] for version in place.read("versions", LINE)["versions"]]
     said = stolen(place, run, honest, missing(place, run))
     assert "clone: taken" in said

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cl_steps.demo.nights import write_night
-from cl_steps.ledger.fold import Event
+from cl_steps.ledger.events import RunEvent
 from cl_steps.repository.mainline import reading
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import NAMESPACE, STEPS_IMAGE, Site, apply, kubectl
@@ -64,7 +64,7 @@ def land(place: Site, line: str, night: int) -> None:
     fsspec.filesystem("s3").put(str(folder), f"retain/landing/{line}/night-{night}", recursive=True)
 
 
-def last(place: Site, line: str) -> Event:
+def last(place: Site, line: str) -> RunEvent:
     """How the line's latest run ended, as main has it."""
     with reading(f"{place.git}/{line}.git") as main:
         return list(main.ledger().runs.values())[-1]

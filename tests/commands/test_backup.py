@@ -14,13 +14,14 @@ import pytest
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from cl_steps.ledger.fold import EVENT_SCHEMA
+from cl_steps.ledger.events import EVENT_SCHEMA
 from cl_steps.operations import backup as command
 from cl_steps.operations.backup import STAMP
 from cl_steps.repository.git import git, remote_refs, text
 from cl_steps.repository.line import Line, local
 from cl_steps.store.digests import file_md5
 from cl_steps.store.pointers import dvc_file
+from tests.lasting import whole_champion, whole_event, whole_record
 
 Cli = Callable[..., tuple[int, str, str]]
 PASSPHRASE = "correct horse battery staple"
@@ -43,9 +44,9 @@ def folder(tmp_path: Path) -> Path:
     git(None, "init", "-q", "--bare", "-b", "main", line.git)
     git(None, "init", "-q", "-b", "main", str(draft))
     (draft / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
-    (draft / "state" / "champion.json").write_text(json.dumps({"version": "v1", "slices": ["general"]}))
+    (draft / "state" / "champion.json").write_text(json.dumps({**whole_champion("v1"), "slices": ["general"]}))
     (draft / "state" / "adapter.dvc").write_bytes(dvc_file({"md5": md5, "size": 7}, "adapter"))
-    write(draft, "versions/v0001.json", {"version": "v1", "created": "2026-01-01T00:00:00+00:00", "slices": {}})
+    write(draft, "versions/v0001.json", whole_record({"version": "v1", "created": "2026-01-01T00:00:00+00:00"}))
     write(draft, "events/20260102T000000.000000-run-a.json", run_event("a", datetime.now(UTC) - 3 * HOUR))
     commit(draft, "begin")
     git(draft, "tag", "-a", "model@v0.0.1", "-m", "v1")
@@ -56,15 +57,17 @@ def folder(tmp_path: Path) -> Path:
 def run_event(run: str, at: datetime, outcome: str = "no_update") -> dict[str, object]:
     """The event of a run that ended."""
     found = {"schema": EVENT_SCHEMA, "kind": "run", "run": run, "at": at.isoformat(), "outcome": outcome}
-    return {
-        **found,
-        "trigger": {"kind": "schedule"},
-        "drift": None,
-        "gate": None,
-        "version": None,
-        "seconds": 1.0,
-        "why": "",
-    }
+    return whole_event(
+        {
+            **found,
+            "trigger": {"kind": "schedule"},
+            "drift": None,
+            "gate": None,
+            "version": None,
+            "seconds": 1.0,
+            "why": "",
+        }
+    )
 
 
 def write(draft: Path, name: str, document: object) -> None:

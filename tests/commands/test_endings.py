@@ -50,7 +50,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, found: Callable[[Step], Any]) -> Non
 
 def outcomes(line: Line) -> list[tuple[str, str]]:
     with reading(line.git) as main:
-        return [(event["outcome"], event["why"]) for event in main.ledger().runs.values()]
+        return [(event.outcome, event.why) for event in main.ledger().runs.values()]
 
 
 def deep(*_: object) -> None:

@@ -82,7 +82,7 @@ def test_everything_moves_and_the_old_place_is_not_needed(folder: Path, bare: Pa
     shutil.copytree(own.landing, tmp_path / "landing")
     assert json.loads(cli("status", folder, "--json")[1])["running"] == [RUN]
     assert cli("step", "ingest", "--workspace", folder, "--run", RUN)[0] == 0
-    assert read_run(resolve(str(folder)), RUN).reports["ingest"]["status"] == "done"
+    assert read_run(resolve(str(folder)), RUN).reports["ingest"].status == "done"
 
 
 def test_again_is_nothing_and_elsewhere_is_refused(folder: Path, bare: Path, tmp_path: Path, cli: Cli) -> None:
@@ -226,4 +226,4 @@ def test_to_a_git_server_and_s3_by_files_alone_and_a_step_as_a_pod_runs_it(
         words = [sys.executable, "-m", "cl_steps", "step", name, "--workspace", url, "--run", RUN]
         done = subprocess.run(words, env={**os.environ, **pod}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert read_run(resolve(str(folder)), RUN).reports["drift"]["status"] == "done"
+    assert read_run(resolve(str(folder)), RUN).reports["drift"].status == "done"

@@ -23,6 +23,7 @@ from cl_steps.store.pointers import lock_outs
 
 NO_NETWORK = """
 import socket, sys
+from tests.lasting import documents
 def refuse(*_):
     raise OSError("this process has no network")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse

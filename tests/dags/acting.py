@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cl_steps.documents import json_text
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.events import event_path
 from cl_steps.records.builders import now
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, reading
+from tests.lasting import whole_champion, whole_event
 
 
 class ActingChild:
@@ -57,8 +58,8 @@ def restore(line: Line, arguments: Sequence[str]) -> None:
         "relearn": "--relearn" in arguments,
     }
     files = {
-        event_path("rollback", version): json_text(event).encode(),
-        "state/champion.json": json.dumps({"version": version}).encode(),
+        event_path("rollback", version): json_text(whole_event(event)).encode(),
+        "state/champion.json": json.dumps(whole_champion(version)).encode(),
     }
     with reading(line.git) as main:
         assert main.push(Change(files, f"roll back to {version}"))
@@ -78,6 +79,6 @@ def with_versions(line: Line, *numbers: int) -> None:
         ).encode()
         for number in numbers
     }
-    files["state/champion.json"] = json.dumps({"version": f"v{numbers[-1]}"}).encode()
+    files["state/champion.json"] = json.dumps(whole_champion(f"v{numbers[-1]}")).encode()
     with reading(line.git) as main:
         assert main.push(Change(files, "versions"))

@@ -17,6 +17,7 @@ from cl_steps.orchestration.play import Player, configure
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line, local
 from tests.dags.stub import StubChild
+from tests.lasting import whole_champion
 
 HOME = Path(tempfile.mkdtemp(prefix="retain-airflow-"))
 LINES = HOME / "lines.yaml"
@@ -74,7 +75,7 @@ def make_line(folder: Path) -> Line:
     (draft / "params.yaml").write_text("format: 1\n", encoding="utf-8")
     (draft / "run.yaml").write_text(yaml.safe_dump(RunSpec().model_dump()), encoding="utf-8")
     (draft / "state").mkdir()
-    (draft / "state" / "champion.json").write_text("{}\n", encoding="utf-8")
+    (draft / "state" / "champion.json").write_text(json.dumps(whole_champion("v1")), encoding="utf-8")
     git(draft, "add", "--all")
     git(draft, "commit", "-q", "-m", "begin")
     git(draft, "push", "-q", line.git, "main")

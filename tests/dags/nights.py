@@ -25,6 +25,7 @@ from cl_steps.orchestration import serve
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
 from tests.cluster.airflow import FINAL, Airflow
+from tests.lasting import documents
 
 ROOT = Path(__file__).parents[2]
 LEARN = {"ingest": "ok", "drift": "drifted"}
@@ -77,7 +78,7 @@ def check(workspace: Path, outcome: str, tasks: Mapping[str, tuple[str, int]]) -
     """A night's end: one event of its run on main, each step called once (but for the try that failed)."""
     with reading(resolve(str(workspace)).git) as main:
         events = [json.loads(content) for content in main.folder_files("events").values()]
-        records = main.records()
+        records = documents(main)
     assert [(event["kind"], event["outcome"]) for event in events] == [("run", outcome)], workspace.name
     assert len(records) == (outcome == "promoted")
     scenario = json.loads((workspace / "scenario.json").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cl_steps.documents import json_text
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.events import event_bytes, event_path
 from cl_steps.pipeline import STAGES, STEPS
 from cl_steps.records.builders import now, run_event
 from cl_steps.repository.line import Line, resolve
@@ -22,6 +22,7 @@ from cl_steps.repository.run_branch import checked_out, run_state
 from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
 from cl_steps.steps import close
+from tests.lasting import MD5, whole_champion, whole_record
 
 FIGURES = {
     "ingest": {"batch": {"runs": [], "assets": 3, "slices": {}, "digest": "0"}, "intake": {"assets": 0, "slices": {}}}
@@ -70,16 +71,18 @@ def _stage(line: Line, run: str, name: str, verdict: str | None) -> None:
 
 def _promote(line: Line, run: str) -> None:
     with checked_out(line, run) as root, reading(line.git) as main:
-        event = json_text(run_event(run_state(root), "promoted", "better", "v2")).encode()
-        digests = {"state": {"adapter": "a.dir"}, "base": "b.dir"}
+        event = event_bytes(run_event(run_state(root), "promoted", "better", "v2"))
+        digests = {"state": {"adapter": f"{MD5}.dir"}, "base": f"{MD5}.dir"}
         record = {"version": "v2", "parent": "v1", "run": run, "created": now(), "digests": digests}
-        files = {event_path("run", run): event, "versions/v0002.json": json_text(record).encode()}
+        files = {event_path("run", run): event, "versions/v0002.json": json_text(whole_record(record)).encode()}
         assert main.push(Change(files, "promote v2"))
 
 
 def _move_state(line: Line) -> None:
     with reading(line.git) as main:
-        assert main.push(Change({"state/champion.json": b'{"version": "v9"}'}, "another run was faster"))
+        assert main.push(
+            Change({"state/champion.json": json.dumps(whole_champion("v9")).encode()}, "another run was faster")
+        )
 
 
 def main(arguments: Sequence[str]) -> int:

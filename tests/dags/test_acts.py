@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -30,6 +31,7 @@ from dags import acts, maintenance
 from tests.dags.acting import ActingChild, with_versions
 from tests.dags.conftest import WORKSPACE, make_line
 from tests.dags.test_pods import LARGE
+from tests.lasting import read_json, whole_champion
 from tests.workspace.conftest import GOOD, make_workspace, play
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -142,7 +144,7 @@ def test_what_a_person_writes_reaches_the_command_as_it_is(player: Player, line:
     assert (parsed["dir"], parsed["by"], parsed["through"]) == (str(WORKSPACE), "dag_test", "airflow")
     with reading(line.git) as main:
         [event] = main.ledger().rollbacks
-    assert event["reason"] == HOSTILE
+    assert event.reason == HOSTILE
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_a_champion_without_a_record_is_no_news(line: Line) -> None:
     from cl_steps.repository.mainline import Change
 
     with reading(line.git) as main:
-        assert main.push(Change({"state/champion.json": b'{"version": "v9"}'}, "lost"))
+        assert main.push(Change({"state/champion.json": json.dumps(whole_champion("v9")).encode()}, "lost"))
     with pytest.raises(AirflowFailException, match="no record of its champion v9"):
         acts.publish({"line": "tiny"}, outlet_events=OutletEventAccessors())
 
@@ -264,10 +266,10 @@ def test_the_commands_themselves_act_on_a_line(player: Player, monkeypatch: pyte
     assert act("rollback", version="v1", reason=HOSTILE)["rollback"] == "success"
     with reading(line.git) as main:
         [event] = main.ledger().rollbacks
-        assert (event["version"], event["by"], event["reason"]) == ("v1", "dag_test", HOSTILE)
-        assert main.read_json("state/champion.json")["version"] == "v1"
+        assert (event.version, event.by, event.reason) == ("v1", "dag_test", HOSTILE)
+        assert read_json(main, "state/champion.json")["version"] == "v1"
         assert any(name.endswith(".sig") and "rollback" in name for name in main.folder_files("events"))
-        [record] = [record for record in main.records() if record["version"] == "v1"]
+        [record] = [record for record in main.records() if record.version == "v1"]
     [(_, said)] = champion_events()[before:]
     assert said == light.version_facts(record)
     context = {"dag_run": SimpleNamespace(dag_id="d", run_id="r", logical_date=None, run_after=datetime.now(UTC))}

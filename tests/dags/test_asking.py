@@ -13,10 +13,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from cl_steps.__main__ import _parser
 from cl_steps.commands.answer import refuse
+from cl_steps.ledger.events import RunEvent
 from cl_steps.orchestration.asking import FORM, Ask, answer_arguments, question, time_to_answer
 from cl_steps.orchestration.pods.profiles import Ask as Asked
 from cl_steps.orchestration.registry import Entry
 from cl_steps.steps import close, promote
+from tests.lasting import whole_event
 from tests.workspace.conftest import GOOD, make_workspace, play
 
 ENTRY = Entry(name="a", workspace="https://git/a", store="s3://b/a", schedule="0 2 * * *")
@@ -76,7 +78,8 @@ def test_nobody_is_asked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("gate", "words"), [(None, "be learnt"), ("inconclusive", "be promoted")])
 def test_the_question_says_what_a_yes_does_and_quotes_the_data(gate: str | None, words: str) -> None:
-    event = {"run": "r-1", "gate": gate, "why": "slice `x`\n# <img src=x>", "batch": {"assets": 12}}
+    said = {"kind": "run", "run": "r-1", "gate": gate, "why": "slice `x`\n# <img src=x>", "outcome": "held"}
+    event = RunEvent.from_document(whole_event({**said, "batch": {"runs": ["r-1"], "assets": 12}}))
     headline, body = question(ENTRY, event)
     assert words in headline
     assert "    slice `x` # <img src=x>" in body.splitlines()

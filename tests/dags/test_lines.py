@@ -18,7 +18,7 @@ from cl_steps.errors import UsageError
 from cl_steps.orchestration.light import form, identity, spec_of, successors
 from cl_steps.orchestration.line_dag import build, build_all
 from cl_steps.orchestration.registry import Entry
-from cl_steps.pipeline import STAGES, STEPS, next_step
+from cl_steps.pipeline import STAGES, STEPS, Said, next_step
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "dvc", "evidently", "sklearn", "matplotlib", "pandas", "pyarrow")
 ENTRY = Entry(name="a", workspace="/nowhere", timezone="Europe/Berlin")
@@ -67,12 +67,12 @@ def test_the_edges_are_those_of_the_pipeline(dag: DAG) -> None:
 
 def test_the_successors_are_what_the_rule_says_of_real_reports() -> None:
     found: dict[str, set[str]] = {}
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Said] = {}
     for stage in STAGES:
         for verdict in stage.verdicts or (None,):
-            now = {**reports, stage.name: {"status": "done", "verdict": verdict}}
+            now = {**reports, stage.name: Said("done", verdict)}
             found.setdefault(stage.name, set()).add(next_step(now))
-        reports[stage.name] = {"status": "done", "verdict": {"ingest": "ok", "drift": "drifted"}.get(stage.name)}
+        reports[stage.name] = Said("done", {"ingest": "ok", "drift": "drifted"}.get(stage.name))
     assert found == {stage.name: set(successors(stage)) for stage in STAGES}
 
 

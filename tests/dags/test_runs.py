@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cl_steps.ledger.fold import Event, event_path
+from cl_steps.ledger.events import RunEvent, event_path
 from cl_steps.operations.play import run_events
 from cl_steps.orchestration import turns
 from cl_steps.orchestration.play import Player
@@ -38,7 +38,7 @@ def states(player: Player, moment: datetime) -> dict[str, str]:
         return {task.task_id: str(task.state) for task in run.get_task_instances(session=session)}
 
 
-def played(player: Player, line: Line, kind: str = "scheduled", **form: Any) -> tuple[bool, Event, dict[str, str]]:
+def played(player: Player, line: Line, kind: str = "scheduled", **form: Any) -> tuple[bool, RunEvent, dict[str, str]]:
     moment = datetime(2026, 2, next(DAYS), tzinfo=UTC)
     well = player.play(kind, moment, form)
     return well, run_events(line)[player.identity(kind, moment)], states(player, moment)
@@ -50,7 +50,7 @@ def called() -> tuple[str, ...]:
 
 def test_quiet_ends_without_an_update(player: Player, scenario: Any) -> None:
     well, event, found = played(player, scenario(ingest="ok", drift="quiet"))
-    assert (well, event["outcome"], event["trigger"]["kind"]) == (True, "no_update", "schedule")
+    assert (well, event.outcome, event.trigger.kind) == (True, "no_update", "schedule")
     assert called() == ("ingest", "drift", "close")
     assert {found[name] for name in ("update", "evaluate", "gate", "after_gate", "promote")} == {"skipped"}
     assert found["report"] == "success"
@@ -59,8 +59,8 @@ def test_quiet_ends_without_an_update(player: Player, scenario: Any) -> None:
 def test_a_better_candidate_is_promoted(player: Player, scenario: Any) -> None:
     form = {"force": True, "method": "replay", "reason": "to see"}
     well, event, _ = played(player, scenario(**LEARN, gate="promote"), "manual", **form)
-    assert (well, event["outcome"], called()) == (True, "promoted", ALL)
-    assert event["trigger"] == {
+    assert (well, event.outcome, called()) == (True, "promoted", ALL)
+    assert event.trigger.document() == {
         "kind": "manual",
         "by": "",
         "reason": "to see",
@@ -71,7 +71,7 @@ def test_a_better_candidate_is_promoted(player: Player, scenario: Any) -> None:
 
 def test_a_stale_run_is_closed_as_stale(player: Player, scenario: Any) -> None:
     well, event, found = played(player, scenario(**LEARN, gate="promote", promote={"codes": [4]}))
-    assert (well, event["outcome"]) == (True, "stale")
+    assert (well, event.outcome) == (True, "stale")
     assert (found["promote"], found["report"]) == ("skipped", "success")
 
 
@@ -82,19 +82,19 @@ def test_a_step_that_fails_is_red_and_closed(player: Player, scenario: Any) -> N
     run = player.identity("scheduled", moment)
     found = states(player, moment)
     assert (found["update"], found["promote"], found["close"]) == ("failed", "upstream_failed", "success")
-    assert run_events(line)[run]["outcome"] == "failed"
+    assert run_events(line)[run].outcome == "failed"
     assert called().count("update") == 1
     tip = read_run(line, run).tip
     # Ops mend it and clear the run: the same branch goes on.
     assert player.play("scheduled", moment, {})
-    assert run_events(line)[run]["outcome"] == "promoted"
+    assert run_events(line)[run].outcome == "promoted"
     assert read_run(line, run).tip != tip
     assert {line.split()[1] for line in (WORKSPACE / "calls.txt").read_text().splitlines()} == {run}
 
 
 def test_what_may_pass_is_tried_again_and_a_worse_candidate_rejected(player: Player, scenario: Any) -> None:
     well, event, found = played(player, scenario(**LEARN, update={"codes": [6, -9]}, gate="reject"))
-    assert (well, event["outcome"], called().count("update")) == (True, "rejected", 3)
+    assert (well, event.outcome, called().count("update")) == (True, "rejected", 3)
     assert (found["update"], found["promote"]) == ("success", "skipped")
 
 
@@ -146,14 +146,14 @@ def test_a_new_version_is_made_known_with_its_digests_and_nothing_else_is(player
     _, event, found = played(player, scenario(**LEARN, gate="promote"))
     assert (found["ask"], found["publish"]) == ("skipped", "success")
     [said] = asset_events()[before:]
-    assert (said["version"], said["parent"], said["run"]) == ("v2", "v1", event["run"])
+    assert (said["version"], said["parent"], said["run"]) == ("v2", "v1", event.run)
     assert (said["adapter"], said["base"]) == ("a.dir", "b.dir")
 
 
 @pytest.mark.parametrize("verdicts", [{"ingest": "ok", "drift": "alarming"}, {**LEARN, "gate": "inconclusive"}])
 def test_a_held_run_is_on_record_before_anybody_is_asked(player: Player, scenario: Any, verdicts: Any) -> None:
     well, event, found = played(player, scenario(**verdicts))
-    assert (well, event["outcome"]) == (True, "held")
+    assert (well, event.outcome) == (True, "held")
     # The player marks the question as done: nobody is there. Nothing was answered, so nothing is new.
     assert (found["ask"], found["answer"], found["publish"]) == ("success", "success", "skipped")
 
@@ -169,7 +169,7 @@ def test_a_line_beyond_its_gpu_hours_learns_nothing_and_loses_nothing(player: Pl
         well, event, found = played(player, line)
     finally:
         LINES.write_text(yaml.safe_dump({"lines": [ENTRY]}), encoding="utf-8")
-    assert (well, event["outcome"]) == (False, "failed")
+    assert (well, event.outcome) == (False, "failed")
     assert (found["after_drift"], found["update"], found["close"]) == ("failed", "upstream_failed", "success")
 
 

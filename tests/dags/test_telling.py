@@ -13,13 +13,16 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.observability import stats
 
 from cl_steps.errors import UsageError
-from cl_steps.ledger.fold import event_path, fold
+from cl_steps.ledger.events import RunEvent, event_bytes, event_path
+from cl_steps.ledger.fold import fold
 from cl_steps.orchestration.light import gpu_hours_since
 from cl_steps.orchestration.pods.profiles import Notify
 from cl_steps.orchestration.registry import Entry
 from cl_steps.orchestration.telling import hours_overdue, measure, notifiers, pending_assets, stored_bytes, tell
 from cl_steps.repository.mainline import Change, reading
 from tests.dags.conftest import make_line
+from tests.lasting import MD5 as NONE
+from tests.lasting import whole_event, whole_record
 
 HERE = "tests.dags.test_telling"
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -50,11 +53,11 @@ def entry(*notify: Notify, **facts: Any) -> Entry:
     return Entry(name="a", workspace="/w", notify=notify, **facts)
 
 
-def run(number: int, outcome: str, at: datetime, **facts: Any) -> dict[str, Any]:
-    intake = {"md5": "0.dir", "assets": 10 * number, "quarantine_keys": []}
+def run(number: int, outcome: str, at: datetime, **facts: Any) -> RunEvent:
+    intake = {"md5": NONE, "assets": 10 * number, "quarantine_keys": []}
     batch = {"runs": [f"r{number}"], "digest": "0"}
-    event = {"schema": 1, "kind": "run", "run": f"r{number}", "outcome": outcome, "at": at.isoformat()}
-    return {**event, "intake": intake, "batch": batch, "version": None, "seconds": 5.0, **facts}
+    said = {"schema": 1, "kind": "run", "run": f"r{number}", "outcome": outcome, "at": at.isoformat(), "batch": batch}
+    return RunEvent.from_document(whole_event({**said, "intake": intake, "seconds": 5.0, **facts}))
 
 
 def test_those_are_told_who_asked_for_it_and_templates_know_the_run() -> None:
@@ -118,17 +121,17 @@ def test_a_run_that_failed_has_not_finished_and_before_the_first_one_v1_counts(t
         with pytest.raises(UsageError, match="no version"):
             main.last_finished()
         record = {"version": "v1", "created": (NOW - timedelta(hours=60)).isoformat()}
-        assert main.push(Change({"versions/v0001.json": json.dumps(record).encode()}, "v1"))
+        assert main.push(Change({"versions/v0001.json": json.dumps(whole_record(record)).encode()}, "v1"))
         for hours, outcome, expected in ((50, "failed", 60), (40, "no_update", 40), (3, "failed", 40)):
             at = NOW - timedelta(hours=hours)
-            change = Change({event_path("run", "r", at): json.dumps(run(hours, outcome, at)).encode()}, "a run")
+            change = Change({event_path("run", "r", at): event_bytes(run(hours, outcome, at))}, "a run")
             assert main.push(change)
             assert NOW - main.last_finished() == timedelta(hours=expected)
 
 
 def test_gpu_hours_are_those_of_the_last_days() -> None:
     ledger = fold([
-        run(1, "promoted", NOW - timedelta(days=40), gpu_seconds=7200),
+        run(1, "promoted", NOW - timedelta(days=40), version="v2", gpu_seconds=7200),
         run(2, "rejected", NOW - timedelta(days=3), gpu_seconds=5400),
         run(3, "failed", NOW - timedelta(days=1)),
     ])  # fmt: skip

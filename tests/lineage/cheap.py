@@ -17,6 +17,7 @@ import yaml
 
 from cl_steps.config import RunSpec
 from cl_steps.documents import json_text
+from cl_steps.ledger.record import Record
 from cl_steps.pipeline import STAGES, Step
 from cl_steps.records.builders import first_record
 from cl_steps.repository.beginning import beginning_files, begun_ref
@@ -25,6 +26,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.run.context import REPORT_SCHEMA, code_digest
 from cl_steps.store.pointers import read_dvc_file
+from tests.lasting import STATE
 from tests.workspace.conftest import SLICES
 
 Verdicts = Mapping[str, str | None]
@@ -59,12 +61,12 @@ def put_folder(store: Path, content: bytes) -> dict[str, Any]:
     return {"hash": "md5", "md5": _put(store, listing, ".dir"), "size": len(content), "nfiles": 1}
 
 
-def put_first_version(state: Path) -> dict[str, Any]:
+def put_first_version(state: Path) -> Record:
     """A base and an adapter of one file each in `state`; returns the record of v1, which they are."""
     for part in ("adapter", "base"):
         (state / part / "deep").mkdir(parents=True)
         (state / part / "deep" / "weights").write_text(part, encoding="utf-8")
-    digests = {"base": f"{'b' * 32}.dir", "extractor": f"{'e' * 32}.dir", "adapter": f"{'a' * 32}.dir"}
+    digests = {"base": f"{'b' * 32}.dir", "extractor": f"{'e' * 32}.dir", **STATE, "adapter": f"{'a' * 32}.dir"}
     return first_record(digests, ["old"], {"seed": 7, "rate": 0.5}, state)
 
 

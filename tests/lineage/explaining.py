@@ -26,6 +26,7 @@ from cl_steps.data.shards import MANIFEST_SCHEMA
 from cl_steps.documents import write_json
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
+from tests.lasting import whole_champion, whole_event, whole_record
 
 CAPACITY = 12
 BEGAN = datetime(2026, 1, 1, 2, tzinfo=UTC)
@@ -185,6 +186,7 @@ class Fabricated:
             }
             outs = [{"path": "tonight/batch", "md5": self.put(batch)}]
             record["stages"] = {"ingest": {"deps": [], "outs": outs}}
+        record = whole_record(record)
         self.versions[version] = Told(parent, record, batch, trained, dict(self.state))
         self.champion = version
         self.write(f"versions/v{int(version[1:]):04d}.json", record)
@@ -254,6 +256,7 @@ class Fabricated:
     def write_event(self, name: str, event: dict[str, Any]) -> dict[str, Any]:
         stem = f"{self.moment:%Y%m%dT%H%M%S%f}Z-{name}"
         event |= {"at": self.moment.isoformat(timespec="seconds"), "id": stem}
+        event = whole_event(event)
         self.write(f"events/{stem}.json", event)
         return event
 
@@ -263,7 +266,7 @@ class Fabricated:
 
     def push(self) -> None:
         """Put everything so far on main."""
-        write_json(self.root / "state/champion.json", {"version": self.champion})
+        write_json(self.root / "state/champion.json", whole_champion(self.champion))
         git(self.root, "add", "--all")
         git(self.root, "commit", "-q", "-m", "as it is now")
         git(self.root, "push", "-q", self.line.git, "HEAD:refs/heads/main")

@@ -172,7 +172,7 @@ def ask_for(line: Line, run: str, weights: str = "a new base") -> str:
         (Path(scratch) / "base").mkdir()
         (Path(scratch) / "base/weights").write_text(weights, encoding="utf-8")
         event = ask(line, Path(scratch) / "base", RebaseRequest(run, "it draws hands", "ops", "command line"))
-    return str(event["after"]["md5"])
+    return event.after["md5"]
 
 
 def rebase(line: Line, run: str, weights: str = "a new base", verdicts: Mapping[str, str] | None = None) -> str:

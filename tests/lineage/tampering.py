@@ -12,10 +12,11 @@ from typing import Any
 from unittest.mock import patch
 
 from cl_steps.commands.answer import refuse
+from cl_steps.digests import sha256
 from cl_steps.documents import json_text
 from cl_steps.ledger.names import tag_of
+from cl_steps.ledger.record import Record
 from cl_steps.records.builders import now
-from cl_steps.records.provenance import sha256
 from cl_steps.records.signer import sign_statement, signer_of, version_files
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line, local
@@ -26,6 +27,7 @@ from cl_steps.verify.authenticity import Trust
 from cl_steps.verify.findings import Verification
 from cl_steps.verify.judging import LINK, found_in
 from cl_steps.verify.verification import verify
+from tests.lasting import documents, read_json
 from tests.once import made_once
 from tests.workspace.conftest import GOOD, keyed, make_workspace, play
 
@@ -98,7 +100,7 @@ def night(line: Line, run: str) -> str:
 def add_version(line: Line, **facts: object) -> str:
     """A version as a promotion would leave it, of a run that learnt nothing, in no time; `facts` are of its record."""
     with reading(line.git) as main, tempfile.TemporaryDirectory() as scratch:
-        before, number = main.records()[-1], main.numbers()[-1] + 1
+        before, number = documents(main)[-1], main.numbers()[-1] + 1
         state = {**before["digests"]["state"], "base": before["digests"]["base"]}
         state["extractor"] = before["digests"]["extractor"]
         record = json.loads(json_text(before))
@@ -109,8 +111,8 @@ def add_version(line: Line, **facts: object) -> str:
         (Path(scratch) / "adapter").mkdir()
         shutil.copy(stored(line, "state/adapter.dvc", "bytes"), Path(scratch) / "adapter/bytes")
         record["judged"] = judged(line, record)
-        champion = {**main.read_json("state/champion.json"), "version": f"v{number}"}
-        files = version_files(line, record, Path(scratch) / "adapter")
+        champion = {**read_json(main, "state/champion.json"), "version": f"v{number}"}
+        files = version_files(line, Record.from_document(record), Path(scratch) / "adapter")
         files["state/champion.json"] = json_text(champion).encode()
         assert main.push(Change(files, f"promote v{number}\n", tag_of(number)))
         return f"v{number}"

@@ -20,6 +20,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from cl_steps.trace.assets import where
 from tests.data.landings import encoded, picture
+from tests.lasting import documents
 from tests.lineage.explaining import Fabricated
 from tests.lineage.playing import line_after, night, sha_of
 
@@ -35,7 +36,7 @@ def stored_members(line: Line) -> dict[tuple[str, str], set[str]]:
     """(version, part of its state) to the assets that the store's own manifest lists."""
     with reading(line.git) as main_now, reading_store(line.store) as manifests:
         found = {}
-        for record in main_now.records():
+        for record in documents(main_now):
             for part, name in PARTS.items():
                 table = manifests.read(record["digests"]["state"][part], name)
                 assert table is not None

@@ -57,10 +57,10 @@ def test_it_holds_what_the_version_is_made_of(line: Line) -> None:
     parts = {part["bom-ref"]: part for part in document["components"]}
     named = {ref["ref"] for ref in model["modelCard"]["modelParameters"]["datasets"]}
     assert {"data:batch", "data:replay", "data:global_eval"} <= named <= parts.keys()
-    assert parts["data:batch"]["hashes"] == [{"alg": "SHA-256", "content": facts.record["digests"]["batch"]}]
-    torch = facts.record["environment"]["torch"]
+    assert parts["data:batch"]["hashes"] == [{"alg": "SHA-256", "content": facts.record.digests.batch}]
+    torch = facts.record.environment["torch"]
     assert f"pkg:pypi/torch@{torch}" in parts
-    assert parts["base"]["hashes"][0]["content"] == facts.record["digests"]["base"].removesuffix(".dir")
+    assert parts["base"]["hashes"][0]["content"] == facts.record.digests.base.removesuffix(".dir")
 
 
 def test_different_versions_and_exports_have_different_serial_numbers(line: Line) -> None:
@@ -86,8 +86,8 @@ def test_licences_are_those_of_base_and_data_whatever_they_are_called(line: Line
 
 def test_files_that_a_record_names_are_in_it(line: Line) -> None:
     known = facts_of(line, "v2")
-    record = {**known.record, "files": {"base/unet/x.safetensors": "a" * 64}}
-    document = bill_of_materials(Facts(known.line, record, known.record_sha256, files=record["files"]))
+    record = known.record.model_copy(update={"files": {"base/unet/x.safetensors": "a" * 64}})
+    document = bill_of_materials(Facts(known.line, record, known.record_sha256, files=record.files))
     check(document)
     properties = document["metadata"]["component"]["properties"]
     assert {"name": "retain:file-sha256:base/unet/x.safetensors", "value": "a" * 64} in properties

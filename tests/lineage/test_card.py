@@ -26,6 +26,7 @@ from cl_steps.operations.base import copy_model
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
+from tests.lasting import documents
 from tests.lineage.playing import line_after
 
 HOSTILE = "<img src=x onerror=alert(1)> [a](http://b) `c` | d\n---\nlicense: mit\n# e"
@@ -82,7 +83,9 @@ def test_a_version_that_was_never_measured_has_a_card_too(line: Line) -> None:
 
 def test_nothing_hostile_gets_through(facts: Facts) -> None:
     base = Base("owner/name", HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-    record = {**facts.record, "run": HOSTILE, "slices": {HOSTILE: {"loss": 1.0}}, "trigger": {"reason": HOSTILE}}
+    trigger = facts.record.trigger.model_copy(update={"reason": HOSTILE})
+    hostile = {"run": HOSTILE, "slices": {HOSTILE: {"loss": 1.0}}, "trigger": trigger}
+    record = facts.record.model_copy(update=hostile)
     told = replace(facts, base=base, record=record, licences={HOSTILE: 1})
     content = model_card(told, 'o"); import os #')
     card = ModelCard(content)
@@ -112,7 +115,7 @@ def put_base(line: Line, files: dict[str, bytes]) -> None:
     with reading(line.git) as found:
         named = {f"base/{name}": hashlib.sha256(content).hexdigest() for name, content in files.items()}
         changed = {}
-        for record in found.records():
+        for record in documents(found):
             others = {name: sha for name, sha in record["files"].items() if not name.startswith("base/")}
             record |= {"digests": {**record["digests"], "base": new}, "files": {**others, **named}}
             changed[version_file(record["version"])] = json_text(record).encode()

@@ -19,7 +19,7 @@ from cl_steps.commands.answer import refuse
 from cl_steps.config import RunSpec
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, RetainError, UsageError
-from cl_steps.ledger.fold import event_moment
+from cl_steps.ledger.events import event_moment
 from cl_steps.ledger.reports import read_reports
 from cl_steps.ledger.times import add_time, read_times
 from cl_steps.pipeline import STAGES
@@ -34,6 +34,7 @@ from cl_steps.verify.before_loading import check_record
 from cl_steps.verify.judged import doubt_of
 from cl_steps.verify.judging import Judging
 from cl_steps.verify.verification import verify
+from tests.lasting import documents
 from tests.promoting import SAME, play, stage
 from tests.workspace.conftest import GOOD, fake_stage, make_workspace
 
@@ -47,7 +48,7 @@ def clock(**shift: int) -> Iterator[None]:
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(**shift)
 
-    modules = ("records.builders", "ledger.fold", "repository.mainline", "repository.run_branch")
+    modules = ("records.builders", "ledger.events", "repository.mainline", "repository.run_branch")
     patches = [patch(f"cl_steps.{module}.datetime", Shifted) for module in modules]
     for one in patches:
         one.start()
@@ -92,8 +93,8 @@ def test_a_promotion_by_another_clock(line: Line, hours: int) -> None:
     assert faults(line) == []
     trust = Trust.read(line.trusted_keys)
     with reading(line.git) as main:
-        records = {record["version"]: check_record(main, record["version"], trust) for record in main.records()}
-        assert main.ledger().runs["r-2"]["seconds"] >= 0
+        records = {record["version"]: check_record(main, record["version"], trust) for record in documents(main)}
+        assert main.ledger().runs["r-2"].seconds >= 0
     created = [datetime.fromisoformat(records[name]["created"]) for name in ("v1", "v2", "v3", "v4")]
     assert created == sorted(created)
     assert records["v3"]["seconds"] >= 0

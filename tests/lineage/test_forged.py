@@ -140,9 +140,9 @@ def check_documents(life: Life) -> None:
     assert documents["asset"]["asset"]["facts"]["source"] == written.source
     with reading(life.line.git) as main:
         ledger = main.ledger()
-    assert ledger.answers["r-2"].reason == ledger.rollbacks[0]["reason"] == ledger.withdrawals[0]["reason"] == FORGED
-    assert ledger.rollbacks[0]["by"] == written.person
-    assert ledger.withdrawals[0]["source"] == written.source
-    assert {asset["sha256"] for asset in ledger.withdrawals[0]["assets"]} == {sha_of(n) for n in (20, 21, 40, 41)}
-    assert {run: event["trigger"]["reason"] for run, event in ledger.runs.items()} == dict.fromkeys(ledger.runs, FORGED)
+    assert ledger.answers["r-2"].reason == ledger.rollbacks[0].reason == ledger.withdrawals[0].reason == FORGED
+    assert ledger.rollbacks[0].by == written.person
+    assert ledger.withdrawals[0].source == written.source
+    assert {asset["sha256"] for asset in ledger.withdrawals[0].assets} == {sha_of(n) for n in (20, 21, 40, 41)}
+    assert {run: event.trigger.reason for run, event in ledger.runs.items()} == dict.fromkeys(ledger.runs, FORGED)
     assert set(ledger.runs) == {"r-1", "r-2", "r-3"}

@@ -18,10 +18,12 @@ import yaml
 
 from cl_steps.documents import json_text
 from cl_steps.errors import Unavailable, UsageError
+from cl_steps.ledger.record import Record
 from cl_steps.records.keys import TRUSTED
 from cl_steps.records.signer import KEYLESS, TOKEN, event_files, signature_path, version_files
 from cl_steps.repository.line import Line
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version
+from tests.lasting import event
 from tests.lineage.cheap import put_first_version
 
 pytestmark = [
@@ -32,6 +34,7 @@ pytestmark = [
 SERVICES = Path(__file__).parent / "sigstore"
 WHO = "night@example.org"
 PATH, RECORD = "events/20260101T000000000000Z-rollback-v6.json", "versions/v0001.json"
+ROLLBACK = event(kind="rollback", by="ops", version="v6", lineage=["v6"])
 SIG, INTOTO = "versions/v0001.sig", "versions/v0001.intoto.json"
 
 
@@ -95,25 +98,27 @@ def trusting(line: Line, **entry: Any) -> Trust:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> dict[str, Any]:
+def record(tmp_path: Path) -> Record:
     return put_first_version(tmp_path / "state")
 
 
 def test_versions_and_acts_are_signed_and_checked(
-    line: Line, sigstore: Sigstore, record: dict[str, Any], tmp_path: Path
+    line: Line, sigstore: Sigstore, record: Record, tmp_path: Path
 ) -> None:
     trust = trusting(line, issuer=sigstore.issuer)
     files = version_files(line, record, tmp_path / "state/adapter")
     check_version(trust, record, files[RECORD], files[SIG])
     check_provenance(trust, record, files[RECORD], files[INTOTO])
-    act, now = {"kind": "rollback", "by": "ops"}, datetime.now(UTC)
-    made = event_files(line, PATH, act)
+    act, now = ROLLBACK.document(), datetime.now(UTC)
+    made = event_files(line, PATH, ROLLBACK)
     signature = made[signature_path(PATH)]
     check_act(trust, PATH, made[PATH], signature, now)
     with pytest.raises(Doubt, match="not about"):
         check_act(trust, PATH, json_text({**act, "by": "eve"}).encode(), signature, now)
     with pytest.raises(Doubt, match="not about"):
-        check_version(trust, {**record, "files": {"adapter/deep/weights": "0" * 64}}, files[RECORD], files[SIG])
+        check_version(
+            trust, record.model_copy(update={"files": {"adapter/deep/weights": "0" * 64}}), files[RECORD], files[SIG]
+        )
 
 
 def test_every_byte_of_a_keyless_signature_counts(line: Line, sigstore: Sigstore) -> None:
@@ -140,7 +145,7 @@ def counts_not(trust: Trust, content: bytes, at: int, moment: datetime) -> bool:
 
 def signed_act(line: Line) -> bytes:
     """The signature of an act."""
-    return event_files(line, PATH, {"kind": "rollback"})[signature_path(PATH)]
+    return event_files(line, PATH, ROLLBACK)[signature_path(PATH)]
 
 
 def test_only_who_is_named_counts_and_only_then(
@@ -184,7 +189,7 @@ def test_what_sigstore_does_not_take_says_so(
 
 
 def test_model_signing_s_own_verifier_takes_the_signature(
-    line: Line, sigstore: Sigstore, record: dict[str, Any], tmp_path: Path
+    line: Line, sigstore: Sigstore, record: Record, tmp_path: Path
 ) -> None:
     from model_signing.verifying import Config
 

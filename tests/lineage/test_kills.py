@@ -40,6 +40,7 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
 from cl_steps.store.objects import open_store
+from tests.lasting import documents, read_json
 from tests.lineage import playing
 from tests.lineage.cheap import put_run
 from tests.lineage.fake_model import stage
@@ -219,10 +220,10 @@ def check_whole(line: Line, before: str) -> str:
     tip = tip_of(line)
     assert tip == before or text(remote, "rev-parse", f"{tip}^") == before
     with reading(str(remote)) as main:
-        records, ledger = main.records(), main.ledger()
-        promoted = {event["version"]: run for run, event in ledger.runs.items() if event["outcome"] == "promoted"}
+        records, ledger = documents(main), main.ledger()
+        promoted = {event.version: run for run, event in ledger.runs.items() if event.outcome == "promoted"}
         assert {record["version"]: record["run"] for record in records[1:]} == promoted
-        champion = main.read_json("state/champion.json")["version"]
+        champion = read_json(main, "state/champion.json")["version"]
         assert champion in {record["version"] for record in records}
         changed = bool(ledger.tombstones or ledger.rollbacks)
         if not changed:

@@ -12,6 +12,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.run.stage import checked_out, run_stage
 from tests.benchmarks.long_line import RECORD_BYTES, long_line
+from tests.lasting import documents
 from tests.lineage.cheap import put_run
 from tests.workspace.conftest import fake_stage
 
@@ -59,10 +60,10 @@ def test_main_is_read_without_records_until_they_are_asked_for_and_then_at_once(
         assert max(main.numbers()) == VERSIONS
         assert fetched_records(main) == 0
         packs = len(list(main.folder.rglob("*.pack")))
-        assert [record["version"] for record in main.records()] == [f"v{n}" for n in range(1, VERSIONS + 1)]
+        assert [record["version"] for record in documents(main)] == [f"v{n}" for n in range(1, VERSIONS + 1)]
         assert len(list(main.folder.rglob("*.pack"))) == packs + 1
         commit = main.version_commit("v5")
-        assert [record["version"] for record in main.at(commit).records()] == [f"v{n}" for n in range(1, 6)]
+        assert [record["version"] for record in documents(main.at(commit))] == [f"v{n}" for n in range(1, 6)]
 
 
 def test_a_server_that_takes_no_filters_sends_everything(line: Line) -> None:
@@ -70,7 +71,7 @@ def test_a_server_that_takes_no_filters_sends_everything(line: Line) -> None:
     try:
         with reading(line.git) as main, checked_out(line, "begun") as root:
             assert fetched_records(main) == VERSIONS - 2
-            assert len(main.records()) == VERSIONS
+            assert len(documents(main)) == VERSIONS
             assert not (root / "versions").exists()
     finally:
         git(Path(line.git), "config", "uploadpack.allowFilter", "true")

@@ -28,6 +28,7 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.run.context import json_text
 from cl_steps.steps import promote
 from cl_steps.verify.judging import believed
+from tests.lasting import documents
 from tests.promoting import play as play_through
 from tests.promoting import ready
 from tests.workspace.conftest import make_workspace, with_keys
@@ -238,7 +239,7 @@ def test_versions_of_before_there_were_any_keys_go_on_verifying(tmp_path: Path) 
     play_through(line, "r-2")
     assert promote.run(line, "r-2") == "v3"
     with reading(line.git) as main:
-        record = {**main.records()[-1], "judged": {}}
+        record = {**documents(main)[-1], "judged": {}}
     put(line, {"versions/v0003.json": json_text(record).encode()})
     with pytest.raises(IntegrityError, match="v3"):
         verify("v3", False, None, str(folder), False)

@@ -16,6 +16,7 @@ from cl_steps.errors import Unavailable, UsageError
 from cl_steps.formats.mlflow import Server
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
+from tests.lasting import read_json
 from tests.lineage.mlflow_servers import Fake, fake, real
 from tests.lineage.playing import line_after
 
@@ -51,7 +52,7 @@ def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def crown(line: Line, version: str) -> None:
     """Main says that this version is the champion, as after a rollback."""
     with reading(line.git) as found:
-        champion = {**found.read_json("state/champion.json"), "version": version}
+        champion = {**read_json(found, "state/champion.json"), "version": version}
         assert found.push(Change({"state/champion.json": json_text(champion).encode()}, "roll back"))
 
 

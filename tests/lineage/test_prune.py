@@ -28,6 +28,7 @@ from cl_steps.store.dvc import opened
 from cl_steps.store.objects import Store, open_store
 from cl_steps.store.pointers import lock_outs
 from cl_steps.verify.verification import verify
+from tests.lasting import documents, whole_event
 from tests.lineage.pruning import OLD, branches, holds, line_that_lived, make_old, run_prune, whole
 from tests.workspace.conftest import GOOD, play
 
@@ -104,7 +105,7 @@ def test_young_runs_and_young_objects_stay(line: Line) -> None:
 @pytest.mark.parametrize("path", ["tonight/candidate/replay", "tonight/evaluation/samples"])
 def test_a_lost_list_of_files_stops_the_deleting(line: Line, path: str) -> None:
     with reading(line.git) as main:
-        name = str(lock_outs(main.records()[1]["stages"])[path]["md5"])
+        name = str(lock_outs(documents(main)[1]["stages"])[path]["md5"])
     lost = Path(line.store) / "files" / "md5" / name[:2] / name[2:]
     lost.unlink()
     files = sorted(Path(line.store).rglob("*"))
@@ -115,11 +116,11 @@ def test_a_lost_list_of_files_stops_the_deleting(line: Line, path: str) -> None:
 
 def test_what_an_event_erased_goes_and_what_replaced_it_stays(line: Line) -> None:
     with reading(line.git) as main:
-        old, new = (main.records()[n]["digests"]["state"]["replay"] for n in (1, 0))
+        old, new = (documents(main)[n]["digests"]["state"]["replay"] for n in (1, 0))
         path = "events/20990101T000000000000Z-withdrawal-x.json"
-        event = {"schema": 2, "kind": "withdrawal", "id": "x", "assets": [], "erased": [old]}
+        event = {"schema": 2, "kind": "withdrawal", "id": "x", "assets": [{"sha256": "0" * 64}], "erased": [old]}
         event["replaced"] = {old: {"md5": new}}
-        assert main.push(command.Change({path: json.dumps(event).encode()}, "withdraw"))
+        assert main.push(command.Change({path: json.dumps(whole_event(event)).encode()}, "withdraw"))
         champion = main.read("state/replay.dvc") or b""
     assert old.encode() in champion, "the champion's own state is needed, whatever an event says"
     run_prune(line)

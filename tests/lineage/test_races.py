@@ -18,6 +18,7 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import dvc_file, lock_outs
+from tests.lasting import documents, read_json
 from tests.lineage.cheap import put_folder, put_runs
 from tests.workspace.conftest import GOOD, make_workspace
 
@@ -90,10 +91,10 @@ def check(line: Line, round_: int, got: dict[str, str]) -> None:
     assert sorted(got.values()) == [STALE] * (RACERS - 1) + [version]
     winner = next(run for run, result in got.items() if result == version)
     with reading(line.git) as main:
-        records = main.records()
+        records = documents(main)
         assert [record["version"] for record in records] == [f"v{number + 1}" for number in range(round_ + 1)]
         assert (records[-1]["run"], records[-1]["parent"]) == (winner, f"v{round_}")
-        assert main.read_json("state/champion.json")["version"] == version
+        assert read_json(main, "state/champion.json")["version"] == version
         adapter = lock_outs(read_run(line, winner).lock)["tonight/candidate/adapter"]["md5"]
         assert str(adapter).encode() in (main.read("state/adapter.dvc") or b"")
         for number in range(EDITORS):

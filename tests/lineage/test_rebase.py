@@ -21,7 +21,7 @@ from cl_steps.commands.withdraw import withdraw
 from cl_steps.config import RunSpec
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, StaleRun, UsageError
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.events import event_of, event_path
 from cl_steps.ledger.schemas import event_fault, record_fault
 from cl_steps.operations import play as steps
 from cl_steps.operations.models import fetched
@@ -40,6 +40,7 @@ from cl_steps.store.pointers import lock_outs, read_dvc_file
 from cl_steps.trace.assets import where
 from cl_steps.verify.before_loading import check_state
 from cl_steps.verify.verification import verify
+from tests.lasting import documents, read_json
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import ask_for, begin, copied, finish, line_after, night, rebase, sha_of
 from tests.lineage.tampering import _copied as signed_copy
@@ -93,25 +94,26 @@ def test_the_base_is_another_and_nothing_was_taken_in(moved: Line) -> None:
     with reading(moved.git) as main:
         at = main.at(main.version_commit("v3"))
         old, new = state_of(main.at(main.version_commit("v2"))), state_of(at)
-        record, champion, ledger = main.records()[2], at.read_json("state/champion.json"), at.ledger()
+        record, champion, ledger = documents(main)[2], read_json(at, "state/champion.json"), at.ledger()
     asked = ledger.rebases["r-3"]
     assert {part for part in new if new[part] != old[part]} == {"base", "adapter", "anchors", "evaluation"}
-    assert (asked["before"], asked["after"]["md5"]) == (old["base"], new["base"])
-    assert record["rebase"] == {"event": asked["id"], "before": old["base"], "after": new["base"]}
-    assert ledger.runs["r-3"]["rebase"] == record["rebase"]
+    assert (asked.before, asked.after["md5"]) == (old["base"], new["base"])
+    assert record["rebase"] == {"event": asked.id, "before": old["base"], "after": new["base"]}
+    assert ledger.runs["r-3"].document()["rebase"] == record["rebase"]
     assert (record["digests"]["base"], record["parent"]) == (new["base"], "v2")
     assert (record["trigger"]["by"], record["trigger"]["reason"]) == ("ops", "it draws hands")
     assert [path for path in record["files"] if path.startswith("base/")] == ["base/weights"]
     assert champion["anchors"] == {"old": "v3", "new": "v3"}
     assert ledger.pending(3) == ("r-2",)
-    assert ledger.runs["r-3"]["intake"]["assets"] == 0
+    assert ledger.runs["r-3"].intake.assets == 0
     assert "r-3" not in ledger.intakes
-    assert (record_fault(record), event_fault(dict(asked)), event_fault(dict(ledger.runs["r-3"]))) == (None,) * 3
+    assert record_fault(record) is None
+    assert [event_fault(event.document()) for event in (asked, ledger.runs["r-3"])] == [None] * 2
 
 
 def test_nights_go_on_from_the_new_base_and_read_no_other(moved: Line) -> None:
     with reading(moved.git) as main:
-        records, champion, ledger = main.records(), main.read_json("state/champion.json"), main.ledger()
+        records, champion, ledger = documents(main), read_json(main, "state/champion.json"), main.ledger()
     assert records[3]["digests"]["base"] == records[2]["digests"]["base"] != records[1]["digests"]["base"]
     assert "rebase" not in records[3]
     assert records[3]["files"]["base/weights"] == records[2]["files"]["base/weights"]
@@ -185,7 +187,7 @@ def test_a_step_loads_no_other_base_than_the_one_asked_for(tmp_path: Path) -> No
 def unsigned(line: Line, run: str) -> None:
     """Take the signature of an act away."""
     with reading(line.git) as main:
-        event = main.ledger().rebases[run]["id"]
+        event = main.ledger().rebases[run].id
     commit(line, {f"events/{event}.sig": None})
 
 
@@ -296,7 +298,7 @@ def test_a_promotion_that_was_killed_is_before_or_after(line: Line, landed: bool
     with patch.object(Mainline, "push", cut), pytest.raises(PowerCut):
         finish(line, "r-2")
     with reading(line.git) as main:
-        assert main.read_json("state/champion.json")["version"] == ("v3" if landed else "v2")
+        assert read_json(main, "state/champion.json")["version"] == ("v3" if landed else "v2")
         assert (state_of(main)["base"] != old) is landed
     assert finish(line, "r-2") == "v3"
     assert not verify(line, None, None).findings
@@ -341,7 +343,7 @@ def signed_rebase(line: Line) -> str:
         assert promote.run(line, "r-200") == "v4"
     close.run(line, "r-200")
     with reading(line.git) as main:
-        return f"events/{main.ledger().rebases['r-200']['id']}.json"
+        return f"events/{main.ledger().rebases['r-200'].id}.json"
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +374,7 @@ def test_an_act_that_is_gone_or_of_nobody_or_of_later_is_missed(signed: tuple[Pa
     commit(line, {act: None})
     assert kinds(seen(line))["v4 record"] == {"inconsistent"}
     path = event_path("rebase", "r-200")
-    commit(line, event_files(line, path, {**event, "id": Path(path).stem, "at": now()}))
+    commit(line, event_files(line, path, event_of({**event, "id": Path(path).stem, "at": now()})))
     assert kinds(seen(line))["v4 record"] == {"inconsistent"}
 
 

@@ -24,6 +24,7 @@ from cl_steps.repository.mainline import reading
 from cl_steps.run.context import Context, StepReport
 from cl_steps.steps import promote
 from cl_steps.store.pointers import lock_outs
+from tests.lasting import documents
 from tests.lineage.fake_model import stage
 from tests.lineage.playing import line_after
 
@@ -107,7 +108,7 @@ def test_v1_and_unknown_versions_are_refused(line: Line) -> None:
 def test_a_batch_that_is_gone_is_an_integrity_error(tmp_path: Path) -> None:
     line = line_after(tmp_path / "line", nights=1)
     with reading(line.git) as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
     md5 = lock_outs(record["stages"])["tonight/batch"]["md5"]
     (Path(line.store) / "files" / "md5" / md5[:2] / md5[2:]).unlink()
     with pytest.raises(IntegrityError, match="missing"):

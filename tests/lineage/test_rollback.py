@@ -15,6 +15,7 @@ from cl_steps.repository.mainline import Mainline, reading
 from cl_steps.repository.run_branch import read_run
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import read_dvc_file
+from tests.lasting import documents, read_json
 from tests.lineage.playing import begin, line_after, night
 
 HOSTILE = "why\n\nRun-Id: forged\n<script>alert(1)</script>\x1b[2J{{ 7*7 }} $(touch owned)"
@@ -52,7 +53,7 @@ def test_the_state_is_as_it_was_and_nothing_else_on_main_changes(line: Line) -> 
             for file in ("params.yaml", "dvc.yaml", "run.yaml"):
                 assert main.read(file) == before.read(file)
             new = main.folder_files("events").keys() - before.folder_files("events").keys()
-            [event] = [main.read_json(f"events/{name}") for name in new if name.endswith(".json")]
+            [event] = [read_json(main, f"events/{name}") for name in new if name.endswith(".json")]
     assert (event["kind"], event["version"], event["from"]) == ("rollback", "v2", "v4")
     assert (event["lineage"], event["left"], event["relearn"]) == (["v1", "v2"], ["v3", "v4"], False)
     assert (event["by"], event["through"], event["reason"]) == ("ops", "command line", "worse hands")
@@ -64,17 +65,17 @@ def test_what_is_left_behind_is_set_aside_and_the_next_version_descends_from_the
     assert "retain export champion" in told
     assert night(line, "r-4", range(100, 112)) == "v5"
     with reading(line.git) as main:
-        record = main.records()[-1]
+        record = documents(main)[-1]
         assert (record["version"], record["parent"]) == ("v5", "v2")
         assert record["reports"]["ingest"]["figures"]["batch"]["runs"] == ["r-4"]
         assert statuses(main) == {"r-1": "learnt", "r-2": "set_aside", "r-3": "set_aside", "r-4": "learnt"}
-        assert main.read_json("state/champion.json")["seed_plan"] == 5
+        assert read_json(main, "state/champion.json")["seed_plan"] == 5
 
 
 def test_with_relearn_the_next_night_learns_it_again(line: Line) -> None:
     assert "their 12 assets (r-3) wait to be learnt again" in back(line, "v3", relearn=True)
     begin(line, "r-4", until="ingest")
-    assert read_run(line, "r-4").reports["ingest"]["figures"]["batch"]["runs"] == ["r-3"]
+    assert read_run(line, "r-4").figures("ingest")["batch"]["runs"] == ["r-3"]
 
 
 def test_forward_again_makes_everything_learnt(line: Line) -> None:
@@ -83,7 +84,7 @@ def test_forward_again_makes_everything_learnt(line: Line) -> None:
         assert "no version is left behind" in back(line, "v4")
         with reading(line.git) as main:
             assert set(statuses(main).values()) == {"learnt"}
-            assert main.read_json("state/champion.json")["seed_plan"] == -2
+            assert read_json(main, "state/champion.json")["seed_plan"] == -2
             for part in ("adapter", "replay", "reference", "global_eval"):
                 assert main.read(f"state/{part}.dvc") == before.read(f"state/{part}.dvc")
 
@@ -141,7 +142,7 @@ def test_nothing_is_written_where_an_object_is_missing(line: Line) -> None:
 def test_a_hostile_reason_is_in_the_event_and_nowhere_else(line: Line) -> None:
     back(line, "v2", reason=HOSTILE)
     with reading(line.git) as main:
-        assert main.ledger().rollbacks[-1]["reason"] == HOSTILE
+        assert main.ledger().rollbacks[-1].reason == HOSTILE
         message = text(main.folder, "log", "-1", "--format=%B", main.tip)
     assert message.splitlines()[0] == "roll back to v2"
     assert "Run-Id" not in message

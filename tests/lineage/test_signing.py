@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cl_steps.documents import json_text
 from cl_steps.errors import RetainError, Unavailable, UsageError
+from cl_steps.ledger.events import event_of
+from cl_steps.ledger.record import Record
 from cl_steps.records.keys import SIGNING, TRUSTED, make_keys, read_trusted
 from cl_steps.records.provenance import PROVENANCE, provenance
 from cl_steps.records.signer import (
@@ -29,9 +30,19 @@ from cl_steps.records.signer import (
 )
 from cl_steps.repository.line import Line
 from cl_steps.verify.authenticity import Doubt, Trust, check_act, check_provenance, check_version, trust_of
+from tests.lasting import whole_event, whole_record
 from tests.lineage.cheap import put_first_version
 
-EVENT = {"kind": "rollback", "by": "ops", "at": "2026-01-01T00:00:00+00:00", "reason": "{{ 7*7 }}"}
+EVENT = whole_event(
+    {
+        "kind": "rollback",
+        "by": "ops",
+        "at": "2026-01-01T00:00:00+00:00",
+        "reason": "{{ 7*7 }}",
+        "version": "v6",
+        "lineage": ["v6"],
+    }
+)
 PATH, RECORD, SIG, INTOTO = (
     "events/20260101T000000000000Z-rollback-v6.json",
     "versions/v0001.json",
@@ -54,12 +65,12 @@ def trust(line: Line) -> Trust:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> dict[str, Any]:
+def record(tmp_path: Path) -> Record:
     return put_first_version(tmp_path / "state")
 
 
 @pytest.fixture
-def files(line: Line, record: dict[str, Any], tmp_path: Path) -> dict[str, bytes]:
+def files(line: Line, record: Record, tmp_path: Path) -> dict[str, bytes]:
     return version_files(line, record, tmp_path / "state/adapter")
 
 
@@ -70,17 +81,17 @@ def changed(content: bytes, step: int) -> list[bytes]:
 
 
 def test_a_version_s_signatures_are_right_and_leave_nothing_behind(
-    files: dict[str, bytes], record: dict[str, Any], trust: Trust, tmp_path: Path
+    files: dict[str, bytes], record: Record, trust: Trust, tmp_path: Path
 ) -> None:
     assert list(files) == [RECORD, SIG, INTOTO]
-    assert json.loads(files[RECORD]) == record
+    assert json.loads(files[RECORD]) == record.document()
     check_version(trust, record, files[RECORD], files[SIG])
     check_provenance(trust, record, files[RECORD], files[INTOTO])
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["adapter", "base"]
 
 
 def test_every_byte_of_a_signature_and_of_what_it_is_about_counts(
-    files: dict[str, bytes], record: dict[str, Any], trust: Trust
+    files: dict[str, bytes], record: Record, trust: Trust
 ) -> None:
     for check, path in ((check_version, SIG), (check_provenance, INTOTO)):
         for content in changed(files[path], 7):
@@ -88,7 +99,8 @@ def test_every_byte_of_a_signature_and_of_what_it_is_about_counts(
                 check(trust, record, files[RECORD], content)
         with pytest.raises(Doubt, match="not about"):
             check(trust, record, files[RECORD] + b" ", files[path])
-        forged = {**record, "files": {**record["files"], "adapter/deep/weights": "0" * 64}}
+        files_of = {**record.files, "adapter/deep/weights": "0" * 64}
+        forged = record.model_copy(update={"files": files_of})
         with pytest.raises(Doubt, match="not about"):
             check(trust, forged, files[RECORD], files[path])
     with pytest.raises(Doubt, match="something else"):
@@ -96,7 +108,7 @@ def test_every_byte_of_a_signature_and_of_what_it_is_about_counts(
 
 
 def test_model_signing_s_own_verifier_takes_the_signature(
-    files: dict[str, bytes], record: dict[str, Any], tmp_path: Path
+    files: dict[str, bytes], record: Record, tmp_path: Path
 ) -> None:
     from model_signing.verifying import Config
 
@@ -112,7 +124,7 @@ def test_model_signing_s_own_verifier_takes_the_signature(
         check.verify(model, tmp_path / "sig")
 
 
-def test_provenance_is_slsa_v1_as_in_toto_reads_it(files: dict[str, bytes], record: dict[str, Any]) -> None:
+def test_provenance_is_slsa_v1_as_in_toto_reads_it(files: dict[str, bytes], record: Record) -> None:
     from google.protobuf.json_format import ParseDict
     from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
     from in_toto_attestation.v1.statement import Statement
@@ -129,11 +141,25 @@ def test_provenance_is_slsa_v1_as_in_toto_reads_it(files: dict[str, bytes], reco
     assert {found["name"] for found in definition["resolvedDependencies"]} == {"base", "extractor", "code"}
 
 
-def test_what_a_later_version_was_made_from_is_in_its_provenance(record: dict[str, Any]) -> None:
+def test_what_a_later_version_was_made_from_is_in_its_provenance(record: Record) -> None:
     stages = {"update": {"deps": [{"path": "state/replay", "md5": f"{'c' * 32}.dir"}]}}
-    digests = {**record["digests"], "teacher": f"{'d' * 32}.dir", "batch": "f" * 64}
-    image = {**record["environment"], "image": f"example.org/steps@sha256:{'9' * 64}"}
-    later = {**record, "version": "v2", "parent": "v1", "digests": digests, "stages": stages, "environment": image}
+    told = record.document()
+    digests = {**told["digests"], "teacher": f"{'d' * 32}.dir", "batch": "f" * 64}
+    image = {**told["environment"], "image": f"example.org/steps@sha256:{'9' * 64}"}
+    later = Record.from_document(
+        whole_record(
+            {
+                **told,
+                "version": "v2",
+                "parent": "v1",
+                "digests": digests,
+                "stages": stages,
+                "environment": image,
+                "main": "0" * 40,
+                "begun": {"commit": "0" * 40, "main": "0" * 40},
+            }
+        )
+    )
     found = {dep["name"]: dep for dep in provenance(later)["buildDefinition"]["resolvedDependencies"]}
     assert set(found) == {"base", "extractor", "teacher", "replay", "batch", "image", "code"}
     assert found["replay"]["digest"] == {"md5": "c" * 32}
@@ -143,7 +169,7 @@ def test_what_a_later_version_was_made_from_is_in_its_provenance(record: dict[st
 def test_an_act_is_signed_at_its_place_and_time(line: Line, trust: Trust) -> None:
     moment = trust.begins
     event = {**EVENT, "at": moment.isoformat()}
-    files = event_files(line, PATH, event)
+    files = event_files(line, PATH, event_of(event))
     signature = files[PATH.replace(".json", ".sig")]
     assert list(files) == [PATH, PATH.replace(".json", ".sig")]
     assert json.loads(files[PATH]) == event
@@ -164,7 +190,7 @@ def test_an_act_is_signed_at_its_place_and_time(line: Line, trust: Trust) -> Non
 def test_another_s_key_is_nobody_s(line: Line, trust: Trust, tmp_path: Path) -> None:
     make_keys(tmp_path / "other", "retain")
     forger = replace(line, signing_key=str(tmp_path / "other" / SIGNING))
-    files = event_files(forger, PATH, {**EVENT, "at": trust.begins.isoformat()})
+    files = event_files(forger, PATH, event_of({**EVENT, "at": trust.begins.isoformat()}))
     with pytest.raises(Doubt) as raised:
         check_act(trust, PATH, files[PATH], files[PATH.replace(".json", ".sig")], trust.begins)
     assert raised.value.kind == "untrusted"
@@ -180,11 +206,13 @@ def test_what_is_no_signature(content: bytes, trust: Trust) -> None:
 
 
 def test_without_a_key_nothing_is_signed_and_nothing_that_signs_is_imported(
-    line: Line, record: dict[str, Any], tmp_path: Path
+    line: Line, record: Record, tmp_path: Path
 ) -> None:
     unsigned = replace(line, signing_key="")
-    assert version_files(unsigned, record, tmp_path / "state/adapter") == {RECORD: json_text(record).encode()}
-    assert event_files(unsigned, PATH, EVENT) == {PATH: json_text(EVENT).encode()}
+    assert version_files(unsigned, record, tmp_path / "state/adapter") == {
+        RECORD: json_text(record.document()).encode()
+    }
+    assert event_files(unsigned, PATH, event_of(EVENT)) == {PATH: json_text(EVENT).encode()}
     code = (
         "import sys, cl_steps.steps.promote, cl_steps.steps.close; "
         "sys.exit(any(name in sys.modules for name in ('model_signing', 'securesystemslib', 'sigstore', 'jsonschema')))"
@@ -194,7 +222,7 @@ def test_without_a_key_nothing_is_signed_and_nothing_that_signs_is_imported(
 
 def test_a_signing_key_that_is_none_says_so(line: Line, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="signing key"):
-        event_files(replace(line, signing_key=str(tmp_path / "none.pem")), PATH, EVENT)
+        event_files(replace(line, signing_key=str(tmp_path / "none.pem")), PATH, event_of(EVENT))
     with pytest.raises(UsageError, match="cannot be read"):
         trust_of(str(tmp_path / "none.yaml"), "")
     assert trust_of(None, "") is None

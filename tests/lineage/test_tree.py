@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from cl_steps.__main__ import main
@@ -13,8 +14,10 @@ from cl_steps.commands.lineage import Node, drawn, lineage
 from cl_steps.errors import UsageError
 from cl_steps.repository.git import git
 from cl_steps.repository.mainline import reading
+from cl_steps.trace.assets import where
 from cl_steps.trace.tree import lineage as document
 from cl_steps.trace.versions import flat
+from tests.lasting import documents
 from tests.lineage.explaining import Fabricated
 from tests.lineage.playing import line_after
 
@@ -61,7 +64,7 @@ def test_a_real_record_is_told_whole(tmp_path: Path) -> None:
     found = lineage("v3", str(tmp_path / "line"), None, True)
     assert isinstance(found, dict)
     with reading(line.git) as now:
-        before, record = now.records()[1:]
+        before, record = documents(now)[1:]
     assert found["data"]["intakes"][0]["run"] == "r-2"
     assert found["data"]["intakes"][0]["assets"] == found["data"]["assets"] == 12
     assert found["teacher"] == {
@@ -133,3 +136,34 @@ def test_a_page_that_cannot_be_written(fabricated: Fabricated, tmp_path: Path) -
 
 def test_flat() -> None:
     assert flat({"a": {"b": 1, "c": {"d": (1, 2)}}, "e": {}}) == {"a.b": 1, "a.c.d": [1, 2]}
+
+
+def method_played(folder: Path, replayed: bool, taught_by: str | None) -> Fabricated:
+    """v3 learnt by a method with a name that tells nothing, as the report of its update says."""
+    line = Fabricated(folder)
+    line.night()
+    line.night()
+    record = line.versions["v3"].record
+    record["parameters"]["file"]["update"]["method"] = "lwf"
+    record["reports"]["update"]["figures"] |= {"replayed": replayed, "taught_by": taught_by, "penalised": []}
+    record["stages"]["update"] = {"deps": [{"path": "state/replay", "md5": "7" * 32}]}
+    line.write("versions/v0003.json", record)
+    line.push()
+    return line
+
+
+@pytest.mark.parametrize(("replayed", "taught_by"), [(False, "0" * 16), (True, None)])
+def test_how_a_version_was_learnt_is_what_update_reports(tmp_path: Path, replayed: bool, taught_by: str | None) -> None:
+    line = method_played(tmp_path, replayed, taught_by)
+    found = told(line, "v3")
+    assert found["teacher"]["distilled"] is (taught_by is not None)  # type: ignore[index]
+    assert (found["replay"]["from"] is not None) is replayed  # type: ignore[index]
+    batch, kept = line.versions["v2"].batch, line.versions["v2"].state["replay"]["sha256"]
+    train = batch.filter(pc.equal(batch["split"], "train"))["sha256"]
+    sha = str(train.filter(pc.is_in(train, kept.combine_chunks()))[0])
+    where_it_went = where(line.line, sha)
+    assert where_it_went.teachers == ((("v2", "v3"),) if taught_by else ())
+    assert where_it_went.replayed_by == (("v3",) if replayed else ())
+    line.line.save(line.folder)
+    text = str(lineage("v3", str(line.folder), None, False))
+    assert ("the method distils nothing" in text) is (taught_by is None)

@@ -22,6 +22,7 @@ from cl_steps.repository.run_branch import branch_of, open_run
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import run_stage
 from cl_steps.verify.before_loading import check_state
+from tests.lasting import whole_champion
 from tests.lineage.tampering import add_version, commit, line_about_to_learn, on_main, overwrite, rewrite, stored
 from tests.workspace.conftest import fake_stage
 
@@ -108,7 +109,9 @@ def test_the_run_s_branch_holds_another_record_or_champion(line: Line, trained: 
         "state/adapter.dvc": _named_as(on_main(line, "state/replay.dvc"), "adapter"),
     }
     refused_of(line, tmp_path / "one", forged, r"state/adapter\.dvc is not")
-    refused_of(line, tmp_path / "two", {"state/champion.json": b'{"version": "v7"}'}, "record of v7")
+    refused_of(
+        line, tmp_path / "two", {"state/champion.json": json.dumps(whole_champion("v7")).encode()}, "record of v7"
+    )
     refused_of(line, tmp_path / "three", {"state/champion.json": b"{"}, "champion.json")
     push(line, tmp_path / "pusher", forged)
     refused(line, trained, r"changes 'state/adapter\.dvc'")

@@ -19,7 +19,7 @@ from cl_steps.acts.rollback import roll_back
 from cl_steps.acts.withdrawal import Request
 from cl_steps.acts.withdrawal import withdraw as withdraw_asset
 from cl_steps.documents import json_text
-from cl_steps.ledger.fold import event_path
+from cl_steps.ledger.events import event_of, event_path
 from cl_steps.records.builders import now
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
@@ -107,7 +107,7 @@ def act(line: Line, kind: str, files: dict[str, bytes], **facts: Any) -> str:
     """An act of a person on main, and the files that it changes; returns the event's path."""
     path = event_path(kind, "x")
     event = {"schema": 2, "kind": kind, "id": Path(path).stem, "at": now(), "by": "ops", "through": "command line"}
-    commit(line, {**files, **event_files(line, path, {**event, **facts})})
+    commit(line, {**files, **event_files(line, path, event_of({**event, **facts}))})
     return path
 
 

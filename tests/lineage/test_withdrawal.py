@@ -34,6 +34,7 @@ from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import read_dvc_file
 from cl_steps.verify.verification import verify
 from tests.data.landings import encoded, fill, picture
+from tests.lasting import documents
 from tests.lineage.playing import begin, finish, line_after, make_line, night, sha_of
 
 HOSTILE = "no consent\n\nRun-Id: forged\n<img src=x onerror=alert(1)>\x1b[2J"
@@ -113,13 +114,13 @@ def test_the_report_names_everything_that_held_it(line: Line) -> None:
     assert touched["replay"] == [v for v in ("v2", "v3", "v4") if in_replay(line, v, sha_of(number))]
     assert touched["replay"][0] == "v2"
     with reading(line.git) as main:
-        assert main.ledger().withdrawals == [event]
+        assert [act.document() for act in main.ledger().withdrawals] == [event]
         assert main.ledger().tombstones.keys() == {sha_of(number)}
 
 
 def in_replay(line: Line, version: str, name: str) -> bool:
     with reading(line.git) as main, reading_store(line.store) as manifests:
-        record = next(r for r in main.records() if r["version"] == version)
+        record = next(r for r in documents(main) if r["version"] == version)
         table = manifests.read(record["digests"]["state"]["replay"])
     return table is not None and name in table["sha256"].to_pylist()
 
@@ -158,7 +159,7 @@ def test_copies_are_refused_at_the_next_ingest_and_leave_no_bytes(line: Line) ->
         "larger.png": encoded(picture(20).resize((64, 64))),
     }
     begin(line, "r-4", {**copies, "other.png": encoded(picture(100))}, until="ingest")
-    report = read_run(line, "r-4").reports["ingest"]["figures"]
+    report = read_run(line, "r-4").figures("ingest")
     assert {(thing["file"], thing["code"]) for thing in report["quarantine"]} == {(n, "withdrawn") for n in copies}
     assert report["intake"]["assets"] == 1
     intake = read_run(line, "r-4").lock["ingest"]["outs"]
@@ -197,7 +198,7 @@ def test_a_run_under_way_that_learnt_it_is_stale_and_another_goes_on(line: Line)
     assert close.run(line, "r-5") == "stale"
     assert finish(line, "r-4") == "v5"
     with reading(line.git) as main:
-        assert "withdrawn" in main.ledger().runs["r-5"]["why"]
+        assert "withdrawn" in main.ledger().runs["r-5"].why
 
 
 def image_of(line: Line, number: int) -> str:
@@ -367,7 +368,7 @@ def test_the_text_says_that_the_model_still_carries_it_and_what_to_do(line: Line
 def test_a_hostile_reason_is_in_the_event_and_nowhere_else(line: Line) -> None:
     take_out(line, sha_of(20), reason=HOSTILE)
     with reading(line.git) as main:
-        assert main.ledger().withdrawals[-1]["reason"] == HOSTILE
+        assert main.ledger().withdrawals[-1].reason == HOSTILE
         message = text(main.folder, "log", "-1", "--format=%B", main.tip)
     assert message.splitlines()[0] == "withdraw 1 assets"
     assert "Run-Id" not in message

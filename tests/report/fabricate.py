@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from cl_steps.documents import write_json
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
+from tests.lasting import whole_record
 
 OLD, NEON, CHALK = ("black-ink", "blue-ink", "red-pencil"), "neon-ink", "white-chalk"
 RUNS = tuple(f"2026-11-0{day}-{'0a1b2c3d4e5f'[day : day + 4]}{day:04d}" for day in range(1, 6))
@@ -353,14 +354,16 @@ def _write_main(root: Path, nights: list[dict[str, Any]], hostile: str) -> None:
         "created": "2026-10-31T20:00:00+00:00",
         "slices": {n: {} for n in OLD},
     }
-    write_json(root / "versions/v0001.json", record)
+    write_json(root / "versions/v0001.json", whole_record(record))
     for run, night in zip(RUNS, nights, strict=True):
         write_json(
             root / f"events/{run[:10].replace('-', '')}T020500000000Z-run-{run}.json", _event(run, night, hostile)
         )
         if night.get("version"):
             number = int(night["version"][1:])
-            write_json(root / f"versions/v{number:04d}.json", _record(run, night, f"v{number - 1}", hostile))
+            write_json(
+                root / f"versions/v{number:04d}.json", whole_record(_record(run, night, f"v{number - 1}", hostile))
+            )
     answer = {
         "schema": 1,
         "kind": "answer",
@@ -370,6 +373,7 @@ def _write_main(root: Path, nights: list[dict[str, Any]], hostile: str) -> None:
         "reason": f"that is noise{hostile}",
         "digest": "ab" * 32,
         "at": "2026-11-04T09:12:00+00:00",
+        "through": "command line",
     }
     write_json(root / f"events/20261104T091200000000Z-answer-{RUNS[3]}.json", answer)
     write_json(

@@ -14,6 +14,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run
 from cl_steps.steps import close
+from tests.lasting import documents
 from tests.workspace.conftest import GOOD, play
 
 ALARMING: dict[str, str | None] = {"ingest": "ok", "drift": "alarming"}
@@ -50,7 +51,7 @@ def test_yes_to_an_unsure_gate_promotes_that_candidate_and_the_record_says_who(l
     folder = held(line, "r-1", UNSURE)
     assert "v2" in approve("r-1", "looks right", "ops", "command line", folder)
     with reading(line.git) as main:
-        assert main.records()[-1]["approval"]["by"] == "ops"
+        assert documents(main)[-1]["approval"]["by"] == "ops"
         assert main.ledger().outcome("r-1") == "promoted"
         assert main.ledger().intakes["r-1"].status == "learnt"
 

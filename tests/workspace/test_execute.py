@@ -24,6 +24,7 @@ from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import is_current, run_stage
 from cl_steps.steps import close, promote
 from cl_steps.store.pointers import lock_outs
+from tests.lasting import documents, read_json
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 OF_MAIN = ("format", "name", "seed", "landing", "ingest", "drift", "evaluate", "serving", "gate")
@@ -52,14 +53,14 @@ def test_a_promotion_moves_the_state_and_nothing_else_of_the_run(line: Line, tmp
     play(line, "r-1", GOOD, set={"update.steps": 7})
     assert promote.run(line, "r-1") == "v2"
     with reading(line.git) as main:
-        assert main.read_json("state/champion.json")["version"] == "v2"
+        assert read_json(main, "state/champion.json")["version"] == "v2"
         adapter = lock_outs(read_run(line, "r-1").lock)["tonight/candidate/adapter"]
         assert adapter["md5"].encode() in (main.read("state/adapter.dvc") or b"")
         assert main.read("dvc.lock") is None
         assert b"update.steps" not in (main.read("run.yaml") or b"")
         assert main.read("data/r-1.dvc")
         assert main.ledger().intakes["r-1"].status == "learnt"
-        assert [record["version"] for record in main.records()] == ["v1", "v2"]
+        assert [record["version"] for record in documents(main)] == ["v1", "v2"]
     tags = text(None, "ls-remote", "--tags", line.git)
     assert "model@v0.0.2" in tags
 
@@ -111,12 +112,12 @@ def test_every_other_end_is_recorded(line: Line, verdicts: dict[str, str | None]
     state = read_run(line, "r-1")
     with reading(line.git) as main:
         ledger = main.ledger()
-        assert ledger.runs["r-1"]["outcome"] == outcome
+        assert ledger.runs["r-1"].outcome == outcome
         assert ledger.intakes["r-1"].status == status
-        assert main.read_json("state/champion.json")["version"] == "v1"
+        assert read_json(main, "state/champion.json")["version"] == "v1"
     if outcome != "failed":
         assert len(state.reports) == 5
-        assert {r["status"] for n, r in state.reports.items() if n not in verdicts} <= {"skipped"}
+        assert {r.status for n, r in state.reports.items() if n not in verdicts} <= {"skipped"}
 
 
 def test_a_failed_run_can_be_gone_on_with(line: Line) -> None:
@@ -165,7 +166,7 @@ def test_a_promotion_needs_every_object_on_the_store(line: Line) -> None:
     with pytest.raises(IntegrityError, match="candidate/adapter"):
         promote.run(line, "r-1")
     with reading(line.git) as main:
-        assert main.read_json("state/champion.json")["version"] == "v1"
+        assert read_json(main, "state/champion.json")["version"] == "v1"
 
 
 def test_a_missing_landing_is_one_clear_sentence(line: Line) -> None:

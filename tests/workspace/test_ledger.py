@@ -9,14 +9,24 @@ from typing import Any
 import pytest
 
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.ledger.fold import fold, parse_event, read_ledger
+from cl_steps.ledger import fold as folding
+from cl_steps.ledger.events import event_of, parse_event
+from cl_steps.ledger.fold import Ledger, read_ledger
+from tests.lasting import whole_event
+
+M, N, LAST, SHARD = (letter * 32 for letter in "abcd")
+X, Y = (letter * 64 for letter in "ef")
+
+
+def fold(events: list[dict[str, Any]]) -> Ledger:
+    return folding.fold(event_of(whole_event(event)) for event in events)
 
 
 def run(
     name: str, outcome: str, assets: int = 10, members: list[str] | None = None, of: str | None = None
 ) -> dict[str, Any]:
     batch = {"runs": members if members is not None else [name], "digest": f"digest-{name}", "of": of}
-    intake = {"md5": "m", "assets": assets}
+    intake = {"md5": M, "assets": assets}
     return {"kind": "run", "run": name, "outcome": outcome, "version": "v2", "batch": batch, "intake": intake}
 
 
@@ -139,14 +149,14 @@ def withdrawal(name: str, **facts: Any) -> dict[str, Any]:
 
 
 def test_withdrawn_assets_have_tombstones_and_erased_folders_have_others_in_their_place() -> None:
-    first = withdrawal("x", replaced={"m": {"md5": "n"}}, erased=["m", "shard"])
-    second = withdrawal("y", replaced={"n": {"md5": "o"}}, erased=["n"])
+    first = withdrawal(X, replaced={M: {"md5": N}}, erased=[M, SHARD])
+    second = withdrawal(Y, replaced={N: {"md5": LAST}}, erased=[N])
     ledger = fold([run("a", "no_update"), first, second, run("b", "stale")])
-    assert ledger.tombstones.keys() == {"x", "y"}
-    assert ledger.erased == {"m": "event-x", "shard": "event-x", "n": "event-y"}
-    assert (ledger.standing("m"), ledger.standing("other")) == ({"md5": "o"}, {"md5": "other"})
+    assert ledger.tombstones.keys() == {X, Y}
+    assert ledger.erased == {M: f"event-{X}", SHARD: f"event-{X}", N: f"event-{Y}"}
+    assert (ledger.standing(M), ledger.standing("other")) == ({"md5": LAST}, {"md5": "other"})
     # Also the intake of a run that ended after the erasure, and named what it had stored.
-    assert {intake.md5 for intake in ledger.intakes.values()} == {"o"}
+    assert {intake.md5 for intake in ledger.intakes.values()} == {LAST}
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema": 99, "kind": "run"}', b"\xff"])
@@ -169,7 +179,7 @@ def test_only_a_held_run_waits_for_its_approved_batch() -> None:
 
 def test_events_count_in_the_order_of_their_names(tmp_path: Path) -> None:
     for number in reversed(range(30)):
-        event = {"schema": 2, **answer("a", yes=number % 2 == 1), "reason": str(number)}
+        event = whole_event({**answer("a", yes=number % 2 == 1), "reason": str(number)})
         (tmp_path / f"{number:02d}.json").write_text(json.dumps(event), encoding="utf-8")
     assert read_ledger(tmp_path).answers["a"].reason == "29"
 

@@ -89,4 +89,4 @@ def test_sigterm_ends_a_step_at_once_with_nothing_half_written(
         assert list(scratch.iterdir()) == []
     if where == "push":
         assert started(line, tmp_path, "nowhere").wait(60) == 0
-        assert read_run(line, "r-1").reports["ingest"]["status"] == "done"
+        assert read_run(line, "r-1").reports["ingest"].status == "done"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cl_steps.digests import file_sha256
 from cl_steps.errors import IntegrityError, Unavailable
-from cl_steps.store.digests import bytes_md5, file_md5, file_sha256, folder_md5, object_path, read_listing
+from cl_steps.store.digests import bytes_md5, file_md5, folder_md5, object_path, read_listing
 from cl_steps.store.dvc import fetch
 from cl_steps.store.objects import open_store
 from tests.buckets import s3_server

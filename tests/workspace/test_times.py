@@ -20,6 +20,7 @@ from cl_steps.run import stage as execute
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
+from tests.lasting import documents
 from tests.workspace.conftest import GOOD, fake_stage, play
 
 CPU, GPU = {"device": "cpu"}, {"device": "cuda", "name": "H200"}
@@ -63,7 +64,7 @@ def test_times_are_stored_beside_reports_that_hold_none(line: Line, monkeypatch:
         return StepReport(processes=2, earlier_seconds=1000.0, once_stored=lambda: forgotten.append("checkpoints"))
 
     report = run_stage(line, "r-1", UPDATE, learn)
-    assert "seconds" not in json.dumps(report)
+    assert "seconds" not in json.dumps(report.document())
     times = of_branch(line, "r-1")
     assert sorted(times) == ["drift", "ingest", "update"]
     assert times["ingest"]["device"] == "cpu"
@@ -96,10 +97,10 @@ def test_a_node_that_helps_stores_nothing(line: Line, monkeypatch: pytest.Monkey
     before = text(None, "ls-remote", line.git)
     for name, value in {"RETAIN_NODES": "2", "RETAIN_NODE_RANK": "1", "MASTER_ADDR": "node-0"}.items():
         monkeypatch.setenv(name, value)
-    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))["status"] == "helped"
+    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok")).status == "helped"
     assert text(None, "ls-remote", line.git) == before
     monkeypatch.setenv("RETAIN_NODE_RANK", "0")
-    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))["status"] == "done"
+    assert run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok")).status == "done"
 
 
 def test_a_run_and_its_version_say_what_they_cost(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +111,10 @@ def test_a_run_and_its_version_say_what_they_cost(line: Line, monkeypatch: pytes
     times = of_branch(line, "r-1")
     promote.run(line, "r-1")
     with reading(line.git) as main:
-        record, event = main.records()[-1], main.ledger().runs["r-1"]
+        record, event = documents(main)[-1], main.ledger().runs["r-1"]
         assert main.read("reports/times.json") is None
-    assert record["times"] == event["times"] == times
-    assert record["gpu_seconds"] == event["gpu_seconds"] == times["update"]["gpu_seconds"] == times["update"]["seconds"]
+    assert record["times"] == event.times == times
+    assert record["gpu_seconds"] == event.gpu_seconds == times["update"]["gpu_seconds"] == times["update"]["seconds"]
     assert record["environment"]["devices"] == ["H200"]
     assert record["environment"]["image"] == "example/retain-steps@sha256:1"
     assert close.run(line, "r-1") == "promoted"

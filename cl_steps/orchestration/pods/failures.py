@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
 from cl_steps.orchestration.endings import Todo, todo_of
 
-Pod = Mapping[str, Any]
+Pod = Json
 Kind = Literal[
     "disrupted", "memory", "storage", "deadline", "image", "registry", "start", "step", "integrity", "killed"
 ]
@@ -95,7 +95,7 @@ def refused(status: int | None, message: str) -> Finding:
     return Finding("start", "again", f"Kubernetes cannot take the pod now ({status}): {why}")
 
 
-def _of_pod(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
+def _of_pod(pod: Pod, status: Json) -> Finding | None:
     """What Kubernetes says of the pod as a whole."""
     reason, message = status.get("reason", ""), status.get("message", "")
     if reason == "DeadlineExceeded":
@@ -114,7 +114,7 @@ def _of_pod(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
     return None
 
 
-def _of_container(status: Mapping[str, Any]) -> Finding | None:
+def _of_container(status: Json) -> Finding | None:
     """How the step's process ended."""
     ended = _state(status).get("terminated")
     if not ended:
@@ -132,7 +132,7 @@ def _of_container(status: Mapping[str, Any]) -> Finding | None:
     return Finding("integrity" if code == IntegrityError.exit_code else "step", todo_of(code), last)
 
 
-def _of_start(status: Mapping[str, Any]) -> Finding | None:
+def _of_start(status: Json) -> Finding | None:
     """Why a step never began."""
     waiting = _waiting(status)
     reason, message = waiting.get("reason", ""), _line(waiting.get("message", ""))
@@ -158,25 +158,25 @@ def _of_image(reason: str, message: str) -> Finding:
     return Finding("registry", "again", f"the image cannot be pulled now ({reason}): {message}")
 
 
-def _unknown(status: Mapping[str, Any]) -> Finding:
+def _unknown(status: Json) -> Finding:
     phase, message = status.get("phase", "in no phase"), _line(status.get("message", ""))
     return Finding("killed", "again", f"the pod ended as {phase} {message}".strip())
 
 
-def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
+def _state(status: Json) -> Json:
     """The state of the step's container."""
     statuses = status.get("containerStatuses") or []
     return next((s.get("state", {}) for s in statuses if s.get("name") == CONTAINER), {})
 
 
-def _waiting(status: Mapping[str, Any]) -> Mapping[str, Any]:
+def _waiting(status: Json) -> Json:
     """What the step's container waits for; where that is one before it (the checks' own), what this waits for."""
     own = _state(status).get("waiting", {})
     before = [s.get("state", {}).get("waiting") for s in status.get("initContainerStatuses") or []]
     return next(filter(None, before), own) if own.get("reason", "PodInitializing") == "PodInitializing" else own
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+def _condition(status: Json, kind: str) -> Json:
     return next((c for c in status.get("conditions") or [] if c.get("type") == kind), {})
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_steps.checks import apart
+from cl_steps.documents import Json
 from cl_steps.orchestration.pods.failures import CONTAINER
 from cl_steps.orchestration.pods.profiles import Profile, Resources, Secrets, Toleration
 from cl_steps.pipeline import GATE, PROMOTE, Role
@@ -216,7 +217,7 @@ def _secret(name: str, secret: str) -> dict[str, Any]:
     return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
 
 
-def _mount(volume: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _mount(volume: Json, path: str) -> dict[str, Any]:
     return {"name": volume["name"], "mountPath": path, **({} if "emptyDir" in volume else {"readOnly": True})}
 
 

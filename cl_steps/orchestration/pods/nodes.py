@@ -11,10 +11,11 @@ for a single pod (`failures.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from cl_steps.documents import Json
 from cl_steps.orchestration.pods.failures import CONTAINER, SIGTERM, Finding, find
 
 SERVICE = "retain-nodes"
@@ -28,7 +29,7 @@ TELLING = (
 """Kinds of findings, what explains the others first: where one pod ends, the rest are ended or die of it."""
 
 
-def indexed(pod: Mapping[str, Any], nodes: int) -> dict[str, Any]:
+def indexed(pod: Json, nodes: int) -> dict[str, Any]:
     """The Job that runs `pod` (a manifest) on so many nodes at once; its name is the pod's."""
     name, labels = pod["metadata"]["name"], {**pod["metadata"]["labels"], **SEVERAL}
     queue = {QUEUE: labels.pop(QUEUE)} if QUEUE in labels else {}
@@ -53,7 +54,7 @@ def indexed(pod: Mapping[str, Any], nodes: int) -> dict[str, Any]:
     }
 
 
-def _told(container: Mapping[str, Any], name: str, nodes: int) -> dict[str, Any]:
+def _told(container: Json, name: str, nodes: int) -> dict[str, Any]:
     """The container with what it needs to find the others."""
     more = {"RETAIN_NODES": str(nodes), "MASTER_ADDR": f"{name}-0.{SERVICE}"}
     return {**container, "env": [*container["env"], *({"name": key, "value": more[key]} for key in sorted(more))]}
@@ -66,14 +67,14 @@ def _ignored(*, disrupted: bool) -> dict[str, Any]:
     return {"action": "Ignore", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [SIGTERM]}}
 
 
-def has_ended(job: Mapping[str, Any]) -> str | None:
+def has_ended(job: Json) -> str | None:
     """`Complete` or `Failed` where a Job (as Kubernetes' JSON) is over."""
     conditions = job.get("status", {}).get("conditions") or []
     over = (c["type"] for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True")
     return next(over, None)
 
 
-def find_of_job(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Finding:
+def find_of_job(job: Json, pods: Iterable[Json]) -> Finding:
     """What became of a Job that did not end well, from what is left of its pods."""
     conditions = job.get("status", {}).get("conditions") or []
     if any(condition.get("reason") == "DeadlineExceeded" for condition in conditions):
@@ -85,7 +86,7 @@ def find_of_job(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Fi
     return min(findings, key=lambda finding: TELLING.index(finding.kind), default=find(None))
 
 
-def waits_too_long(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], now: datetime, seconds: float) -> bool:
+def waits_too_long(job: Json, pods: Iterable[Json], now: datetime, seconds: float) -> bool:
     """Whether a pod of the Job has not begun so long after it was made, or the Job (in a queue) has none at all."""
     there = list(pods)
     waiting = [pod for pod in there if pod.get("status", {}).get("phase") in (None, "Pending")]

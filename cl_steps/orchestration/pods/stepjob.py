@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes_asyncio.client import BatchV1Api
 from urllib3.exceptions import HTTPError
 
+from cl_steps.documents import Json
 from cl_steps.orchestration.pods.failures import CONTAINER, find, refused
 from cl_steps.orchestration.pods.nodes import find_of_job, has_ended, indexed, waits_too_long
 from cl_steps.orchestration.pods.profiles import Profile
@@ -159,7 +160,7 @@ class StepJob(StepPod):
         pods = self.client.list_namespaced_pod(self.namespace, label_selector=labels).items
         return sorted(pods, key=lambda pod: (_node_of(pod), pod.metadata.creation_timestamp))
 
-    def _is_stuck(self, job: Mapping[str, Any], pods: list[V1Pod]) -> bool:
+    def _is_stuck(self, job: Json, pods: list[V1Pod]) -> bool:
         """Whether a pod will never begin, or has not for too long; a registry that is away is asked on and on."""
         if waits_too_long(job, _plain(pods), datetime.now(UTC), self.patience_seconds):
             return True

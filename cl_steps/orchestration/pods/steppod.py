@@ -8,7 +8,7 @@ be away for minutes meanwhile (`patience.py`): the pod works on, and so does its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes.client import ApiClient, V1EnvVar, V1Pod
 from kubernetes.client.exceptions import ApiException
 
+from cl_steps.documents import Json
 from cl_steps.errors import Unavailable
 from cl_steps.orchestration.pods.failures import CONTAINER, Finding, find, refused
 from cl_steps.orchestration.pods.patience import patient
@@ -64,7 +65,7 @@ class StepPod(KubernetesPodOperator):  # type: ignore[misc]
     MAX_REDEFER_ATTEMPTS = 50
     """So often may the triggerer lose sight of a pod at work (it waits a minute for an API that is away)."""
 
-    def __init__(self, *, manifest: Mapping[str, Any], profile: Profile, reaps: str = "", **options: Any) -> None:
+    def __init__(self, *, manifest: Json, profile: Profile, reaps: str = "", **options: Any) -> None:
         super().__init__(
             pod_template_dict=dict(manifest),
             base_container_name=CONTAINER,
