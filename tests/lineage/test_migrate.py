@@ -25,7 +25,7 @@ from cl_steps.repository.git import remote_refs, text
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import open_run
-from cl_steps.run.context import json_text
+from cl_steps.documents import json_text
 from cl_steps.steps import promote
 from cl_steps.verify.judging import believed
 from tests.lasting import documents
