@@ -7,12 +7,16 @@ import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ruamel.yaml import YAML
 
 import tests.once  # noqa: F401  (before any other process: they share its folder)
+
+if TYPE_CHECKING:
+    from cl_steps.repository.line import Line
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "MPLBACKEND": "Agg"})
 
@@ -51,3 +55,11 @@ def _yaml_parsed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(YAML, "load", load)
         yield
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    """A line at its first version, without a model; folders of tests with a line of their own have their own."""
+    from tests.lines.small import make_workspace
+
+    return make_workspace(tmp_path / "line")

@@ -22,9 +22,9 @@ from cl_steps.run.context import Context, StepReport
 from cl_steps.run.stage import StepFunction, run_stage
 from cl_steps.stats.figures import Figures, write_figures
 from cl_steps.verify.judging import CANDIDATE, FIGURES, Judging
+from tests.lines.small import GOOD, fake_stage, keyed, make_workspace
 from tests.once import made_once
 from tests.stats.nights import night
-from tests.workspace.conftest import GOOD, fake_stage, keyed, make_workspace
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 SAME = night()

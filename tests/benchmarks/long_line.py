@@ -24,8 +24,8 @@ from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
-from tests.lineage.cheap import put_folder, put_run
-from tests.workspace.conftest import GOOD, fake_stage, make_workspace
+from tests.lines.cheap import put_folder, put_run
+from tests.lines.small import GOOD, fake_stage, make_workspace
 
 FOLDER = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?=\.dir)")
 RECORD_BYTES = 33_000

@@ -233,7 +233,7 @@ def _long_line(folder: Path, versions: int, arrivals: int, replay: int) -> tuple
     import pyarrow as pa
 
     from cl_steps.data.shards import MANIFEST_SCHEMA
-    from tests.lineage.explaining import Fabricated
+    from tests.lines.explaining import Fabricated
 
     made, names = Fabricated(folder), []
     buffer = made.state["replay"]

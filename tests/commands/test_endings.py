@@ -21,7 +21,7 @@ from cl_steps.pipeline import CLOSE, INGEST, Step
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
 from tests.commands.conftest import Cli
-from tests.workspace.conftest import fake_stage, make_workspace
+from tests.lines.small import fake_stage, make_workspace
 
 HANGING = """
 import sys, time

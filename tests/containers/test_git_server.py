@@ -22,8 +22,8 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.run.stage import run_stage
 from cl_steps.steps import close, promote
 from cl_steps.verify.judging import Judging
+from tests.lines.small import GOOD
 from tests.promoting import SAME, forge, ready, stage
-from tests.workspace.conftest import GOOD
 
 HOOK = Path(__file__).parents[2] / "containers/git/pre-receive"
 ROLE = "RETAIN_GIT_ROLE"

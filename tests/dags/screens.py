@@ -55,12 +55,11 @@ def main(scratch: Path, images: Path) -> None:
 
 def play(workspace: Path) -> None:
     """A few nights of stubs under the line's DAG, and the page of the fabricated line."""
-    from fabricate import fabricate
-
     from cl_steps.operations.page import write_report
     from cl_steps.orchestration import play
     from tests.dags.conftest import Silent, make_line
     from tests.dags.stub import StubChild
+    from tests.report.fabricate import fabricate
 
     (workspace / "landing").mkdir(parents=True)
     make_line(workspace)

@@ -32,7 +32,7 @@ from tests.dags.acting import ActingChild, with_versions
 from tests.dags.conftest import WORKSPACE, make_line
 from tests.dags.test_pods import LARGE
 from tests.lasting import read_json, whole_champion
-from tests.workspace.conftest import GOOD, make_workspace, play
+from tests.lines.small import GOOD, make_workspace, play
 
 pytestmark = pytest.mark.filterwarnings("default")
 SHA = "0123456789abcdef" * 4

@@ -19,7 +19,7 @@ from cl_steps.orchestration.pods.profiles import Ask as Asked
 from cl_steps.orchestration.registry import Entry
 from cl_steps.steps import close, promote
 from tests.lasting import whole_event
-from tests.workspace.conftest import GOOD, make_workspace, play
+from tests.lines.small import GOOD, make_workspace, play
 
 ENTRY = Entry(name="a", workspace="https://git/a", store="s3://b/a", schedule="0 2 * * *")
 NOW = datetime(2026, 1, 1, 6, 0, tzinfo=UTC)

@@ -34,7 +34,7 @@ from cl_steps.steps import close, promote
 from tests.dags.api_server import ApiServer, serving
 from tests.dags.test_pods import LARGE, RUN, WIDE
 from tests.dags.test_steppod import Store
-from tests.workspace.conftest import GOOD, make_workspace, play
+from tests.lines.small import GOOD, make_workspace, play
 
 
 @pytest.fixture

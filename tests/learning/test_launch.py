@@ -21,7 +21,7 @@ from cl_steps.models.lora import FILE_NAME
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
 from cl_steps.steps import update
-from tests.test_update import PARAMS, make_workspace
+from tests.steps.test_update import PARAMS, make_workspace
 
 LONG = PARAMS.update.model_copy(update={"steps": 120, "checkpoint_every": 5, "learning_rate": 1e-3})
 

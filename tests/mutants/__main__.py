@@ -27,12 +27,15 @@ from tests.mutants.results import HERE, Results, Row, identity, read_accepted, r
 
 DECIDING = (
     "cl_steps/steps/promote.py",
-    "cl_steps/ledger/fold.py",
-    "cl_steps/repository/beginning.py",
-    "cl_steps/lineage",
     "cl_steps/steps/gate.py",
+    "cl_steps/ledger",
+    "cl_steps/repository/beginning.py",
+    "cl_steps/records",
+    "cl_steps/verify",
+    "cl_steps/acts",
     "cl_steps/stats",
-    "cl_steps/continual",
+    "cl_steps/learning",
+    "cl_steps/orchestration",
     "dags",
 )
 """The code that decides: the one place that names it."""

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fabricate import fabricate
 
 from cl_steps.report.collect import collect
 from cl_steps.report.overview import Overview
 from cl_steps.repository.line import Line
+from tests.report.fabricate import fabricate
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{7*7}} $\\alpha$ &amp;'
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fabricate import CHALK, OLD, RUNS, object_path
 
 from cl_steps.errors import IntegrityError
 from cl_steps.report.collect import DRIFT, SAMPLES, collect
@@ -18,6 +17,7 @@ from cl_steps.report.overview import Overview
 from cl_steps.report.page import render
 from cl_steps.repository.git import git
 from cl_steps.repository.line import Line
+from tests.report.fabricate import CHALK, OLD, RUNS, object_path
 
 
 def test_events_records_reports_and_pictures_come_together(overview: Overview) -> None:

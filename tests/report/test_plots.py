@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from fabricate import CHALK, NEON, OLD, RUNS, gate_check, report
 
 from cl_steps.report.histograms import histograms_plot, panels
 from cl_steps.report.overview import Night, Overview
 from cl_steps.report.plots import drift_plot, forgetting_plot, forgotten, gate_plot, measured, short, spread
+from tests.report.fabricate import CHALK, NEON, OLD, RUNS, gate_check, report
 
 
 def words(svg: object) -> set[str]:

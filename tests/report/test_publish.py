@@ -9,7 +9,6 @@ from typing import Any
 
 import fsspec
 import pytest
-from fabricate import RUNS
 
 from cl_steps.commands import report as command
 from cl_steps.commands.report import report
@@ -17,6 +16,7 @@ from cl_steps.errors import Unavailable, UsageError
 from cl_steps.report.overview import Overview
 from cl_steps.report.pages import PAGE, folder_of, known, opened, publish, read_page
 from cl_steps.repository.line import Line
+from tests.report.fabricate import RUNS
 
 NAMES = {PAGE, *(f"evidently-{run}.html" for run in RUNS)}
 OLD = "evidently-2020-01-01-abcd.html"
