@@ -95,9 +95,9 @@ def test_a_promotion_by_another_clock(line: Line, hours: int) -> None:
     with reading(line.git) as main:
         records = {record["version"]: check_record(main, record["version"], trust) for record in documents(main)}
         assert main.ledger().runs["r-2"].seconds >= 0
-    created = [datetime.fromisoformat(records[name]["created"]) for name in ("v1", "v2", "v3", "v4")]
+    created = [datetime.fromisoformat(records[name].created) for name in ("v1", "v2", "v3", "v4")]
     assert created == sorted(created)
-    assert records["v3"]["seconds"] >= 0
+    assert records["v3"].seconds >= 0
 
 
 def test_acts_by_another_clock_come_after_what_was_there(line: Line) -> None:
