@@ -6,14 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from cl_steps.data.quarantine import printable
-from cl_steps.documents import Json
 from cl_steps.errors import FaultsFound
 from cl_steps.foreign import told
 from cl_steps.pipeline import STAGES, STEPS
@@ -308,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
-def _run(command: Command, chosen: Json) -> int:
+def _run(command: Command, chosen: Mapping[str, Any]) -> int:
     """Run a command; whatever it raises is said in one sentence on stderr."""
     as_json = chosen.get("json", False)
     try:

@@ -202,7 +202,7 @@ def _roll_back(main: Mainline, copy: Line, event: RollbackEvent) -> Document:
 def _ask_again(line: Line, copy: Line, event: RebaseEvent) -> None:
     """The act of who asked for a new base, on the new line's main; its run follows and says whether it is possible."""
     with open_store(line.store) as store:
-        store.copy([str(event.after["md5"])], Path(copy.store))
+        store.copy([event.after["md5"]], Path(copy.store))
     request = RebaseRequest(event.run, event.reason, event.by, event.through)
     with reading(copy.git) as here, suppress(UsageError):
         record(here, copy, request, event.after, dict(event.files))

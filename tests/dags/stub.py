@@ -22,7 +22,7 @@ from cl_steps.repository.run_branch import checked_out, run_state
 from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
 from cl_steps.steps import close
-from tests.lasting import MD5, whole_champion, whole_record
+from tests.lasting import whole_champion, whole_record
 
 FIGURES = {
     "ingest": {"batch": {"runs": [], "assets": 3, "slices": {}, "digest": "0"}, "intake": {"assets": 0, "slices": {}}}
@@ -72,7 +72,7 @@ def _stage(line: Line, run: str, name: str, verdict: str | None) -> None:
 def _promote(line: Line, run: str) -> None:
     with checked_out(line, run) as root, reading(line.git) as main:
         event = event_bytes(run_event(run_state(root), "promoted", "better", "v2"))
-        digests = {"state": {"adapter": f"{MD5}.dir"}, "base": f"{MD5}.dir"}
+        digests = {"state": {"adapter": f"{'a' * 32}.dir"}, "base": f"{'b' * 32}.dir"}
         record = {"version": "v2", "parent": "v1", "run": run, "created": now(), "digests": digests}
         files = {event_path("run", run): event, "versions/v0002.json": json_text(whole_record(record)).encode()}
         assert main.push(Change(files, "promote v2"))

@@ -19,6 +19,7 @@ from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, reading
 from cl_steps.repository.run_branch import read_run
 from tests.dags.conftest import ENTRY, LINES, WORKSPACE
+from tests.lasting import whole_event
 
 # Airflow's own: it builds on deprecated parts of its libraries and leaves sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -147,7 +148,7 @@ def test_a_new_version_is_made_known_with_its_digests_and_nothing_else_is(player
     assert (found["ask"], found["publish"]) == ("skipped", "success")
     [said] = asset_events()[before:]
     assert (said["version"], said["parent"], said["run"]) == ("v2", "v1", event.run)
-    assert (said["adapter"], said["base"]) == ("a.dir", "b.dir")
+    assert (said["adapter"], said["base"]) == (f"{'a' * 32}.dir", f"{'b' * 32}.dir")
 
 
 @pytest.mark.parametrize("verdicts", [{"ingest": "ok", "drift": "alarming"}, {**LEARN, "gate": "inconclusive"}])
@@ -165,7 +166,7 @@ def test_a_line_beyond_its_gpu_hours_learns_nothing_and_loses_nothing(player: Pl
         line = scenario(ingest="ok", drift="drifted", gate="promote")
         with reading(line.git) as main:
             used = {"schema": 1, "kind": "run", "run": "r-0", "outcome": "no_update", "at": now(), "gpu_seconds": 60}
-            assert main.push(Change({event_path("run", "r-0"): json.dumps(used).encode()}, "a costly run"))
+            assert main.push(Change({event_path("run", "r-0"): json.dumps(whole_event(used)).encode()}, "a costly run"))
         well, event, found = played(player, line)
     finally:
         LINES.write_text(yaml.safe_dump({"lines": [ENTRY]}), encoding="utf-8")

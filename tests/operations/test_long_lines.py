@@ -82,4 +82,4 @@ def test_a_step_reads_no_dvc_file_but_those_it_was_told_of(line: Line, monkeypat
     from dvc.repo import Repo
 
     monkeypatch.setattr(Repo, "index", property(lambda repo: pytest.fail("the index was asked for")))
-    assert run_stage(line, "begun", DRIFT, fake_stage(DRIFT, "drifted"))["verdict"] == "drifted"
+    assert run_stage(line, "begun", DRIFT, fake_stage(DRIFT, "drifted")).verdict == "drifted"

@@ -95,9 +95,9 @@ def test_a_promotion_by_another_clock(line: Line, hours: int) -> None:
     with reading(line.git) as main:
         records = {record["version"]: check_record(main, record["version"], trust) for record in documents(main)}
         assert main.ledger().runs["r-2"].seconds >= 0
-    created = [datetime.fromisoformat(records[name]["created"]) for name in ("v1", "v2", "v3", "v4")]
+    created = [datetime.fromisoformat(records[name].created) for name in ("v1", "v2", "v3", "v4")]
     assert created == sorted(created)
-    assert records["v3"]["seconds"] >= 0
+    assert records["v3"].seconds >= 0
 
 
 def test_acts_by_another_clock_come_after_what_was_there(line: Line) -> None:
@@ -180,11 +180,11 @@ def test_a_run_that_nobody_closed_is_closed_with_the_next_and_may_still_be_gone_
     assert close_of_another(line, "r-6", days=9) == {"r-1", "r-5", "r-6", "r-lost"}
     with reading(line.git) as main:
         event = main.ledger().runs["r-lost"]
-    assert (event["outcome"], event["intake"]["assets"]) == ("failed", 20)
+    assert (event.outcome, event.intake.assets) == ("failed", 20)
     words = (
         r"nobody closed it, and nothing came from it since 20..-..-..: it stopped after drift: see the log of the step"
     )
-    assert re.match(words, event["why"])
+    assert re.match(words, event.why)
     assert faults(line) == []
     for step in STAGES[2:]:
         verdict = "reject" if step.name == "gate" else None

@@ -205,7 +205,7 @@ def test_hostile_names_in_the_landing_never_reach_dvc(line: Line, reads: list[st
     run_stage(line, "r-1", INGEST, fake_stage(INGEST, "ok"))
     deps = {dep["path"]: dep for dep in read_run(line, "r-1").lock["ingest"]["deps"]}
     assert [deps[path]["nfiles"] for path in reads] == [1] * len(reads)
-    assert run_stage(line, "r-1", INGEST, refuse)["verdict"] == "ok"
+    assert run_stage(line, "r-1", INGEST, refuse).verdict == "ok"
 
 
 def _depend_on_landing(line: Line) -> None:
