@@ -18,6 +18,7 @@ from cl_steps.ledger.events import event_path
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import Change, reading
 from tests.dags.conftest import make_line
+from tests.lasting import whole_event
 
 
 class FalsePlayer:
@@ -47,7 +48,7 @@ class FalsePlayer:
             self._watcher.ended(task, "failed" if failed else "success")
             if failed:
                 return False
-        event = {"schema": 1, "kind": "run", "run": run, "outcome": "promoted", "version": "v2", "why": "because"}
+        event = whole_event({"kind": "run", "run": run, "outcome": "promoted", "version": "v2", "why": "because"})
         with reading(resolve(str(self._folder)).git) as main:
             assert main.push(Change({event_path("run", run): json_text(event).encode()}, "close"))
         return True

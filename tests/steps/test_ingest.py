@@ -19,6 +19,7 @@ from cl_steps.errors import NoUsableData, Unavailable, UsageError
 from cl_steps.run.context import Context, StepReport
 from cl_steps.steps import ingest
 from tests.data.landings import encoded, fill, jsonl, picture, put
+from tests.lasting import whole_event
 
 PARAMS = Params(ingest=Ingest(min_new_assets=10))
 
@@ -34,7 +35,7 @@ def close(root: Path, report: StepReport, run: str, outcome: str = "no_update") 
     shutil.copytree(root / "tonight/intake", root / "data" / run)
     figures = report.figures
     remembered = figures["quarantine_keys"]
-    intake = {"md5": "0" * 32, "assets": figures["intake"]["assets"], "quarantine_keys": remembered}
+    intake = {"md5": "0" * 32, "assets": figures["intake"]["assets"], "quarantine_keys": remembered, "quarantined": 0}
     event(root, run, {"kind": "run", "outcome": outcome, "intake": intake, "batch": figures["batch"]})
 
 
@@ -42,7 +43,7 @@ def event(root: Path, run: str, values: Mapping[str, Any]) -> None:
     folder = root / "events"
     folder.mkdir(exist_ok=True)
     name = f"{len(list(folder.iterdir())):03d}.json"
-    (folder / name).write_text(json.dumps({"schema": 1, "run": run, "version": "v2", **values}))
+    (folder / name).write_text(json.dumps(whole_event({"schema": 1, "run": run, "version": "v2", **values})))
 
 
 def approve(root: Path, run: str, digest: str) -> None:
