@@ -38,7 +38,7 @@ airflow: install
 	@$(BIN)/python -m cl_steps.orchestration.serve $(LINE) --port $(PORT)
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What needs Node.js, MLflow or an image to build on says so, and is left out where that is not there.
 test-slow: install

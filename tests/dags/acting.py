@@ -12,7 +12,7 @@ from cl_steps.ledger.events import event_path
 from cl_steps.records.builders import now
 from cl_steps.repository.line import Line, resolve
 from cl_steps.repository.mainline import Change, reading
-from tests.lasting import whole_champion, whole_event
+from tests.lasting import whole_champion, whole_event, whole_record
 
 
 class ActingChild:
@@ -69,13 +69,14 @@ def with_versions(line: Line, *numbers: int) -> None:
     """Records of versions on main, the last one the champion."""
     files = {
         f"versions/v{number:04}.json": json_text(
-            {
-                "version": f"v{number}",
-                "parent": None,
-                "run": None,
-                "created": now(),
-                "digests": {"state": {"adapter": f"a{number}.dir"}, "base": "b.dir"},
-            }
+            whole_record(
+                {
+                    "version": f"v{number}",
+                    "parent": f"v{number - 1}" if number > 1 else None,
+                    "created": now(),
+                    "digests": {"state": {"adapter": f"{number:032x}.dir"}, "base": f"{'b' * 32}.dir"},
+                }
+            )
         ).encode()
         for number in numbers
     }

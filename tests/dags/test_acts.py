@@ -90,7 +90,7 @@ def test_a_rollback_is_done_in_the_persons_name_and_serving_is_told(player: Play
     assert arguments == ("rollback", "v1", "--relearn", where, words, "--by=dag_test", "--through=airflow")
     [(asset, said)] = champion_events()[before:]
     assert asset == light.version_asset("tiny").name
-    assert (said["version"], said["adapter"], said["base"]) == ("v1", "a1.dir", "b.dir")
+    assert (said["version"], said["adapter"], said["base"]) == ("v1", f"{1:032x}.dir", f"{'b' * 32}.dir")
 
 
 def test_a_cleared_rollback_is_not_made_again_after_later_nights(player: Player, line: Line) -> None:

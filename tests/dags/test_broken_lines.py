@@ -26,6 +26,7 @@ from dags import lines
 from dags.watch import watch
 from tests.dags.conftest import make_line
 from tests.dags.test_watch import Variables
+from tests.lasting import whole_record
 
 pytestmark = pytest.mark.filterwarnings("default")
 DAGS = Path(lines.__file__).parent
@@ -166,7 +167,7 @@ def test_the_watch_is_red_and_names_each_bad_line_after_it_looked_at_the_good_on
     (tmp_path / "good").mkdir()
     record = {"version": "v1", "created": "2026-01-01T00:00:00+00:00"}
     with reading(make_line(tmp_path / "good").git) as main:
-        assert main.push(Change({"versions/v0001.json": json.dumps(record).encode()}, "v1"))
+        assert main.push(Change({"versions/v0001.json": json.dumps(whole_record(record)).encode()}, "v1"))
     write(f"lines: [{TYPO}, {DUMB}, {{name: good, workspace: {tmp_path / 'good'}}}]")
     with pytest.raises(AirflowFailException) as caught:
         watch()

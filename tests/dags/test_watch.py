@@ -18,6 +18,7 @@ from cl_steps.repository.mainline import Change, reading
 from dags.watch import retain_watch, watch
 from tests.dags.conftest import make_line
 from tests.dags.test_telling import HERE, TOLD
+from tests.lasting import whole_record
 
 
 class Variables:
@@ -54,7 +55,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             (tmp_path / name).mkdir()
             record = {"version": "v1", "created": (datetime.now(UTC) - timedelta(hours=ago)).isoformat()}
             with reading(make_line(tmp_path / name).git) as main:
-                assert main.push(Change({"versions/v0001.json": json.dumps(record).encode()}, "v1"))
+                assert main.push(Change({"versions/v0001.json": json.dumps(whole_record(record)).encode()}, "v1"))
             entries.append({"name": name, "workspace": str(tmp_path / name), "notify": notify})
         (tmp_path / "lines.yaml").write_text(yaml.safe_dump({"lines": entries}), encoding="utf-8")
 
