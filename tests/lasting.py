@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cl_steps.ledger.events import Event, event_of
+from cl_steps.ledger.lasting import WrongShape
+from cl_steps.ledger.reports import Report
 from cl_steps.repository.mainline import Mainline
 
 AT = "2026-11-20T02:00:00+00:00"
@@ -75,6 +77,15 @@ def documents(main: Mainline) -> list[dict[str, Any]]:
 def whole_champion(version: str) -> dict[str, Any]:
     """What main says of a champion that knows no slice."""
     return {"version": version, "seed_plan": 1, "slices": [], "anchors": {}}
+
+
+def report_fault(document: Any) -> str | None:
+    """What is wrong with the shape of a step's report, in words; None where nothing is."""
+    try:
+        Report.from_document(document)
+    except WrongShape as error:
+        return str(error)
+    return None
 
 
 def read_json(main: Mainline, path: str) -> dict[str, Any]:

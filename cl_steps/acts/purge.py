@@ -6,7 +6,6 @@ Parquet are fixed. A folder that holds none of them stays as it is, byte for byt
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cl_steps import digests
 from cl_steps.data.shards import Asset, write_dataset, write_table
 from cl_steps.progress import progress
 from cl_steps.stats.samples import PROMPTS, forget_drawn, grids, slices_drawn
@@ -95,7 +95,7 @@ class Purge:
                 return names_any(stream, self._gone)
             stream.seek(0)
             content = stream.read()
-            return hashlib.sha256(content).hexdigest() in self._gone or bool(slices_drawn(content, self._words))
+            return digests.sha256(content) in self._gone or bool(slices_drawn(content, self._words))
 
     def _drawn(self, listing: Listing) -> set[str]:
         """Each `prompts.json` that has one of the words, and the pictures beside it that were drawn from them."""

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cl_steps.errors import UsageError
-from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, event_path
-from cl_steps.records.builders import files_of, now
+from cl_steps.ledger.events import RebaseEvent
+from cl_steps.records.builders import act, files_of
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
@@ -60,19 +60,9 @@ def record(main: Mainline, line: Line, request: RebaseRequest, out: Out, files: 
         before = _standing(main)
         _refuse(before, str(out["md5"]))
         moment = main.moment()
-        path = event_path("rebase", request.run, moment)
-        event = RebaseEvent.from_document(
-            {
-                "schema": EVENT_SCHEMA,
-                "kind": "rebase",
-                "id": Path(path).stem,
-                "at": now(moment),
-                **asdict(request),
-                "before": before,
-                "after": {key: out[key] for key in ("md5", "size", "nfiles")},
-                "files": files,
-            }
-        )
+        after = {key: out[key] for key in ("md5", "size", "nfiles")}
+        said = {**asdict(request), "before": before, "after": after, "files": files}
+        path, event = act(RebaseEvent, request.run, moment, said)
         return Change(event_files(line, path, event), f"ask for a new base\n\nEvent: {event.id}\n")
 
     main.swap(change)

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cl_steps.acts.purge import PARTS, Purge
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.ledger.ancestors import chain
 from cl_steps.ledger.champion import CHAMPION, champion_bytes
-from cl_steps.ledger.events import EVENT_SCHEMA, RollbackEvent, event_path
+from cl_steps.ledger.events import RollbackEvent
 from cl_steps.ledger.fold import Ledger
-from cl_steps.records.builders import now
+from cl_steps.records.builders import act
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
@@ -79,19 +78,9 @@ def _change(main: Mainline, line: Line, wanted: dict[str, Any]) -> tuple[Rollbac
         raise UsageError(f"{version} is the champion already: there is nothing to roll back")
     then = main.at(main.version_commit(version))
     moment = main.moment()
-    path = event_path("rollback", version, moment)
-    event = RollbackEvent.from_document(
-        {
-            "schema": EVENT_SCHEMA,
-            "kind": "rollback",
-            "id": Path(path).stem,
-            "at": now(moment),
-            **wanted,
-            "from": champion,
-            "lineage": lineage,
-            "left": [name for name in chain(records, champion) if name not in lineage],
-        }
-    )
+    left = [name for name in chain(records, champion) if name not in lineage]
+    said = {**wanted, "from": champion, "lineage": lineage, "left": left}
+    path, event = act(RollbackEvent, version, moment, said)
     files = {**_state_files(main, then, line, version), **event_files(line, path, event)}
     return event, Change(files, f"roll back to {version}\n\nEvent: {event.id}\n")
 

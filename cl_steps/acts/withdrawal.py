@@ -25,9 +25,9 @@ from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_wo
 from cl_steps.data.manifests import Manifests, reading_store
 from cl_steps.documents import Json
 from cl_steps.errors import UsageError
-from cl_steps.ledger.events import EVENT_SCHEMA, WithdrawalEvent, event_path
+from cl_steps.ledger.events import WithdrawalEvent
 from cl_steps.ledger.fold import Ledger
-from cl_steps.records.builders import now
+from cl_steps.records.builders import act
 from cl_steps.records.signer import event_files
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import Change, Mainline, reading
@@ -110,25 +110,20 @@ def _change(
     if names <= ledger.tombstones.keys() and not (state or erasure.erased):
         return Done(_earlier(ledger, names, request.erase), True), None
     moment = main.moment()
-    path = event_path("withdrawal", meant[0]["sha256"][:16] if request.source is None else "source", moment)
+    about = meant[0]["sha256"][:16] if request.source is None else "source"
     report = touched(main.records(), ledger, assets, manifests)
-    event = WithdrawalEvent.from_document(
-        {
-            "schema": EVENT_SCHEMA,
-            "kind": "withdrawal",
-            "id": Path(path).stem,
-            "at": now(moment),
-            "by": request.by,
-            "through": request.through,
-            "reason": request.reason,
-            "source": request.source,
-            "erase": request.erase,
-            "assets": assets,
-            "touched": {**report, "state": {part: [old["md5"], new["md5"]] for part, (old, new) in state.items()}},
-            "replaced": erasure.replaced,
-            "erased": erasure.erased,
-        }
-    )
+    said = {
+        "by": request.by,
+        "through": request.through,
+        "reason": request.reason,
+        "source": request.source,
+        "erase": request.erase,
+        "assets": assets,
+        "touched": {**report, "state": {part: [old["md5"], new["md5"]] for part, (old, new) in state.items()}},
+        "replaced": erasure.replaced,
+        "erased": erasure.erased,
+    }
+    path, event = act(WithdrawalEvent, about, moment, said)
     files = {f"state/{part}.dvc": dvc_file(new, part) for part, (_, new) in state.items()}
     files |= _following(main, erasure.replaced)
     message = f"withdraw {len(assets)} assets\n\nEvent: {event.id}\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.data.duplicates import near_any, prints_of
 from cl_steps.data.images import inspect, quiet_pillow
@@ -63,7 +63,7 @@ def asset_named(what: str, ledger: Ledger, rows: pa.Table, limits: Ingest) -> di
     """
     path = Path(what)
     content = path.read_bytes() if path.is_file() else None
-    name = what.lower() if content is None else hashlib.sha256(content).hexdigest()
+    name = what.lower() if content is None else digests.sha256(content)
     if known := _picked(rows, "sha256", name):
         return _entry(known[0], ledger)
     if name in ledger.tombstones:

@@ -3,7 +3,7 @@
     python -m cl_steps.checks.apart FOLDER        what that container runs; it imports no library that is heavy
 
 Both containers share one folder and nothing else. The gate puts a furnished room into it and waits; the other container
-takes it, runs the checks as `room.py` does anywhere, and leaves how they ended:
+takes it, runs the checks as `sandbox.py` does anywhere, and leaves how they ended:
 
     room/        by the gate, put there whole by one renaming
     work/        the same, taken: never given back, so that a container that was started anew knows what it lost

@@ -1,4 +1,4 @@
-"""Runs pytest in a process that has given up what it does not need. Started by path, by `room.py` alone.
+"""Runs pytest in a process that has given up what it does not need. Started by path, by `sandbox.py` alone.
 
     python launch.py '{"seconds": .., "bytes": .., "readable": [..], "writable": [..], "path": .., "arguments": [..],
                        "confined": true}'

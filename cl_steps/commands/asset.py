@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cl_steps import digests
 from cl_steps.commands.wording import NONE, moment
 from cl_steps.config import Ingest
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
@@ -67,7 +67,7 @@ def named(what: str) -> tuple[str, bytes | None]:
     """The SHA-256 of a file, with its bytes, or one that is given; raises UsageError for anything else."""
     if Path(what).is_file():
         content = Path(what).read_bytes()
-        return hashlib.sha256(content).hexdigest(), content
+        return digests.sha256(content), content
     if not re.fullmatch(r"[0-9a-fA-F]{64}", what):
         raise UsageError(f"{printable(what)!r} is neither a file nor a SHA-256 (64 hexadecimal digits)")
     return what.lower(), None

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from cl_steps.config import FORMAT, check_format
 from cl_steps.errors import UsageError
-from cl_steps.ledger.events import EVENT_SCHEMA, MigrationEvent, event_path
+from cl_steps.ledger.events import MigrationEvent
 from cl_steps.operations.stages import Renewed, renew, template
-from cl_steps.records.builders import now, person
+from cl_steps.records.builders import act, person
 from cl_steps.records.keys import JUDGE, SIGNING, add_judge, read_trusted
 from cl_steps.records.signer import event_files
 from cl_steps.repository.checkout import refuse_dirty, sync
@@ -59,7 +59,7 @@ def migrate(dir: str) -> str:
         before = _format(main)
         for target in range(before + 1, FORMAT + 1):
             main.swap(partial(_change, line, main, target))
-        stages = renew(main.read(PIPELINE) or b"", template(PIPELINE).read_bytes())
+        stages = _stages(main)
         main.swap(lambda: _restage(main))
     sync(Path(dir), line)
     done = [*_formats(dir, before), *_replaced(stages), *_add_judge(Path(dir), line)]
@@ -76,8 +76,12 @@ def _formats(dir: str, before: int) -> list[str]:
 
 def _restage(main: Mainline) -> Change | None:
     """The commit that brings today's stages; None where there is nothing to do, or somebody else did it meanwhile."""
-    stages = renew(main.read(PIPELINE) or b"", template(PIPELINE).read_bytes())
+    stages = _stages(main)
     return Change({PIPELINE: stages.content}, f"{'; '.join(_replaced(stages))}\n") if stages.replaced else None
+
+
+def _stages(main: Mainline) -> Renewed:
+    return renew(main.read(PIPELINE) or b"", template(PIPELINE).read_bytes())
 
 
 def _replaced(stages: Renewed) -> list[str]:
@@ -139,19 +143,8 @@ def _change(line: Line, main: Mainline, target: int) -> Change | None:
     if before >= target:
         return None
     moment = main.moment()
-    path = event_path("migration", f"format-{target}", moment)
-    event = MigrationEvent.from_document(
-        {
-            "schema": EVENT_SCHEMA,
-            "kind": "migration",
-            "id": Path(path).stem,
-            "at": now(moment),
-            "by": person(),
-            "through": "command line",
-            "from": before,
-            "to": target,
-        }
-    )
+    said = {"by": person(), "through": "command line", "from": before, "to": target}
+    path, event = act(MigrationEvent, f"format-{target}", moment, said)
     files = {PARAMS: main.read(PARAMS) or b"", **MIGRATIONS[target - 2].files(main)}
     files[PARAMS] = _numbered(files[PARAMS] or b"", target)
     return Change({**files, **event_files(line, path, event)}, f"migrate to format {target}\n")

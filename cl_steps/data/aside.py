@@ -7,13 +7,13 @@ with a column `sha256`. Intakes of older lines have a file `quarantine/<sha256>`
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
+from cl_steps import digests
 from cl_steps.data.quarantine import Quarantined, Unusable
 from cl_steps.data.shards import write_table
 
@@ -82,4 +82,4 @@ def _content(row: Quarantined, read: Callable[[str], bytes] | None) -> bytes | N
         content = row.content or (read(row.origin) if read and row.origin else b"")
     except Unusable:
         return None
-    return content if hashlib.sha256(content).hexdigest() == row.sha256 else None
+    return content if digests.sha256(content) == row.sha256 else None

@@ -7,7 +7,6 @@ and known assets give the same intake.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.data import duplicates, splits
 from cl_steps.data.aside import write_quarantine
@@ -60,7 +60,7 @@ class LandedAssets:
             content = self.landing.read(self.files[sha256])
         except Unusable:
             content = b""
-        if hashlib.sha256(content).hexdigest() != sha256:
+        if digests.sha256(content) != sha256:
             raise Unavailable(f"{self.files[sha256]!r} changed in the landing while it was taken in: try again")
         return content
 
@@ -166,7 +166,7 @@ def _examine(
     seen = _Seen(claim.file)
     try:
         content = place.read(claim.file)
-        seen = replace(seen, sha256=hashlib.sha256(content).hexdigest())
+        seen = replace(seen, sha256=digests.sha256(content))
         if seen.sha256 in withdrawn:
             raise _WITHDRAWN
         if seen.sha256 in known:

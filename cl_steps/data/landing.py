@@ -6,12 +6,12 @@ Everything that was found is counted in exactly one place, so that the sum is ri
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.data.captions import fault_of_name
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
@@ -139,7 +139,7 @@ class Landing:
 
 def with_digest(found: Quarantined, content: bytes) -> Quarantined:
     """The same with the digest of its bytes, by which they are kept."""
-    return replace(found, sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content))
+    return replace(found, sha256=digests.sha256(content), num_bytes=len(content))
 
 
 def _quarantined(entry: Entry, fault: Unusable) -> Quarantined:

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cl_steps import digests
 from cl_steps.data.images import decode
 from cl_steps.errors import IntegrityError
 
@@ -229,7 +230,7 @@ def _images(path: Path, wanted: Any) -> Iterator[tuple[str, bytes]]:
 
 
 def _checked(asset: Asset, path: Path) -> Asset:
-    if hashlib.sha256(asset.image).hexdigest() != asset.sha256:
+    if digests.sha256(asset.image) != asset.sha256:
         raise IntegrityError(f"{path} holds other bytes than its asset {asset.sha256} says: pull it again")
     return asset
 

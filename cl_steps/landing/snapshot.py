@@ -7,7 +7,6 @@ after the other in the list's order, so that no name of a stranger's ever names 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import deque
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.digests import file_sha256
 from cl_steps.errors import Unavailable, first_line
@@ -120,7 +120,7 @@ def _copied(source: Source, entries: list[Entry], bounds: Ingest, target: IO[byt
         else:
             target.write(content)
             num_copied += 1
-            yield replace(entry, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            yield replace(entry, num_bytes=len(content), sha256=digests.sha256(content))
     if away and not num_copied:
         raise Unavailable(f"nothing in the landing can be read now: {first_line(away):.200}") from away
 

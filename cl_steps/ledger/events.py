@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, StringConstraints, model_validator, with_config
 from typing_extensions import TypedDict
 
+from cl_steps.config import Md5
 from cl_steps.documents import Json, json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.lasting import (
@@ -17,7 +18,6 @@ from cl_steps.ledger.lasting import (
     FolderMd5,
     IsNumber,
     Lasting,
-    Md5,
     Moment,
     Name,
     Number,

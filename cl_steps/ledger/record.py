@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, StringConstraints, model_validator, with_config
 from typing_extensions import TypedDict
 
+from cl_steps.config import Md5
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.events import Trigger
@@ -20,7 +21,6 @@ from cl_steps.ledger.lasting import (
     Commit,
     IsNumber,
     Lasting,
-    Md5,
     Moment,
     Name,
     Positive,

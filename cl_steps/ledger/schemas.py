@@ -27,11 +27,6 @@ UNSAID = ("title", "default", "description", "additionalProperties")
 """What pydantic says beside the shape itself; where it is `true`, more keys are allowed."""
 
 
-def shapes() -> frozenset[str]:
-    """The names of all shapes."""
-    return frozenset(schemas())
-
-
 def record_fault(document: Any) -> str | None:
     """What is wrong with the shape of a version's record, in words; None where nothing is."""
     known = number_of(document) in range(1, RECORD_SCHEMA + 1)
@@ -42,11 +37,6 @@ def event_fault(document: Any) -> str | None:
     """What is wrong with the shape of an event, in words; None where nothing is."""
     model = model_of(document.get("kind") if isinstance(document, Mapping) else None)
     return _unknown("event") if model is OtherEvent else _fault(model, document)
-
-
-def report_fault(document: Any) -> str | None:
-    """What is wrong with the shape of a step's report, in words; None where nothing is."""
-    return _fault(Report, document) if number_of(document) == REPORT_SCHEMA else _unknown("report")
 
 
 def refuse_faults(files: Mapping[str, bytes | None]) -> None:

@@ -10,7 +10,6 @@ over with a line in the log, and one that cannot be saved stops nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
+from cl_steps import digests
 from cl_steps.documents import Json
 from cl_steps.errors import Unavailable
 from cl_steps.models.tensors import tensor_bytes
@@ -86,7 +86,7 @@ class Checkpoints:
 
     def _save(self, kept: Place, name: str, content: bytes, facts: Json) -> None:
         kept.write(f"{name}.safetensors", content)
-        manifest = {"key": self.key, "sha256": hashlib.sha256(content).hexdigest(), **facts}
+        manifest = {"key": self.key, "sha256": digests.sha256(content), **facts}
         kept.write(f"{name}.json", json.dumps(manifest, allow_nan=False).encode())
 
     def _drop_older(self, kept: Place, name: str) -> None:
@@ -102,6 +102,6 @@ class Checkpoints:
         if entry["key"] != self.key:
             raise ValueError("it belongs to another run")
         content = kept.read(f"{Path(name).stem}.safetensors")
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        if digests.sha256(content) != entry["sha256"]:
             raise ValueError("its bytes are not what its manifest says")
         return Saved(int(entry["step"]), load(content), dict(entry["facts"]))

@@ -24,13 +24,12 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from cl_steps.errors import Unavailable, UsageError
-from cl_steps.ledger.events import EVENT_SCHEMA, AnswerEvent, PruneEvent, event_path, parse_event
+from cl_steps.ledger.events import AnswerEvent, PruneEvent, parse_event
 from cl_steps.operations.retention import RUNS, current_refs, mirrored, needs
-from cl_steps.records.builders import now, person
+from cl_steps.records.builders import act, person
 from cl_steps.records.signer import event_files
 from cl_steps.repository.archive import put_away
 from cl_steps.repository.beginning import begun_ref
@@ -124,19 +123,8 @@ def _record(line: Line, main: Mainline, refs: Refs, before: datetime, days: floa
         if not runs:
             return None
         moment = main.moment()
-        path = event_path("prune", f"{len(runs)}-runs", moment)
-        event = PruneEvent.from_document(
-            {
-                "schema": EVENT_SCHEMA,
-                "kind": "prune",
-                "id": Path(path).stem,
-                "at": now(moment),
-                "by": person(),
-                "through": "command line",
-                "days": days,
-                "runs": runs,
-            }
-        )
+        said = {"by": person(), "through": "command line", "days": days, "runs": runs}
+        path, event = act(PruneEvent, f"{len(runs)}-runs", moment, said)
         return Change(event_files(line, path, event), f"prune {len(runs)} runs\n")
 
     main.swap(change)

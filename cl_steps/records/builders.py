@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from cl_steps.digests import file_sha256
 from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
 from cl_steps.ledger.champion import Champion
-from cl_steps.ledger.events import EVENT_SCHEMA, RebaseEvent, RunEvent
+from cl_steps.ledger.events import EVENT_SCHEMA, Act, RebaseEvent, RunEvent, event_path
 from cl_steps.ledger.record import RECORD_SCHEMA, Record
 from cl_steps.ledger.times import gpu_seconds
 from cl_steps.pipeline import NEW_BASE, NEXT_STATE, STAGES, Outcome
@@ -28,6 +28,7 @@ from cl_steps.repository.run_branch import RunState
 from cl_steps.run.context import code_digest
 from cl_steps.store.pointers import Out, dvc_file, lock_outs, read_dvc_file
 
+Made = TypeVar("Made", bound=Act)
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
 
 
@@ -55,6 +56,18 @@ class Basis:
 def now(moment: datetime | None = None) -> str:
     """A moment as it is written down: `Mainline.moment` of what is written on main; None: by this machine's clock."""
     return (moment or datetime.now(UTC)).isoformat(timespec="seconds")
+
+
+def act(model: type[Made], about: str, moment: datetime, said: Json) -> tuple[str, Made]:
+    """What a person did, as main will say it: the path of its file, and the event, which has `said` beside its head.
+
+    Raises:
+        WrongShape: that is no event of this kind.
+    """
+    [kind] = get_args(model.model_fields["kind"].annotation)
+    path = event_path(kind, about, moment)
+    head = {"schema": EVENT_SCHEMA, "kind": kind, "id": Path(path).stem, "at": now(moment)}
+    return path, model.from_document({**head, **said})
 
 
 def run_event(

@@ -73,12 +73,6 @@ def where(line: Line, sha256: str) -> Where:
     return ask(line, partial(find, sha256=sha256))
 
 
-def of_source(line: Line, source: str) -> tuple[str, ...]:
-    """The SHA-256 of every asset of a source, sorted; raises as `index.ask`."""
-    query = "SELECT hex(sha) FROM assets JOIN kinds ON kinds.id = kind WHERE source = ? ORDER BY sha"
-    return ask(line, lambda db: tuple(row[0].lower() for row in db.execute(query, (source,))))
-
-
 def find(db: sqlite3.Connection, sha256: str) -> Where:
     """As `where`, in an index that is open already."""
     sha = bytes.fromhex(sha256)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cl_steps import digests
 from cl_steps.digests import sha256
 from cl_steps.documents import Json, json_text
 from cl_steps.errors import Unavailable, UsageError
@@ -99,7 +99,7 @@ class Trust:
             if key.file:
                 public = load_public(self.folder / key.file)
                 pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-                found.append((key, SSlibKey.from_crypto(public), hashlib.sha256(pem).hexdigest()))
+                found.append((key, SSlibKey.from_crypto(public), digests.sha256(pem)))
         return found
 
     def _keyed(self, document: Json, made: datetime, role: KeyRole) -> bytes:

@@ -14,8 +14,8 @@ from cl_steps.ledger.champion import Champion
 from cl_steps.ledger.events import Event, event_bytes, event_of, parse_event
 from cl_steps.ledger.lasting import WrongShape
 from cl_steps.ledger.record import RECORD_SCHEMA, Record, parse_record, record_bytes
-from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, report_fault, schemas
-from tests.lasting import COMMIT, MD5, whole_champion, whole_event, whole_record
+from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, schemas
+from tests.lasting import COMMIT, MD5, report_fault, whole_champion, whole_event, whole_record
 
 DIR, SHA256, AT = f"{MD5}.dir", "0" * 64, "2026-11-20T02:00:00+00:00"
 REBASE = {"event": "e", "before": DIR, "after": DIR}

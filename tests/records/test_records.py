@@ -16,7 +16,7 @@ from cl_steps.errors import IntegrityError
 from cl_steps.ledger.record import RECORD_SCHEMA
 from cl_steps.ledger.record import Record as Version
 from cl_steps.ledger.reports import REPORT_SCHEMA, read_reports
-from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, report_fault, shapes
+from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, schemas
 from cl_steps.records.builders import files_of
 from cl_steps.repository.git import clone, git, text
 from cl_steps.repository.line import Line
@@ -25,7 +25,7 @@ from cl_steps.repository.run_branch import branch_of, read_run
 from cl_steps.run.context import StepReport, write_report
 from cl_steps.steps import promote
 from cl_steps.verify.consistency import disagreements, next_digests, state_digests
-from tests.lasting import documents
+from tests.lasting import documents, report_fault
 from tests.lines.small import GOOD, play
 from tests.lines.tampering import line_about_to_learn, line_of_three
 
@@ -169,7 +169,7 @@ def test_what_is_nothing_of_ours(document: Any) -> None:
 def test_every_shape_is_a_schema_and_named_by_its_file() -> None:
     from jsonschema import Draft202012Validator
 
-    for name in shapes():
+    for name in schemas():
         schema = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
         Draft202012Validator.check_schema(schema)
         assert schema["$id"] == f"urn:retain:schema:{name}"

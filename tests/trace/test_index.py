@@ -9,7 +9,7 @@ import pytest
 from cl_steps.errors import NoUsableData, Unavailable
 from cl_steps.repository.line import Line
 from cl_steps.store.objects import Store
-from cl_steps.trace.assets import Where, of_source, where
+from cl_steps.trace.assets import Where, where
 from cl_steps.trace.index import ask, place
 from tests.lines.explaining import Fabricated, random_line
 
@@ -197,6 +197,12 @@ def test_a_dataset_that_the_store_lost_is_named(tmp_path: Path) -> None:
     found = where(line.line, line.intakes["r-0001"]["sha256"][0].as_py())
     assert found.unread == (md5,)
     assert found.replay == ()
+
+
+def of_source(line: Line, source: str) -> tuple[str, ...]:
+    """The SHA-256 of every asset of a source, sorted."""
+    query = "SELECT hex(sha) FROM assets JOIN kinds ON kinds.id = kind WHERE source = ? ORDER BY sha"
+    return ask(line, lambda db: tuple(row[0].lower() for row in db.execute(query, (source,))))
 
 
 def test_sources_and_quarantine(tmp_path: Path) -> None:
