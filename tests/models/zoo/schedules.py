@@ -1,0 +1,54 @@
+"""The schedulers that the published folders of several families name, with their settings."""
+
+from __future__ import annotations
+
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+
+
+def flow(shift: float = 1.0, **changes: object) -> FlowMatchEulerDiscreteScheduler:
+    """Rectified flow with one shift for all sizes."""
+    return FlowMatchEulerDiscreteScheduler(shift=shift, **changes)
+
+
+def flow_by_size(**changes: object) -> FlowMatchEulerDiscreteScheduler:
+    """Rectified flow whose shift depends on the number of tokens, as Flux has it."""
+    return flow(3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, **changes)
+
+
+def flow_dpm() -> DPMSolverMultistepScheduler:
+    """Rectified flow under the name of DPM-Solver, as Sana has it."""
+    return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
+def flow_unipc(shift: float = 3.0) -> UniPCMultistepScheduler:
+    """Rectified flow under the name of UniPC, as Wan has it."""
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+
+def pndm() -> PNDMScheduler:
+    """Of Stable Diffusion 1 and 2."""
+    return PNDMScheduler(**STABLE, skip_prk_steps=True, set_alpha_to_one=False)
+
+
+def euler() -> EulerDiscreteScheduler:
+    """Of Stable Diffusion XL and Kolors; scales what goes into the network."""
+    return EulerDiscreteScheduler(**STABLE, timestep_spacing="leading")
+
+
+def ddim() -> DDIMScheduler:
+    """Of AnimateDiff and Latte."""
+    return DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+
+
+def dpm() -> DPMSolverMultistepScheduler:
+    """Of PixArt."""
+    return DPMSolverMultistepScheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
