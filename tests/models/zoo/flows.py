@@ -106,10 +106,9 @@ def _qwen() -> DiffusionPipeline:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(8, 4, 4),
     )
-    scheduler = schedules.flow(
-        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+    return assemble(
+        QwenImagePipeline, transformer=transformer, vae=autoencoders.qwen(4), scheduler=schedules.flow_qwen()
     )
-    return assemble(QwenImagePipeline, transformer=transformer, vae=autoencoders.qwen(4), scheduler=scheduler)
 
 
 def _qwen_text(number: int) -> dict[str, object]:

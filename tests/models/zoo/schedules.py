@@ -24,6 +24,11 @@ def flow_by_size(**changes: object) -> FlowMatchEulerDiscreteScheduler:
     return flow(3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, **changes)
 
 
+def flow_qwen() -> FlowMatchEulerDiscreteScheduler:
+    """As Qwen-Image has it: by size, and the last step ends a little before the image."""
+    return flow(use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02)
+
+
 def flow_dpm() -> DPMSolverMultistepScheduler:
     """Rectified flow under the name of DPM-Solver, as Sana has it."""
     return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)

@@ -57,11 +57,11 @@ def seeded(make: Callable[[], DiffusionPipeline]) -> Callable[[], DiffusionPipel
 @torch.no_grad()
 def enliven(model: torch.nn.Module) -> None:
     """Draws every weight anew: none is zero, as many last layers and gates begin, nor what lay in the memory."""
-    for name, weight in model.named_parameters():
+    for weight in model.parameters():
         if weight.ndim > 1:
             weight.normal_(0, weight[0].numel() ** -0.5)
         else:
-            weight.normal_(float("norm" in name and name.endswith("weight")), 0.1)
+            weight.normal_(float((weight == 1).all()), 0.1)
 
 
 def rows(number: int, *shape: int, seed: int = 0) -> torch.Tensor:
