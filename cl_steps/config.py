@@ -30,6 +30,7 @@ FORMAT = 1
 PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself opens nothing larger (twice its `Image.MAX_IMAGE_PIXELS`)."""
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,60}")
+AUTO = ("auto",)
 KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 """A parameter's dotted name."""
 
@@ -37,6 +38,11 @@ KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*")
 def _whole(value: Any) -> Any:
     """`1e9` and `500.0` are whole numbers, too, as people (and forms in a browser) write them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _listed(value: Any) -> Any:
+    """`auto` alone is one module's name."""
+    return (value,) if isinstance(value, str) else value
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +137,17 @@ class Lora(Block):
 
     rank: Count = 16
     alpha: Count = 64
-    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1)] = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1), BeforeValidator(_listed)] = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+    )
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the base is to say which layers: its attention's projections."""
+        return self.target_modules == AUTO
 
 
 class Update(Block):
@@ -181,10 +197,10 @@ class Evaluate(Block):
 
 
 class Serving(Block):
-    """How the line is sampled where it is used; the gate samples in the same way."""
+    """How the line is sampled where it is used; the gate samples in the same way. None is what the pipeline does."""
 
-    num_inference_steps: Count = 30
-    guidance_scale: Amount = 7.5
+    num_inference_steps: Count | None = 30
+    guidance_scale: Amount | None = 7.5
     negative_prompt: Text = ""
     height: Side | None = None
     width: Side | None = None
@@ -227,10 +243,10 @@ class Gate(Block):
 
 
 class Compute(Block):
-    """Where steps run."""
+    """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
 
 

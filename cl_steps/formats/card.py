@@ -29,9 +29,9 @@ A diffusion model that draws pictures from text. {origin} It is kept up to date 
 Retain, which promotes a new version only where it measured that nothing known was lost.
 
 ```python
-from diffusers import StableDiffusionPipeline
+from diffusers import {pipeline}
 
-pipeline = StableDiffusionPipeline.from_pretrained({folder})
+pipeline = {pipeline}.from_pretrained({folder})
 {load}```
 
 ## What it knows
@@ -79,6 +79,7 @@ def model_card(facts: Facts, folder: str, merged: bool = False) -> str:
         version=facts.version,
         origin=_origin(facts),
         folder=place,
+        pipeline=facts.base.pipeline or "DiffusionPipeline",
         load="" if merged else LOAD.format(folder=place),
         slices=_bullets(escape(name) for name in sorted(facts.record.slices)),
         made=_bullets(_made(facts)),

@@ -1,67 +1,74 @@
 """Opens a diffusers pipeline safely: safetensors only, no code from the folder, no network for a folder.
 
-Supported are the classes of `CLASSES`: Stable Diffusion 1.x and 2.x and smaller kin.
+Any class of diffusers is opened whose parts are classes of diffusers and transformers; `family.derive` says whether it
+can be trained.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from cl_steps.config import Compute
 from cl_steps.errors import Unavailable, UsageError, first_line
 
-CLASSES = {"StableDiffusionPipeline": StableDiffusionPipeline}
-"""Pipelines whose parts are `PARTS` and whose call takes prompts as embeddings."""
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts that no training needs. A safety checker's black pictures would be measured as the model's own."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+VARIANT = re.compile(r"\.(fp16|bf16|fp32)(-\d{5}-of-\d{5})?\.safetensors$")
 
 
 def load_pipeline(
     path_or_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> StableDiffusionPipeline:
+) -> DiffusionPipeline:
     """A frozen pipeline in evaluation mode, from a folder or a Hugging Face id.
 
-    The text encoder has `dtype`. The UNet always has float32, since small changes to its weights would be rounded away
-    in half precision (it computes in half under autocast), and so has the autoencoder, which overflows in half.
-    The safety checker is left out: its black pictures would be measured as the model's own.
+    All parts have `dtype` but the autoencoder, which has float32: many overflow in half precision.
 
     Raises:
-        UsageError: no pipeline is there, it is incomplete, or its class is not supported.
+        UsageError: no pipeline is there, it is incomplete, or holds what is not loaded here.
         Unavailable: the hub cannot be reached.
     """
     folder = folder_of(path_or_id)
     kind = check_index(folder, str(path_or_id))
+    _refuse_pickles(folder, str(path_or_id))
     _quiet()
+    known = inspect.signature(kind.__init__).parameters
+    without: dict[str, Any] = {name: None for name in UNUSED if name in known}
+    without |= {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
     try:
-        pipeline = CLASSES[kind].from_pretrained(
+        pipeline: DiffusionPipeline = kind.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
-            dtype={"unet": torch.float32, "vae": torch.float32, "default": dtype},
+            dtype={"vae": torch.float32, "default": dtype},
             variant=_variant(folder),
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
+            **without,
         )
     except Exception as error:  # diffusers, transformers and safetensors raise a dozen kinds for a broken folder
         raise UsageError(
             f"{path_or_id} is no complete diffusers pipeline, save it again: {first_line(error):.200}"
         ) from error
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.requires_grad_(False).eval().to(device)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval().to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -75,9 +82,18 @@ def choose_device(compute: Compute) -> torch.device:
     if compute.threads:
         torch.set_num_threads(compute.threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    # TensorFloat-32: float32 products on a GPU's tensor cores.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("compute.device is cuda and no CUDA device is there: set it to auto or cpu")
     return torch.device("cuda" if compute.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(compute: Compute, device: torch.device) -> torch.dtype:
+    """The precision in which the frozen base computes."""
+    if compute.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return DTYPES[compute.precision]
 
 
 def folder_of(path_or_id: str | Path) -> Path:
@@ -89,7 +105,7 @@ def folder_of(path_or_id: str | Path) -> Path:
 
 def _download(name: str) -> str:
     """The pipeline's files, and beside them the card and licence that the pipeline itself has no use for."""
-    folder = str(StableDiffusionPipeline.download(name, use_safetensors=True, safety_checker=None))
+    folder = str(DiffusionPipeline.download(name, use_safetensors=True, safety_checker=None))
     snapshot_download(name, revision=Path(folder).name, allow_patterns=["README.md", "LICENSE*", "LICENCE*"])
     return folder
 
@@ -110,28 +126,51 @@ def _fetched(path_or_id: str | Path, fetch: Callable[[str], str]) -> Path:
         raise Unavailable(f"{path_or_id} cannot be fetched from the hub now: try again, or give a folder") from error
 
 
-def check_index(folder: Path, name: str) -> str:
-    """The pipeline's class; refuses what is none, another family, or names parts outside diffusers and transformers."""
+def check_index(folder: Path, name: str) -> type[DiffusionPipeline]:
+    """The pipeline's class; refuses what is none, or names parts outside diffusers and transformers.
+
+    Raises:
+        UsageError: what is wrong, in one sentence.
+    """
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        kind, parts = index["_class_name"], {key: tuple(index[key]) for key in PARTS}
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{name} is no diffusers pipeline: it needs a model_index.json with all parts") from error
-    if kind not in CLASSES:
-        supported = " or ".join(CLASSES)
-        raise UsageError(f"{name} is a {kind!r:.80}, and only a {supported} (SD 1.x, 2.x) is supported: give one")
-    named = {key: tuple(value) for key, value in index.items() if isinstance(value, list) and key not in UNUSED}
-    for part, (library, *_) in (named | parts).items():
+        raise UsageError(f"{name} is no diffusers pipeline: it needs a {INDEX} that names its class") from error
+    found = getattr(diffusers, kind, None) if isinstance(kind, str) else None
+    if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
+        raise UsageError(f"{name} is a {kind!r:.80}, which diffusers {diffusers.__version__} has no pipeline of: give one")
+    for part, (library, *_) in _parts(index).items():
         if library not in LIBRARIES:
             trusted = " and ".join(LIBRARIES)
             raise UsageError(f"{name} takes its {part!r:.40} from {library!r:.80}: use parts of {trusted} only")
-    return str(kind)
+    return found
+
+
+def _parts(index: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """What a pipeline consists of: (library, class) by name."""
+    named = {key: tuple(value) for key, value in index.items() if isinstance(value, list) and key not in UNUSED}
+    return {key: value for key, value in named.items() if len(value) == 2 and value[0] is not None}
+
+
+def _refuse_pickles(folder: Path, name: str) -> None:
+    """Say the remedy where a part's weights are there as pickles only."""
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        pickles = [path for path in part.iterdir() if path.suffix in PICKLES]
+        if pickles and part.name not in UNUSED and not any(part.glob("*.safetensors")):
+            raise UsageError(
+                f"{name} has its {part.name} as {pickles[0].name}, a pickle, which may run code: open it where you "
+                "trust it and write it again with `save_pretrained(folder, safe_serialization=True)`"
+            )
 
 
 def _variant(folder: Path) -> str | None:
-    """`fp16` where the UNet's weights are there in that variant only."""
-    files = [file.name for file in (folder / "unet").glob("*.safetensors")]
-    return "fp16" if files and all(".fp16." in name for name in files) else None
+    """The variant of the weights' files, such as `fp16`, where one part has its weights in that variant only."""
+    for part in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in UNUSED):
+        found = [VARIANT.search(path.name) for path in part.glob("*.safetensors")]
+        if found and all(found):
+            return str(found[0][1])  # type: ignore[index]
+    return None
 
 
 def _quiet() -> None:

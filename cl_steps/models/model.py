@@ -1,30 +1,37 @@
-"""What the training loop and the evaluation need of a model family: encode, noise, predict, sample.
+"""What the training loop and the evaluation need of a pipeline: encode, noise, predict, sample.
 
-Shapes: N items, C latent channels, h x w latent pixels, L tokens of text, D its width.
-Latents and noise are float32 (N, C, h, w); timesteps are int64 (N,) in 0..T-1; embeddings are (N, L, D).
+Any diffusers pipeline whose call has a loop of a network and a scheduler's steps serves: what is needed is seen by
+watching that call (`family`), and no family has code of its own.
+
+Shapes: N items; latents and noise are float32 (N, ...) in the form in which the pipeline's loop has them; timesteps (N,)
+are whole where the schedule preserves variance and real where it is a flow.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor
-from torch.func import functional_call
 
 from cl_steps.config import Compute, Serving
-from cl_steps.errors import UsageError
 from cl_steps.models.adapters import Adapters
-from cl_steps.models.loading import choose_device, load_pipeline
+from cl_steps.models.captions import Captions, Conditions, joined, shapes
+from cl_steps.models.family import Family, derive
+from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
+from cl_steps.models.prediction import Predictor
+from cl_steps.models.schedule import digest
+from cl_steps.models.watching import FIXED, Size, Values, placed
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DECODING = ("decoder.", "post_quant_conv.")
+"""What of an autoencoder has no say in what an image is encoded to."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class LossSpace:
         schedule: digest of the noise schedule.
     """
 
-    size: tuple[int, int]
+    size: Size
     encoder: str
     prediction: str
     schedule: str
@@ -58,95 +65,74 @@ def open_denoiser(path_or_id: str | Path, compute: Compute) -> Denoiser:
     """The pipeline in a folder (or of a hub id) on the device and in the precision of `compute`.
 
     Raises:
-        UsageError, Unavailable: as `load_pipeline` and `choose_device` do.
+        UsageError, Unavailable: as `load_pipeline`, `choose_device` and `derive` do.
     """
-    device, dtype = choose_device(compute), DTYPES[compute.precision]
+    device = choose_device(compute)
+    dtype = choose_dtype(compute, device)
     return Denoiser(load_pipeline(path_or_id, device, dtype), device, dtype)
 
 
 class Denoiser:
     """A latent diffusion model with named adapters on one frozen base.
 
-    Nothing depends on the global random state. Latents and embeddings of an item do not depend on which other items
+    Nothing depends on the global random state. Latents and conditions of an item do not depend on which other items
     are encoded with it: each is encoded alone.
     """
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        pipeline: DiffusionPipeline,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        family: Family | None = None,
     ) -> None:
-        schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-        self.prediction_type = str(schedule.config.prediction_type)
-        if self.prediction_type not in PREDICTIONS:
-            raise UsageError(
-                f"the base predicts {self.prediction_type!r:.40}: only {', '.join(PREDICTIONS)} can be trained"
-            )
         self.pipeline, self.device, self.dtype = pipeline, device, dtype
-        self.adapters = Adapters(pipeline.unet)
-        self.num_timesteps = len(schedule.alphas_cumprod)
-        alphas = schedule.alphas_cumprod.to(device, torch.float64)
-        self._signal = alphas.sqrt().float()
-        self._noise = (1 - alphas).sqrt().float()
-        self._scaling = float(pipeline.vae.config.scaling_factor)
-        self._shift = float(getattr(pipeline.vae.config, "shift_factor", None) or 0)
-        self._texts: dict[str, Tensor] = {}
+        self.family = family or derive(pipeline, device)
+        self.schedule = self.family.schedule
+        self.adapters = Adapters(self.family.watcher.networks, device)
+        self.captions = Captions(self.family.watcher, self.family.size)
+        self._predictor = Predictor(self.family)
+        self._against: dict[tuple[str, str], Conditions] = {}
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels of the images that the UNet was made for."""
-        side = self.pipeline.unet.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        return width * self.pipeline.vae_scale_factor, height * self.pipeline.vae_scale_factor
+    def size(self) -> Size:
+        """(width, height) in pixels of the images that the pipeline draws when it is not told."""
+        return self.family.size
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of an image of `size`."""
-        width, height = (side // self.pipeline.vae_scale_factor for side in self.size)
-        return int(self.pipeline.vae.config.latent_channels), height, width
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of the latents of one image of `size`."""
+        return tuple(self.family.codes.latents)
 
     @property
     def loss_space(self) -> LossSpace:
         """What the losses of `errors` are measured in."""
-        vae = self.pipeline.vae
-        names = [name for name in sorted(vae.state_dict()) if name.startswith(("encoder.", "quant_conv."))]
-        weights = [vae.state_dict()[name] for name in names]
-        scale = torch.tensor([self._scaling, self._shift])
-        schedule = (self._signal, self._noise)
-        return LossSpace(self.size, _digest(*weights, scale), self.prediction_type, _digest(*schedule))
+        weights = [value for name, value in sorted(self.pipeline.vae.state_dict().items()) if not _decodes(name)]
+        encoder = digest(*weights, self.family.codes.scale, self.family.codes.shift)
+        return LossSpace(self.size, encoder, self.schedule.prediction, self.schedule.digest())
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image]) -> Tensor:
-        """Scaled posterior means (N, C, h, w), on the CPU; images are RGB, all of one size (see `data.decode`)."""
+        """Posterior means as latents (N, ...), on the CPU; images are RGB, all of `size` (see `data.shards.decode`)."""
+        codes, vae = self.family.codes, self.pipeline.vae
         latents = []
         for image in images:
             pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-            posterior = self.pipeline.vae.encode(pixels.to(self.device)).latent_dist
-            latents.append(((posterior.mean - self._shift) * self._scaling).cpu())
+            # An autoencoder of videos takes frames behind the channels.
+            pixels = pixels[:, :, None] if len(codes.code) > len(pixels.shape) - 1 else pixels
+            latents.append(codes.latents_of(_code(vae.encode(pixels.to(vae.device, vae.dtype))).float().cpu()))
         return torch.cat(latents) if latents else torch.empty((0, *self.latent_shape))
 
-    @torch.no_grad()
-    def encode_prompts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings (N, L, D) on the device; each distinct text is encoded once and kept."""
-        for text in dict.fromkeys(texts):
-            if text not in self._texts:
-                self._texts[text] = self._encode_prompt(text)
-        return torch.stack([self._texts[text] for text in texts])
+    def encode_prompts(self, texts: Sequence[str]) -> list[Conditions]:
+        """Each caption's conditions, on the CPU; each distinct text is encoded once and kept."""
+        return [self.captions.conditions(text) for text in texts]
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise (DDPM, arXiv 2006.11239, eq. 4)."""
-        return _at(self._signal, t) * x0 + _at(self._noise, t) * noise
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the model should predict: noise, x0, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) x0 (2202.00512)."""
-        if self.prediction_type == "v_prediction":
-            return _at(self._signal, t) * noise - _at(self._noise, t) * x0
-        return noise if self.prediction_type == "epsilon" else x0
-
-    def predict(self, x_t: Tensor, t: Tensor, embeddings: Tensor, adapter: str | None = "default") -> Tensor:
-        """The raw, unguided output (N, C, h, w) in float32 with one adapter, or with None of the base alone."""
-        inputs, merged = (x_t, t, embeddings), self.adapters.merged(adapter)
-        with self._autocast():
-            output: Tensor = functional_call(self.pipeline.unet, merged, inputs, {"return_dict": False})[0]
-        return output.float()
+    def predict(
+        self, x_t: Tensor, t: Tensor, conditions: Sequence[Conditions], adapter: str | None = "default"
+    ) -> Tensor:
+        """The raw, unguided output (N, ...) in float32 with one adapter, or with None of the base alone."""
+        with self.adapters.active(adapter):
+            return self._predictor(x_t, t, conditions)
 
     @torch.no_grad()
     def errors(
@@ -157,8 +143,8 @@ class Denoiser:
         for begin in range(0, len(x0), batch_size):
             rows = slice(begin, begin + batch_size)
             x, e, at = (tensor[rows].to(self.device) for tensor in (x0, noise, t))
-            output = self.predict(self.add_noise(x, e, at), at, self.encode_prompts(texts[rows]), adapter)
-            parts.append((output - self.target(x, e, at)).square().mean(dim=(1, 2, 3)).cpu())
+            output = self.predict(self.schedule.add_noise(x, e, at), at, self.encode_prompts(texts[rows]), adapter)
+            parts.append((output - self.schedule.target(x, e, at)).square().flatten(1).mean(dim=1).cpu())
         return torch.cat(parts) if parts else torch.empty(0)
 
     @torch.no_grad()
@@ -175,43 +161,74 @@ class Denoiser:
         All noise of an image comes from a CPU generator seeded by its seed, so (prompt, seed) fixes the image whatever
         else is in the batch, up to rounding in the last bits of float32.
         """
-        width, height = self.size
-        images: list[Image] = []
-        for begin in range(0, len(prompts), batch_size):
-            rows = slice(begin, begin + batch_size)
-            with self._autocast(), self.adapters.in_place(adapter):
-                drawn = self.pipeline(
-                    prompt_embeds=self.encode_prompts(prompts[rows]),
-                    negative_prompt_embeds=self.encode_prompts([serving.negative_prompt] * len(prompts[rows])),
-                    generator=[torch.Generator().manual_seed(seed) for seed in seeds[rows]],
-                    num_inference_steps=serving.num_inference_steps,
-                    guidance_scale=serving.guidance_scale,
-                    width=serving.width or width,
-                    height=serving.height or height,
-                )
-            images.extend(drawn.images)
-        return images
+        settings, rows = self._settings(serving), self.encode_prompts(prompts)
+        against = self._negatives(serving.negative_prompt, settings)
+        groups: dict[Any, list[int]] = {}
+        for place, conditions in enumerate(rows):
+            groups.setdefault(shapes(conditions), []).append(place)
+        drawn: dict[int, Image] = {}
+        for places in groups.values():
+            for begin in range(0, len(places), batch_size):
+                batch = places[begin : begin + batch_size]
+                given = joined([{**rows[place], **against} for place in batch], self.device)
+                given["generator"] = [torch.Generator().manual_seed(seeds[place]) for place in batch]
+                with self.adapters.active(adapter), decoding_as_loaded(self.pipeline):
+                    drawn |= zip(batch, self._call({**settings, **given}), strict=True)
+        return [drawn[place] for place in range(len(prompts))]
 
-    def _encode_prompt(self, text: str) -> Tensor:
-        encoder, tokenizer = self.pipeline.text_encoder, self.pipeline.tokenizer
-        length = min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))
-        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        mask = tokens.attention_mask.to(self.device) if getattr(encoder.config, "use_attention_mask", False) else None
-        embedding: Tensor = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0][0]
-        return embedding
+    def _call(self, arguments: Values) -> list[Image]:
+        """The pipeline's pictures; of a clip its first frame."""
+        output = placed(self.pipeline, self.device)(**arguments)
+        return [row[0] for row in output.frames] if hasattr(output, "frames") else list(output.images)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    def _settings(self, serving: Serving) -> Values:
+        """The call's arguments that say how a line is served."""
+        known, size = self.family.watcher.parameters, self.size
+        settings = {
+            **FIXED,
+            "num_inference_steps": serving.num_inference_steps,
+            self._guided_by: serving.guidance_scale,
+            "width": serving.width or size[0],
+            "height": serving.height or size[1],
+            "output_type": "pil",
+        }
+        return {name: value for name, value in settings.items() if name in known and value is not None}
+
+    @property
+    def _guided_by(self) -> str:
+        """Guidance is an input of the networks that were made for it, and otherwise two predictions' difference."""
+        networks = self.family.watcher.networks.values()
+        is_input = any(getattr(network.config, "guidance_embeds", False) for network in networks)
+        has_both = "true_cfg_scale" in self.family.watcher.parameters
+        return "true_cfg_scale" if has_both and not is_input else "guidance_scale"
+
+    def _negatives(self, negative: str, settings: Values) -> Conditions:
+        key = (negative, repr(sorted(settings.items())))
+        if key not in self._against:
+            self._against[key] = self.captions.against(negative, settings)
+        return self._against[key]
 
 
-def _digest(*tensors: Tensor) -> str:
-    """SHA-256 over shapes and values."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(str(tuple(tensor.shape)).encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+@contextmanager
+def decoding_as_loaded(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """Within it latents of another precision are decoded in the autoencoder's own, which overflows in half."""
+    vae = pipeline.vae
+    own: Callable[..., Any] = vae.decode
+    vae.decode = lambda code, *args, **kwargs: own(code.to(vae.dtype), *args, **kwargs)
+    try:
+        yield
+    finally:
+        del vae.decode
 
 
-def _at(values: Tensor, t: Tensor) -> Tensor:
-    """values[t] as (N, 1, 1, 1)."""
-    return values[t].view(-1, 1, 1, 1)
+def _code(encoded: Any) -> Tensor:
+    """What an autoencoder encodes an image to, without its noise."""
+    if hasattr(encoded, "latent_dist"):
+        mode: Tensor = encoded.latent_dist.mode()
+        return mode
+    code: Tensor = encoded.latent if hasattr(encoded, "latent") else encoded.latents
+    return code
+
+
+def _decodes(name: str) -> bool:
+    return name.startswith(DECODING)

@@ -11,7 +11,7 @@ from cl_steps.errors import UsageError
 from cl_steps.models.loading import check_index, folder_of
 from cl_steps.models.model import Denoiser, open_denoiser
 
-KEPT = (".safetensors", ".json", ".txt", ".model")
+KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja")
 PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")
 """Where a base says what may be done with it; an export carries them on."""
 SOURCE = "source.json"
