@@ -7,10 +7,13 @@ from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
     AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     AutoencoderKLWan,
+    VQModel,
 )
 
 
@@ -133,4 +136,45 @@ def hunyuan_video(channels: int) -> AutoencoderKLHunyuanVideo:
         layers_per_block=1,
         norm_num_groups=4,
         scaling_factor=0.476986,
+    )
+
+
+def qwen21(channels: int) -> AutoencoderKLQwenImage21:
+    """Divides the sides by 16."""
+    return AutoencoderKLQwenImage21(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=channels,
+        dim_mult=[1, 1, 1, 1, 1],
+        num_res_blocks=1,
+        **spread(channels),
+    )
+
+
+def hunyuan_image(channels: int) -> AutoencoderKLHunyuanImage:
+    """Divides the sides by 8."""
+    return AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=channels,
+        block_out_channels=(32, 32, 32, 32),
+        layers_per_block=1,
+        scaling_factor=0.476986,
+        spatial_compression_ratio=8,
+        sample_size=128,
+    )
+
+
+def movq(channels: int) -> VQModel:
+    """Halves the sides once; its decoder looks at its codes again in every norm."""
+    return VQModel(
+        block_out_channels=[8, 8],
+        down_block_types=["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+        up_block_types=["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+        latent_channels=channels,
+        layers_per_block=1,
+        norm_num_groups=2,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        vq_embed_dim=channels,
     )

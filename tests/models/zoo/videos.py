@@ -13,20 +13,8 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
-
-TOKENS = 6
-WIDTH = 16
-
-
-def text(number: int) -> dict[str, object]:
-    """A caption as embeddings alone."""
-    return {"prompt_embeds": rows(number, TOKENS, WIDTH)}
-
-
-def masked_text(number: int) -> dict[str, object]:
-    """A caption as embeddings and which of them count."""
-    return text(number) | {"prompt_attention_mask": mask(number, TOKENS)}
+from tests.models.zoo.captions import WIDTH, masked_text, pooled_text, text
+from tests.models.zoo.tiny import Tiny, assemble, seeded
 
 
 def wan_transformer(**changes: object) -> WanTransformer3DModel:
@@ -107,7 +95,7 @@ def _hunyuan_video() -> DiffusionPipeline:
 
 
 def _hunyuan_text(number: int) -> dict[str, object]:
-    return masked_text(number) | {"pooled_prompt_embeds": rows(number, WIDTH, seed=1)}
+    return masked_text(number) | pooled_text(number)
 
 
 VIDEOS = {
