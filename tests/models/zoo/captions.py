@@ -38,3 +38,20 @@ def added_text(number: int) -> dict[str, object]:
 def listed_text(number: int) -> dict[str, object]:
     """One embedding a caption, each as long as its caption."""
     return {"prompt_embeds": [row[: TOKENS - place % 2] for place, row in enumerate(listed(number, TOKENS, WIDTH))]}
+
+
+def hunyuan_image_text(number: int) -> dict[str, object]:
+    """Of two encoders, the second for the letters within a picture."""
+    return qwen_text(number) | {
+        "prompt_embeds_2": rows(number, TOKENS, WIDTH, seed=1),
+        "prompt_embeds_mask_2": mask(number, TOKENS),
+    }
+
+
+def kandinsky5_text(number: int) -> dict[str, object]:
+    """Of two encoders, and where each caption of the first begins and ends."""
+    return {
+        "prompt_embeds_qwen": rows(number, TOKENS, WIDTH),
+        "prompt_embeds_clip": rows(number, WIDTH, seed=1),
+        "prompt_cu_seqlens": torch.arange(number + 1, dtype=torch.int32) * TOKENS,
+    }

@@ -11,6 +11,7 @@ from diffusers import (
     ChromaPipeline,
     ChromaTransformer2DModel,
     DiffusionPipeline,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
@@ -20,8 +21,6 @@ from diffusers import (
     HunyuanImageTransformer2DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
-    LongCatImagePipeline,
-    LongCatImageTransformer2DModel,
     NucleusMoEImagePipeline,
     NucleusMoEImageTransformer2DModel,
     OvisImagePipeline,
@@ -33,7 +32,7 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.captions import TOKENS, WIDTH, added_text, pooled_text, qwen_text, text
+from tests.models.zoo.captions import TOKENS, WIDTH, added_text, hunyuan_image_text, pooled_text, qwen_text, text
 from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 
@@ -74,8 +73,17 @@ def flux2_transformer(**changes: object) -> Flux2Transformer2DModel:
 
 @seeded
 def _flux2_klein() -> DiffusionPipeline:
+    return _klein(Flux2KleinPipeline)
+
+
+@seeded
+def _flux2_klein_kv() -> DiffusionPipeline:
+    return _klein(Flux2KleinKVPipeline)
+
+
+def _klein(kind: type[DiffusionPipeline]) -> DiffusionPipeline:
     return assemble(
-        Flux2KleinPipeline,
+        kind,
         transformer=flux2_transformer(guidance_embeds=False),
         vae=autoencoders.flux2(4),
         scheduler=schedules.flow_by_size(),
@@ -158,25 +166,6 @@ def _ovis() -> DiffusionPipeline:
         OvisImagePipeline,
         transformer=transformer,
         vae=autoencoders.kl_shifted(4),
-        scheduler=schedules.flow_by_size(),
-    )
-
-
-@seeded
-def _longcat() -> DiffusionPipeline:
-    transformer = LongCatImageTransformer2DModel(
-        in_channels=64,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        axes_dims_rope=[4, 4, 8],
-    )
-    return assemble(
-        LongCatImagePipeline,
-        transformer=transformer,
-        vae=autoencoders.kl_shifted(16),
         scheduler=schedules.flow_by_size(),
     )
 
@@ -290,13 +279,6 @@ def _hunyuan_image() -> DiffusionPipeline:
     )
 
 
-def _hunyuan_image_text(number: int) -> dict[str, object]:
-    return qwen_text(number) | {
-        "prompt_embeds_2": rows(number, TOKENS, WIDTH, seed=1),
-        "prompt_embeds_mask_2": mask(number, TOKENS),
-    }
-
-
 SMALL = ((16, 16), (24, 16))
 EIGHTHS = ((32, 32), (48, 32))
 
@@ -304,13 +286,13 @@ PACKED = {
     "FluxPipeline": Tiny(_flux, pooled_text, SMALL),
     "Flux2Pipeline": Tiny(_flux2, text, SMALL),
     "Flux2KleinPipeline": Tiny(_flux2_klein, text, SMALL),
+    "Flux2KleinKVPipeline": Tiny(_flux2_klein_kv, text, SMALL),
     "ChromaPipeline": Tiny(_chroma, added_text, SMALL),
     "BriaPipeline": Tiny(_bria, text, SMALL),
     "OvisImagePipeline": Tiny(_ovis, text, SMALL),
-    "LongCatImagePipeline": Tiny(_longcat, text, SMALL, {"enable_prompt_rewrite": False}),
     "QwenImagePipeline": Tiny(_qwen, qwen_text, EIGHTHS),
     "QwenImage21Pipeline": Tiny(_qwen21, qwen_text, ((32, 32), (64, 32)), {"use_kv_cache": False}),
     "Krea2Pipeline": Tiny(_krea2, _krea2_text, EIGHTHS, {"guidance_scale": 0.0}),
     "NucleusMoEImagePipeline": Tiny(_nucleus, qwen_text, EIGHTHS),
-    "HunyuanImagePipeline": Tiny(_hunyuan_image, _hunyuan_image_text, ((16, 16), (32, 16))),
+    "HunyuanImagePipeline": Tiny(_hunyuan_image, hunyuan_image_text, ((16, 16), (32, 16))),
 }

@@ -8,8 +8,6 @@ from diffusers import (
     AuraFlowTransformer2DModel,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
-    BriaFiboPipeline,
-    BriaFiboTransformer2DModel,
     CogVideoXDDIMScheduler,
     CogView3PlusPipeline,
     CogView3PlusTransformer2DModel,
@@ -46,7 +44,7 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.captions import TOKENS, WIDTH, listed_text, masked_text, text
+from tests.models.zoo.captions import TOKENS, WIDTH, kandinsky5_text, listed_text, masked_text, text
 from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 
@@ -324,15 +322,6 @@ def kandinsky5_transformer() -> Kandinsky5Transformer3DModel:
     )
 
 
-def kandinsky5_text(number: int) -> dict[str, object]:
-    """Of two encoders, and where each caption of the first begins and ends."""
-    return {
-        "prompt_embeds_qwen": rows(number, TOKENS, WIDTH),
-        "prompt_embeds_clip": rows(number, WIDTH, seed=1),
-        "prompt_cu_seqlens": torch.arange(number + 1, dtype=torch.int32) * TOKENS,
-    }
-
-
 @seeded
 def _prx() -> DiffusionPipeline:
     return assemble(
@@ -398,22 +387,6 @@ def _glm_text(number: int) -> dict[str, object]:
 
 
 @seeded
-def _bria_fibo() -> DiffusionPipeline:
-    transformer = BriaFiboTransformer2DModel(
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=2 * WIDTH,
-        text_encoder_dim=WIDTH,
-        axes_dims_rope=[0, 4, 4],
-    )
-    vae = autoencoders.wan(4, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16)
-    return assemble(BriaFiboPipeline, transformer=transformer, vae=vae, scheduler=schedules.flow_by_size())
-
-
-@seeded
 def _bria_fibo2() -> DiffusionPipeline:
     transformer = BriaFibo2Transformer2DModel(
         in_channels=4,
@@ -449,12 +422,12 @@ NO_BINS = {"use_resolution_binning": False}
 WITHOUT_NEGATIVE = {"negative_prompt": None}
 
 TRANSFORMERS = {
-    "ZImagePipeline": Tiny(_z_image, listed_text, EIGHTHS, {"guidance_scale": 0.0}),
+    "ZImagePipeline": Tiny(_z_image, listed_text, SMALL, {"guidance_scale": 0.0}),
     "SanaPipeline": Tiny(_sana, masked_text, ((32, 32), (64, 32)), NO_BINS | WITHOUT_NEGATIVE),
     "SanaSprintPipeline": Tiny(_sana_sprint, masked_text, ((32, 32), (64, 32)), NO_BINS),
     "LuminaPipeline": Tiny(_lumina, masked_text, EIGHTHS),
     "Lumina2Pipeline": Tiny(_lumina2, masked_text, EIGHTHS),
-    "AuraFlowPipeline": Tiny(_aura_flow, masked_text, EIGHTHS),
+    "AuraFlowPipeline": Tiny(_aura_flow, masked_text, SMALL),
     "CogView3PlusPipeline": Tiny(_cogview3, text, MIDDLE),
     "CogView4Pipeline": Tiny(_cogview4, text, MIDDLE),
     "PixArtAlphaPipeline": Tiny(_pixart_alpha, masked_text, SMALL, NO_BINS | WITHOUT_NEGATIVE),
@@ -466,6 +439,5 @@ TRANSFORMERS = {
     "PRXPixelPipeline": Tiny(_prx_pixel, masked_text, MIDDLE, NO_BINS),
     "ErnieImagePipeline": Tiny(_ernie, listed_text, SMALL),
     "GlmImagePipeline": Tiny(_glm, _glm_text, ((64, 32), (32, 64))),
-    "BriaFiboPipeline": Tiny(_bria_fibo, text, EIGHTHS),
     "BriaFibo2Pipeline": Tiny(_bria_fibo2, _bria_fibo2_text, MIDDLE),
 }
