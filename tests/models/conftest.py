@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from cl_steps.config import Compute, Lora
 from cl_steps.models.model import Denoiser, open_denoiser
@@ -24,3 +25,9 @@ def denoiser(base: Path) -> Denoiser:
 @pytest.fixture
 def lora() -> Lora:
     return Lora(rank=2, alpha=6, target_modules=TARGET_MODULES)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Several threads wait for each other longer than tiny networks take."""
+    torch.set_num_threads(1)

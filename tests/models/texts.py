@@ -21,6 +21,10 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -40,7 +44,8 @@ TEMPLATE = (
 )
 """What pipelines write around a caption."""
 QWEN_CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content if message.content is string else message.content[0].text }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
@@ -127,6 +132,20 @@ def qwen3(tokenizer: Qwen2Tokenizer) -> Qwen3Model:
 def qwen3_deep(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
     """As Flux.2 Klein has it, which reads layers 9, 18 and 27."""
     return Qwen3ForCausalLM(Qwen3Config(**_decoder_sizes(tokenizer, layers=28)))
+
+
+def qwen3_vl_deep(tokenizer: Qwen2Tokenizer) -> Qwen3VLModel:
+    """As Ideogram 4 has it, which reads 13 of 36 layers."""
+    text = _decoder_sizes(tokenizer, layers=36)
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+
+
+def smollm3(tokenizer: Qwen2Tokenizer) -> SmolLM3ForCausalLM:
+    """As Bria's Fibo has it, which reads every layer."""
+    sizes = _decoder_sizes(tokenizer, layers=3)
+    sizes.pop("head_dim")
+    return SmolLM3ForCausalLM(SmolLM3Config(**sizes))
 
 
 def mistral_tokenizer() -> PreTrainedTokenizerFast:

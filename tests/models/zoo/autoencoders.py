@@ -6,12 +6,24 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLAllegro,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLCosmos,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
     AutoencoderKLHunyuanVideo,
+    AutoencoderKLHunyuanVideo15,
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
     AutoencoderKLLTXVideo,
+    AutoencoderKLMagvit,
+    AutoencoderKLMochi,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     AutoencoderKLWan,
+    VQModel,
 )
+from diffusers.pipelines.ltx2 import LTX2Vocoder
 
 
 def spread(channels: int) -> dict[str, list[float]]:
@@ -133,4 +145,153 @@ def hunyuan_video(channels: int) -> AutoencoderKLHunyuanVideo:
         layers_per_block=1,
         norm_num_groups=4,
         scaling_factor=0.476986,
+    )
+
+
+def qwen21(channels: int) -> AutoencoderKLQwenImage21:
+    """Divides the sides by 16."""
+    return AutoencoderKLQwenImage21(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=channels,
+        dim_mult=[1, 1, 1, 1, 1],
+        num_res_blocks=1,
+        **spread(channels),
+    )
+
+
+def hunyuan_image(channels: int) -> AutoencoderKLHunyuanImage:
+    """Divides the sides by 8."""
+    return AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=channels,
+        block_out_channels=(32, 32, 32, 32),
+        layers_per_block=1,
+        scaling_factor=0.476986,
+        spatial_compression_ratio=8,
+        sample_size=128,
+    )
+
+
+def movq(channels: int) -> VQModel:
+    """Divides the sides by 8; its decoder looks at its codes again in every norm."""
+    return VQModel(
+        block_out_channels=[32] * 4,
+        down_block_types=[*["DownEncoderBlock2D"] * 3, "AttnDownEncoderBlock2D"],
+        up_block_types=["AttnUpDecoderBlock2D", *["UpDecoderBlock2D"] * 3],
+        latent_channels=channels,
+        layers_per_block=1,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        vq_embed_dim=channels,
+    )
+
+
+def hunyuan_video15(channels: int) -> AutoencoderKLHunyuanVideo15:
+    """Divides the sides by 4 and the frames after the first by 2."""
+    return AutoencoderKLHunyuanVideo15(
+        latent_channels=channels,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        spatial_compression_ratio=4,
+        temporal_compression_ratio=2,
+        downsample_match_channel=False,
+        upsample_match_channel=False,
+    )
+
+
+def cogvideo(channels: int) -> AutoencoderKLCogVideoX:
+    """Divides the sides by 8 and the frames after the first by 4."""
+    return AutoencoderKLCogVideoX(
+        block_out_channels=(8,) * 4, latent_channels=channels, layers_per_block=1, norm_num_groups=2
+    )
+
+
+def allegro(channels: int) -> AutoencoderKLAllegro:
+    """Divides the sides by 8 and the frames by 4; decodes in tiles only."""
+    vae = AutoencoderKLAllegro(
+        block_out_channels=(8,) * 4, latent_channels=channels, layers_per_block=1, norm_num_groups=2
+    )
+    vae.enable_tiling()
+    vae.kernel, vae.stride = (8, 16, 16), (4, 8, 8)
+    return vae
+
+
+def mochi() -> AutoencoderKLMochi:
+    """Divides the sides by 8 and the frames after the first by 6; twelve channels."""
+    return AutoencoderKLMochi(
+        encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4, layers_per_block=(1,) * 5
+    )
+
+
+def magvit(channels: int) -> AutoencoderKLMagvit:
+    """Divides the sides by 8 and the frames after the first by 4."""
+    return AutoencoderKLMagvit(
+        block_out_channels=(8,) * 4,
+        latent_channels=channels,
+        layers_per_block=1,
+        norm_num_groups=2,
+        spatial_group_norm=False,
+    )
+
+
+def cosmos(channels: int) -> AutoencoderKLCosmos:
+    """Divides the sides by 4 and the frames after the first by 4."""
+    return AutoencoderKLCosmos(
+        latent_channels=channels,
+        encoder_block_out_channels=(8,) * 4,
+        decode_block_out_channels=(8,) * 4,
+        attention_resolutions=(8,),
+        resolution=64,
+        spatial_compression_ratio=4,
+        temporal_compression_ratio=4,
+    )
+
+
+def ltx2(channels: int) -> AutoencoderKLLTX2Video:
+    """Halves the sides."""
+    vae = AutoencoderKLLTX2Video(
+        latent_channels=channels,
+        block_out_channels=(8,),
+        decoder_block_out_channels=(8,),
+        layers_per_block=(1,),
+        decoder_layers_per_block=(1, 1),
+        spatio_temporal_scaling=(True,),
+        decoder_spatio_temporal_scaling=(True,),
+        decoder_inject_noise=(False, False),
+        downsample_type=("spatial",),
+        upsample_residual=(False,),
+        upsample_factor=(1,),
+        patch_size=1,
+        decoder_causal=False,
+    )
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
+    torch.nn.init.normal_(vae.latents_mean)
+    torch.nn.init.uniform_(vae.latents_std, 0.5, 2)
+    return vae
+
+
+def ltx2_audio() -> AutoencoderKLLTX2Audio:
+    """Of the sound beside an LTX 2 video."""
+    return AutoencoderKLLTX2Audio(
+        base_channels=4,
+        ch_mult=(1,),
+        num_res_blocks=1,
+        resolution=32,
+        latent_channels=2,
+        mel_bins=8,
+    )
+
+
+def ltx2_vocoder() -> LTX2Vocoder:
+    """From its spectrum to the sound."""
+    return LTX2Vocoder(
+        in_channels=16,
+        hidden_channels=32,
+        upsample_kernel_sizes=[4, 4],
+        upsample_factors=[2, 2],
+        resnet_kernel_sizes=[3],
+        resnet_dilations=[[1, 3, 5]],
+        output_sampling_rate=16000,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
@@ -49,6 +50,11 @@ def euler() -> EulerDiscreteScheduler:
     return EulerDiscreteScheduler(**STABLE, timestep_spacing="leading")
 
 
+def ancestral() -> EulerAncestralDiscreteScheduler:
+    """Of Allegro; draws new noise at each step."""
+    return EulerAncestralDiscreteScheduler(**STABLE)
+
+
 def ddim() -> DDIMScheduler:
     """Of AnimateDiff and Latte."""
     return DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
@@ -57,3 +63,8 @@ def ddim() -> DDIMScheduler:
 def dpm() -> DPMSolverMultistepScheduler:
     """Of PixArt."""
     return DPMSolverMultistepScheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)
+
+
+def flow_edm() -> FlowMatchEulerDiscreteScheduler:
+    """As Cosmos 2 has it: sigmas up to 80 in the place of times up to one."""
+    return flow(use_karras_sigmas=True)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from diffusers import (
+    AnimateDiffPipeline,
+    AnimateDiffSDXLPipeline,
+    DDPMScheduler,
     DiffusionPipeline,
+    IFPipeline,
+    Kandinsky3Pipeline,
+    Kandinsky3UNet,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    MotionAdapter,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    TextToVideoSDPipeline,
     UNet2DConditionModel,
+    UNet3DConditionModel,
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.tiny import Tiny, assemble, rows, seeded
-
-TOKENS = 7
-WIDTH = 16
+from tests.models.zoo.captions import TOKENS, WIDTH, pooled_text, text
+from tests.models.zoo.tiny import Tiny, assemble, mask, seeded
 
 
 def unet(**changes: object) -> UNet2DConditionModel:
@@ -41,16 +50,6 @@ def text_time(**changes: object) -> dict[str, object]:
         "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
         "use_linear_projection": True,
     } | changes
-
-
-def text(number: int) -> dict[str, object]:
-    """A caption of Stable Diffusion."""
-    return {"prompt_embeds": rows(number, TOKENS, WIDTH)}
-
-
-def pooled_text(number: int) -> dict[str, object]:
-    """A caption of Stable Diffusion XL and 3."""
-    return text(number) | {"pooled_prompt_embeds": rows(number, WIDTH, seed=1)}
 
 
 @seeded
@@ -99,8 +98,122 @@ def _three() -> DiffusionPipeline:
     )
 
 
+@seeded
+def _latent_consistency() -> DiffusionPipeline:
+    return assemble(
+        LatentConsistencyModelPipeline,
+        vae=autoencoders.kl(4),
+        unet=unet(time_cond_proj_dim=8),
+        scheduler=LCMScheduler(**schedules.STABLE, clip_sample=False, set_alpha_to_one=False),
+        requires_safety_checker=False,
+    )
+
+
+@seeded
+def _animate() -> DiffusionPipeline:
+    return assemble(
+        AnimateDiffPipeline,
+        vae=autoencoders.kl(4),
+        unet=unet(),
+        motion_adapter=_motion(),
+        scheduler=schedules.ddim(),
+    )
+
+
+@seeded
+def _animate_xl() -> DiffusionPipeline:
+    return assemble(
+        AnimateDiffSDXLPipeline,
+        vae=autoencoders.kl(4, scaling_factor=0.13025),
+        unet=unet(**text_time()),
+        motion_adapter=_motion(use_motion_mid_block=False),
+        scheduler=schedules.ddim(),
+    )
+
+
+def _motion(**changes: object) -> MotionAdapter:
+    return MotionAdapter(
+        block_out_channels=(8, 16),
+        motion_layers_per_block=1,
+        motion_norm_num_groups=2,
+        motion_num_attention_heads=2,
+        **changes,
+    )
+
+
+@seeded
+def _text_to_video() -> DiffusionPipeline:
+    network = UNet3DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=2,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+    )
+    return assemble(TextToVideoSDPipeline, vae=autoencoders.kl(4), unet=network, scheduler=schedules.ddim())
+
+
+@seeded
+def _deepfloyd() -> DiffusionPipeline:
+    network = UNet2DConditionModel(
+        sample_size=16,
+        layers_per_block=1,
+        block_out_channels=(32, 32),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        in_channels=3,
+        out_channels=6,
+        cross_attention_dim=32,
+        encoder_hid_dim=WIDTH,
+        attention_head_dim=4,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        cross_attention_norm="group_norm",
+        resnet_time_scale_shift="scale_shift",
+        act_fn="gelu",
+    )
+    scheduler = DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        thresholding=True,
+        dynamic_thresholding_ratio=0.95,
+        sample_max_value=1.5,
+        variance_type="learned_range",
+    )
+    return assemble(IFPipeline, unet=network, scheduler=scheduler, requires_safety_checker=False)
+
+
+@seeded
+def _kandinsky3() -> DiffusionPipeline:
+    network = Kandinsky3UNet(
+        in_channels=4,
+        time_embedding_dim=4,
+        groups=2,
+        attention_head_dim=4,
+        layers_per_block=2,
+        block_out_channels=(8, 16),
+        cross_attention_dim=8,
+        encoder_hid_dim=WIDTH,
+    )
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    return assemble(Kandinsky3Pipeline, unet=network, movq=autoencoders.movq(4), scheduler=scheduler)
+
+
+def _kandinsky3_text(number: int) -> dict[str, object]:
+    return text(number) | {"attention_mask": mask(number, TOKENS)}
+
+
 STABLE = {
     "StableDiffusionPipeline": Tiny(_stable_diffusion, text, ((16, 16), (24, 16))),
     "StableDiffusionXLPipeline": Tiny(_xl, pooled_text, ((16, 16), (24, 16))),
     "StableDiffusion3Pipeline": Tiny(_three, pooled_text, ((16, 16), (24, 16))),
+    "LatentConsistencyModelPipeline": Tiny(_latent_consistency, text, ((16, 16), (24, 16))),
+    "AnimateDiffPipeline": Tiny(_animate, text, ((16, 16), (24, 16)), {"num_frames": 2}),
+    "AnimateDiffSDXLPipeline": Tiny(_animate_xl, pooled_text, ((16, 16), (24, 16)), {"num_frames": 2}),
+    "TextToVideoSDPipeline": Tiny(_text_to_video, text, ((16, 16), (24, 16)), {"num_frames": 2}),
+    "IFPipeline": Tiny(_deepfloyd, text, ((16, 16), (24, 16))),
+    "Kandinsky3Pipeline": Tiny(_kandinsky3, _kandinsky3_text, ((64, 64), (128, 64))),
 }
