@@ -16,7 +16,6 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from PIL.Image import Image
 from torch import Tensor
-from torch.func import functional_call
 
 from cl_steps.config import Compute, Serving
 from cl_steps.errors import UsageError
@@ -81,7 +80,7 @@ class Denoiser:
                 f"the base predicts {self.prediction_type!r:.40}: only {', '.join(PREDICTIONS)} can be trained"
             )
         self.pipeline, self.device, self.dtype = pipeline, device, dtype
-        self.adapters = Adapters(pipeline.unet)
+        self.adapters = Adapters({"unet": pipeline.unet}, device)
         self.num_timesteps = len(schedule.alphas_cumprod)
         alphas = schedule.alphas_cumprod.to(device, torch.float64)
         self._signal = alphas.sqrt().float()
@@ -143,9 +142,8 @@ class Denoiser:
 
     def predict(self, x_t: Tensor, t: Tensor, embeddings: Tensor, adapter: str | None = "default") -> Tensor:
         """The raw, unguided output (N, C, h, w) in float32 with one adapter, or with None of the base alone."""
-        inputs, merged = (x_t, t, embeddings), self.adapters.merged(adapter)
-        with self._autocast():
-            output: Tensor = functional_call(self.pipeline.unet, merged, inputs, {"return_dict": False})[0]
+        with self._autocast(), self.adapters.active(adapter):
+            output: Tensor = self.pipeline.unet(x_t, t, embeddings, return_dict=False)[0]
         return output.float()
 
     @torch.no_grad()
@@ -179,7 +177,7 @@ class Denoiser:
         images: list[Image] = []
         for begin in range(0, len(prompts), batch_size):
             rows = slice(begin, begin + batch_size)
-            with self._autocast(), self.adapters.in_place(adapter):
+            with self._autocast(), self.adapters.active(adapter):
                 drawn = self.pipeline(
                     prompt_embeds=self.encode_prompts(prompts[rows]),
                     negative_prompt_embeds=self.encode_prompts([serving.negative_prompt] * len(prompts[rows])),
