@@ -83,8 +83,7 @@ def make_tiny_clip(folder: Path, seed: int = 0) -> Path:
 def disturb(denoiser: Denoiser, name: str, seed: int = 1, size: float = 0.1) -> None:
     """Give an adapter random weights."""
     random = torch.Generator().manual_seed(seed)
-    weights = denoiser.adapters.weights(name).values()
-    denoiser.adapters.put(name, [size * torch.randn(weight.shape, generator=random) for weight in weights])
+    denoiser.adapters.put(name, size * torch.randn(denoiser.adapters.flat(name).shape, generator=random))
 
 
 def tiny_tokenizer() -> CLIPTokenizer:

@@ -81,7 +81,7 @@ class Guard:
     teacher_old: Tensor
     teacher_new: Tensor
     budget: float
-    kept: list[Tensor]
+    kept: Tensor
     kept_step: int = 0
     readings: list[Reading] = field(default_factory=list)
 
@@ -90,8 +90,7 @@ class Guard:
         """Measured before the first step, when the student still is the teacher."""
         assert learner.step == 0
         taught_old, taught_new = (_measured(bank, learner) for bank in (old, new))
-        start = [weight.clone() for weight in learner.average]
-        return cls(old, new, taught_old, taught_new, learner.update.probe_budget, start)
+        return cls(old, new, taught_old, taught_new, learner.update.probe_budget, learner.average.clone())
 
     def look(self, learner: Learner) -> None:
         """Measure the moving average; keep it where it is within the budget."""
@@ -100,7 +99,7 @@ class Guard:
         reading = Reading(learner.step, compare(self.old.pool.slices, losses, self.teacher_old))
         self.readings.append(reading)
         if reading.worst()[2] <= self.budget:
-            self.kept, self.kept_step = [weight.clone() for weight in learner.average], learner.step
+            self.kept, self.kept_step = learner.average.clone(), learner.step
 
     def settle(self, learner: Learner, may_back_off: bool) -> dict[str, Any]:
         """Put the weights to promote into the student: the last average, or the last one within the budget.
@@ -125,11 +124,11 @@ class Guard:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON facts for a checkpoint."""
         facts = {"kept_step": self.kept_step, "readings": [asdict(reading) for reading in self.readings]}
-        return {f"kept.{number}": weight.cpu() for number, weight in enumerate(self.kept)}, facts
+        return {"kept": self.kept.cpu()}, facts
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Json) -> None:
         """Go on from what `state` gave."""
-        self.kept = [tensors[f"kept.{number}"].to(weight.device) for number, weight in enumerate(self.kept)]
+        self.kept = tensors["kept"].to(self.kept.device)
         self.kept_step = int(facts["kept_step"])
         self.readings = [Reading(**reading) for reading in facts["readings"]]
 

@@ -38,6 +38,7 @@ BETAS = (0.9, 0.99)
 TAIL_SHARE = 0.1
 FLOAT16_SCALE = 1024.0  # keeps small gradients of half precision from vanishing; a step that overflows is skipped
 MAX_SKIPPED = 100
+CLIP_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -89,32 +90,38 @@ class Learner:
             denoiser.num_timesteps,
             update.caption_dropout,
         )
-        self.parameters = denoiser.adapters.train(STUDENT)
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.student = denoiser.adapters.train(STUDENT)
+        self.average = self.student.detach().clone()
         self.optimizer = torch.optim.AdamW(
-            self.parameters, update.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
+            [self.student], update.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
         )
         self.step = 0
         self._scale = FLOAT16_SCALE if denoiser.dtype == torch.float16 else 1.0
-        self._skipped = 0
+        self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
         self._sums = torch.zeros(3 + len(penalties), dtype=torch.float64, device=denoiser.device)
+        self._constants: dict[tuple[float, ...], Tensor] = {}
         denoiser.encode_prompts(("", *self.new.texts, *self.replay.texts))
 
     def advance(self) -> None:
-        """One step.
+        """One step; nothing in it waits for the device.
+
+        A step whose gradient is not finite changes nothing but a count on the device, which is looked at only where
+        the guard looks next, at the end, and before a checkpoint (`state`).
 
         Raises:
-            UsageError: a gradient is not finite (with float16, which skips such steps, more than 100 were not), or the
-                memory does not even hold one item.
+            UsageError: a gradient was not finite since the count was last looked at (with float16, where a step may
+                overflow, more than 100 were not in all), or the memory does not even hold one item.
         """
         plan = self.planner.plan(self.step)
         own = self.within_memory(lambda: self._gradients(plan))
-        terms = self.processes.sum(own, self.parameters)
+        terms = self.processes.sum(own, [self.student])
         self._apply()
         if self.step >= math.floor(self.update.steps * (1 - TAIL_SHARE)):
             self._sums[1:] += terms
             self._sums[0] += 1
         self.step += 1
+        if self.step % self.update.checkpoint_every == 0 or self.step == self.update.steps:
+            self._check_finite()
 
     def within_memory(self, work: Callable[[], Result]) -> Result:
         """What `work` returns; where the device runs out of memory it is called again with twice as many parts.
@@ -151,54 +158,66 @@ class Learner:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within it the student computes with its moving average."""
-        own = [parameter.detach().clone() for parameter in self.parameters]
+        own = self.student.detach().clone()
         self.put(self.average)
         try:
             yield
         finally:
             self.put(own)
 
-    def put(self, weights: list[Tensor]) -> None:
+    def put(self, weights: Tensor) -> None:
         """Give the student these weights."""
         self.denoiser.adapters.put(STUDENT, weights)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a later process needs to go on as if nothing had happened; the step itself is kept beside it."""
-        tensors = {"sums": self._sums, "skipped": torch.tensor(self._skipped)}
-        for number, (parameter, average) in enumerate(zip(self.parameters, self.average, strict=True)):
-            tensors |= {f"student.{number}": parameter.detach(), f"average.{number}": average}
-            own = self.optimizer.state.get(parameter, {})
-            tensors |= {f"optimizer.{number}.{key}": value for key, value in own.items()}
+        """All that a later process needs to go on as if nothing had happened; the step itself is kept beside it.
+
+        Raises:
+            UsageError: as `advance`, so that what does not converge is not kept.
+        """
+        self._check_finite()
+        tensors = {"sums": self._sums, "skipped": self._skipped, "student": self.student, "average": self.average}
+        tensors |= {f"optimizer.{key}": value for key, value in self.optimizer.state.get(self.student, {}).items()}
         return {key: value.detach().cpu().clone() for key, value in tensors.items()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave after `step` steps."""
         self.step = step
-        self._sums.copy_(tensors["sums"])
-        self._skipped = int(tensors["skipped"])
-        self.put([tensors[f"student.{number}"] for number in range(len(self.parameters))])
-        for number, (parameter, average) in enumerate(zip(self.parameters, self.average, strict=True)):
-            average.copy_(tensors[f"average.{number}"])
-            prefix = f"optimizer.{number}."
-            own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in own.items()}
+        self.put(tensors["student"])
+        for own, name in ((self._sums, "sums"), (self._skipped, "skipped"), (self.average, "average")):
+            own.copy_(tensors[name])
+        own_state = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
+        self.optimizer.state[self.student] = {
+            key.removeprefix("optimizer."): value.to(self.student.device) for key, value in own_state.items()
+        }
 
     def _gradients(self, plan: Plan) -> Tensor:
         """Leave the gradients of this process' share of the loss; returns its share of each term."""
         self.optimizer.zero_grad(set_to_none=True)
-        weights = [1.0, float(len(self.replay) > 0), *(penalty.weight for penalty in self.penalties)]
+        weights = (1.0, float(len(self.replay) > 0), *(penalty.weight for penalty in self.penalties))
         total = torch.zeros(len(weights), device=self.denoiser.device)
         for part in parts_of(plan, self.processes.rank, self.processes.size, self.parts):
-            terms = self.terms(part.plan) * self._shares(part)
-            torch.autograd.backward((terms * terms.new_tensor(weights)).sum() * self._scale)
+            with self.denoiser.adapters.active(STUDENT):
+                terms = self.terms(part.plan) * self._constant(self._shares(part))
+                torch.autograd.backward((terms * self._constant(weights)).sum() * self._scale)
             total += terms.detach()
         return total
 
-    def _shares(self, part: Part) -> Tensor:
+    def _shares(self, part: Part) -> tuple[float, ...]:
         """What a part counts of each term."""
         of_penalty = {"replayed": part.replayed, "step": part.rows}
-        shares = [part.new, part.replayed, *(of_penalty[penalty.over] for penalty in self.penalties)]
-        return torch.tensor(shares, device=self.denoiser.device)
+        return (part.new, part.replayed, *(of_penalty[penalty.over] for penalty in self.penalties))
+
+    def _constant(self, values: tuple[float, ...]) -> Tensor:
+        """These few numbers on the device, brought there once: they are the same at each step."""
+        if values not in self._constants:
+            self._constants[values] = torch.tensor(values, device=self.denoiser.device)
+        return self._constants[values]
+
+    def _brought(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU on the device, without waiting for it."""
+        device = self.denoiser.device
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
     def _divide(self) -> None:
         if self.rows_at_once == 1:
@@ -214,40 +233,44 @@ class Learner:
 
     def _forward(self, plan: Plan) -> tuple[Forward, Tensor]:
         """The student's one pass over new and replayed items, and its errors (N,)."""
-        device = self.denoiser.device
         x0 = self.new.latents[plan.new]
         if len(plan.replay):
             x0 = torch.cat([x0, self.replay.latents[plan.replay]])
         texts = [self.new.texts[place] for place in plan.new.tolist()]
         texts += [self.replay.texts[place] for place in plan.replay.tolist()]
         kept = ["" if dropped else text for text, dropped in zip(texts, plan.dropped.tolist(), strict=True)]
-        x0, noise, t = x0.to(device), plan.noise.to(device), plan.t.to(device)
+        x0, noise, t = self._brought(x0), self._brought(plan.noise), self._brought(plan.t)
         x_t, embeddings = self.denoiser.add_noise(x0, noise, t), self.denoiser.encode_prompts(kept)
         output = self.denoiser.predict(x_t, t, embeddings, STUDENT)
         errors = (output - self.denoiser.target(x0, noise, t)).square().mean(dim=(1, 2, 3))
         return Forward(x_t, t, embeddings, output, len(plan.new)), errors
 
     def _apply(self) -> None:
-        """Clip, step and average, unless the gradient is not finite."""
+        """Clip, step and average; all three on the device, and none of them where the gradient is not finite.
+
+        The fused AdamW takes the gradient divided by `grad_scale`, and does nothing where `found_inf` is 1.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.update)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self._scale != 1:
-            torch._foreach_div_(gradients, self._scale)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.update.clip_norm)
-        if bool(norm.isfinite()):
-            self.optimizer.step()
-            self._follow(average_decay(self.step, self.update.ema_decay))
-        else:
-            self._skipped += 1
-        if self._skipped > (MAX_SKIPPED if self._scale != 1 else 0):
-            raise UsageError("training does not converge (a gradient is not finite): lower update.learning_rate")
+        gradient = self.student.grad
+        assert gradient is not None
+        norm = torch.linalg.vector_norm(gradient) / self._scale
+        is_broken = norm.isfinite().logical_not().float()
+        excess = ((norm + CLIP_EPSILON) / self.update.clip_norm).clamp(min=1)
+        self.optimizer.grad_scale, self.optimizer.found_inf = excess * self._scale, is_broken  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self._skipped += is_broken.long()
+        self._follow((1 - average_decay(self.step, self.update.ema_decay)) * (1 - is_broken))
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def _follow(self, decay: float) -> None:
-        """average = decay * average + (1 - decay) * student."""
-        torch._foreach_lerp_(self.average, list[Tensor](self.parameters), 1 - decay)
+    def _follow(self, share: Tensor) -> None:
+        """average = (1 - share) * average + share * student."""
+        self.average.lerp_(self.student, share)
+
+    def _check_finite(self) -> None:
+        if int(self._skipped) > (MAX_SKIPPED if self._scale != 1 else 0):
+            raise UsageError("training does not converge (a gradient is not finite): lower update.learning_rate")
 
 
 def learning_rate(step: int, update: Update) -> float:

@@ -1,60 +1,47 @@
-"""Several named LoRA adapters (arXiv 2106.09685) on one frozen UNet: student, teacher, champion, anchors.
+"""Several named LoRA adapters (arXiv 2106.09685) on frozen networks: student, teacher, champion, anchors.
 
-Layer by layer, with rank r and scale s = alpha / r:  W_adapter = W + s B A,  A (r, in) or (r, in, k, k), B (out, r).
+Layer by layer, with rank r and scale s = alpha / r, A (r, in) or (r, in, k, k) and B (out, r) or (out, r, 1, 1):
 
-The UNet itself is never changed: it is called with W_adapter in place of W (`torch.func.functional_call`). On small
-networks a training step takes two thirds of the time that peft's layers take, sampling too; nothing that is active,
-trainable or fused lingers in the model. The files are those of peft and diffusers.
+    y = base(x) + s B A x
+
+`base` is the layer's own forward, whatever its weights are: in half precision, quantised, brought to the device when it
+is called. The networks are never changed: only within `active` do their layers compute with an adapter, each by a
+`forward` of its own instance, and afterwards these are gone.
+
+An adapter's weights are one float32 tensor, and A and B are views of it, so that an optimizer step, an average, a norm
+or a copy is one operation. Where a layer computes in half precision the whole is cast at once, and its gradient comes
+back at once. `python tests/benchmarks/step.py` has what this costs beside peft's layers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cl_steps.config import Lora
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.models.lora import Adapter, read_adapter, write_adapter
-
-MAX_MERGED = 2
-"""How many frozen adapters' merged weights are kept: two models are compared at a time."""
-
-
-@dataclass(frozen=True)
-class Attached:
-    """An adapter on the UNet: A and B of each of its layers, under peft's names."""
-
-    lora: Lora
-    weights: dict[str, nn.Parameter]
-
-    def merged(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """W + s B A for each of its layers, under the names of the UNet's own parameters."""
-        scale, merged = self.lora.alpha / self.lora.rank, {}
-        for key, down in self.weights.items():
-            if key.endswith(".lora_A.weight"):
-                up = self.weights[key.replace(".lora_A.", ".lora_B.")]
-                name = key.replace(".lora_A.", ".")
-                weight = base[name]
-                flat = torch.addmm(weight.flatten(1), up.flatten(1), down.flatten(1), alpha=scale)
-                merged[name] = flat.view_as(weight)
-        return merged
+from cl_steps.models.targets import find_layers, shapes
 
 
 class Adapters:
-    """The adapters of a UNet by name; at most one is trainable."""
+    """The adapters of some networks by name; at most one is trainable, at most one computes at a time.
 
-    def __init__(self, unet: nn.Module) -> None:
-        self._unet = unet
-        self._base = dict(unet.named_parameters())
+    `networks` have the names of the pipeline's parts, such as `unet` or `transformer`; `device` is where the adapters
+    are, without it where the first network is.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], device: torch.device | None = None) -> None:
+        self._networks = dict(networks)
+        self._device = device or next(next(iter(self._networks.values())).parameters()).device
         self._attached: dict[str, Attached] = {}
-        self._merged: dict[str, dict[str, Tensor]] = {}
-        self._trained: str | None = None
+        self._active: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,30 +52,33 @@ class Adapters:
         """Rank, alpha and layers of an adapter."""
         return self._attached[name].lora
 
-    def weights(self, name: str) -> dict[str, nn.Parameter]:
-        """The tensors of an adapter by peft's names, such as `conv_in.lora_A.weight`, sorted; changed by `put` only."""
-        return self._attached[name].weights
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The tensors of an adapter by peft's names, such as `unet.conv_in.lora_A.weight`, sorted: views, to read."""
+        return self._attached[name].named()
+
+    def flat(self, name: str) -> nn.Parameter:
+        """All weights of an adapter in one row: those of `weights`, one after the other."""
+        return self._attached[name].flat
 
     @torch.no_grad()
-    def put(self, name: str, weights: Iterable[Tensor]) -> None:
-        """Give an adapter other values, in the order of `weights`."""
-        for own, other in zip(self.weights(name).values(), weights, strict=True):
-            own.copy_(other)
-        self._merged.pop(name, None)
+    def put(self, name: str, flat: Tensor) -> None:
+        """Give an adapter other values, in the order of `flat`."""
+        self._attached[name].flat.copy_(flat)
 
     def add_fresh(self, name: str, lora: Lora, seed: int) -> None:
         """A new adapter that changes nothing yet: B = 0, A uniform in +-1/sqrt(fan in) (Kaiming, a = sqrt 5).
 
         Raises:
-            UsageError: some target module is no linear or convolutional layer of the UNet.
+            UsageError: some target module is no linear or convolutional layer of the networks.
         """
         random = torch.Generator().manual_seed(seed)
-        weights = {key: torch.zeros(shape) for key, shape in self._shapes(lora).items()}
+        layers = find_layers(self._networks, lora.target_modules)
+        weights = {key: torch.zeros(shape) for key, shape in _all_shapes(layers, lora.rank).items()}
         for key, weight in weights.items():
             if ".lora_A." in key:
                 bound = 1 / math.sqrt(weight[0].numel())
                 weight.uniform_(-bound, bound, generator=random)
-        self._attach(name, lora, weights)
+        self._attach(name, layers, Adapter(lora, weights))
 
     def load(self, name: str, path: Path) -> None:
         """An adapter from a file or its folder; it behaves exactly as when it was saved.
@@ -98,95 +88,142 @@ class Adapters:
         """
         adapter = read_adapter(path)
         try:
-            problem = _misfit(self._shapes(adapter.lora), adapter.weights)
+            layers = find_layers(self._networks, adapter.lora.target_modules)
+            problem = _misfit(_all_shapes(layers, adapter.lora.rank), adapter.weights)
         except UsageError as error:
             problem = str(error)
         if problem:
             raise IntegrityError(f"the adapter in {path} does not fit the base: {problem}")
-        self._attach(name, adapter.lora, adapter.weights)
+        self._attach(name, layers, adapter)
 
     def save(self, name: str, folder: Path) -> Path:
         """Write `pytorch_lora_weights.safetensors` for diffusers' `load_lora_weights`; the same bytes each time."""
-        weights = {key: value.detach().cpu() for key, value in self.weights(name).items()}
+        weights = {key: value.cpu() for key, value in self.weights(name).items()}
         return write_adapter(folder, Adapter(self.shape(name), weights))
 
-    def train(self, name: str | None) -> list[nn.Parameter]:
-        """Make one adapter trainable and all others frozen, until called again; None freezes all."""
-        self._trained = name
+    def train(self, name: str) -> nn.Parameter:
+        """Make one adapter trainable and all others frozen, until called again; returns its `flat`."""
         for other, attached in self._attached.items():
-            for weight in attached.weights.values():
-                weight.requires_grad_(other == name)
-        if name is None:
-            return []
-        self._merged.pop(name, None)
-        return list(self.weights(name).values())
-
-    def merged(self, name: str | None) -> dict[str, Tensor]:
-        """The UNet's parameters with an adapter, those that differ; with gradients if it is trained, empty for None."""
-        if name is None:
-            return {}
-        if name == self._trained:
-            return self._attached[name].merged(self._base)
-        if name not in self._merged:
-            while len(self._merged) >= MAX_MERGED:
-                del self._merged[next(iter(self._merged))]
-            with torch.no_grad():
-                self._merged[name] = self._attached[name].merged(self._base)
-        return self._merged[name]
+            attached.flat.requires_grad_(other == name)
+        return self.flat(name)
 
     @contextmanager
-    def in_place(self, name: str | None) -> Iterator[None]:
-        """Within it the UNet itself computes with an adapter, for code that calls it; afterwards the base is back."""
-        with torch.no_grad():
-            merged = self.merged(name)
-        own = {key: self._base[key].data for key in merged}
+    def active(self, name: str | None) -> Iterator[None]:
+        """Within it the networks compute with an adapter, with None exactly as the base; afterwards as before.
+
+        A backward pass that computes a part of the forward pass again (gradient checkpointing) belongs within it too,
+        the step of an optimizer does not.
+        """
+        before = self._active
         try:
-            for key, value in merged.items():
-                self._base[key].data = value.detach()
+            self._switch(name)
             yield
         finally:
-            for key, value in own.items():
-                self._base[key].data = value
+            self._switch(before)
 
     def remove(self, name: str) -> None:
-        """Take an adapter away."""
+        """Take an adapter away that is not active."""
+        assert name != self._active
         del self._attached[name]
-        self._merged.pop(name, None)
-        self._trained = None if self._trained == name else self._trained
 
-    def _attach(self, name: str, lora: Lora, weights: Mapping[str, Tensor]) -> None:
-        device = next(iter(self._base.values())).device
-        own = {key: weights[key].to(device, torch.float32, copy=True) for key in sorted(weights)}
-        self._merged.pop(name, None)
-        self._attached[name] = Attached(lora, {key: nn.Parameter(own[key], requires_grad=False) for key in own})
+    def _switch(self, name: str | None) -> None:
+        if name == self._active:
+            return
+        attached = self._attached[name] if name is not None else None
+        if self._active is not None:
+            self._attached[self._active].leave()
+        self._active = name
+        if attached:
+            attached.enter()
 
-    def _shapes(self, lora: Lora) -> dict[str, tuple[int, ...]]:
-        """The shapes of an adapter's tensors by peft's names."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, layer in self._layers(lora).items():
-            out, *inner = layer.weight.shape
-            shapes[f"{name}.lora_A.weight"] = (lora.rank, *inner)
-            shapes[f"{name}.lora_B.weight"] = (out, lora.rank, *([1] * (len(inner) - 1)))
-        return shapes
-
-    def _layers(self, lora: Lora) -> dict[str, nn.Linear | nn.Conv2d]:
-        """The layers whose names end as the target modules say; each target must be the end of some."""
-        layers: dict[str, nn.Linear | nn.Conv2d] = {}
-        for target in lora.target_modules:
-            found = {
-                name: module
-                for name, module in self._unet.named_modules()
-                if f".{name}".endswith(f".{target}") and _can_adapt(module)
-            }
-            if not found:
-                raise UsageError(f"no layer of the base is called {target!r:.80}: mend update.lora.target_modules")
-            layers |= found
-        return dict(sorted(layers.items()))
+    def _attach(self, name: str, layers: Mapping[str, nn.Module], adapter: Adapter) -> None:
+        assert name != self._active
+        self._attached[name] = Attached(adapter, layers, self._device)
 
 
-def _can_adapt(module: nn.Module) -> bool:
-    """Whether W + s B A is the whole of LoRA for it."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+class Attached:
+    """An adapter on its layers: its weights, and a branch for each layer."""
+
+    def __init__(self, adapter: Adapter, layers: Mapping[str, nn.Module], device: torch.device) -> None:
+        self.lora = adapter.lora
+        self._keys = sorted(adapter.weights)
+        self._shapes = [adapter.weights[key].shape for key in self._keys]
+        self._sizes = [shape.numel() for shape in self._shapes]
+        row = torch.cat([adapter.weights[key].to(device, torch.float32).flatten() for key in self._keys])
+        self.flat = nn.Parameter(row, requires_grad=False)
+        self._branches = [Branch(self, name, layer) for name, layer in layers.items()]
+        self._cast: dict[tuple[torch.dtype, bool], dict[str, Tensor]] = {}
+        self._version = -1
+
+    def named(self) -> dict[str, Tensor]:
+        """The weights by name, without gradients."""
+        return self._views(self.flat.detach())
+
+    def enter(self) -> None:
+        """Make the layers compute with it as it is now: a fused optimizer leaves no trace in the tensor's version."""
+        if self.flat.requires_grad:
+            self._cast = {}
+        for branch in self._branches:
+            branch.enter()
+
+    def leave(self) -> None:
+        """Make the layers compute as before."""
+        for branch in self._branches:
+            branch.leave()
+
+    def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights by name in a precision, cast once for all layers while they stay."""
+        if self._version != self.flat._version:
+            self._cast, self._version = {}, self.flat._version
+        key = (dtype, self.flat.requires_grad and torch.is_grad_enabled())
+        if key not in self._cast:
+            self._cast[key] = self._views(self.flat.to(dtype))
+        return self._cast[key]
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = torch.split(flat, self._sizes)
+        return {key: part.view(shape) for key, part, shape in zip(self._keys, parts, self._shapes, strict=True)}
+
+
+class Branch:
+    """What an adapter does beside one layer; while it is entered it is the layer's `forward`."""
+
+    def __init__(self, attached: Attached, name: str, layer: nn.Module) -> None:
+        self._attached, self._layer = attached, layer
+        self._down, self._up = shapes(name, layer, attached.lora.rank)
+        self._scale = attached.lora.alpha / attached.lora.rank
+        self._own: Callable[[Tensor], Tensor] | None = None
+        self._base: Callable[[Tensor], Tensor] = layer.forward
+
+    def enter(self) -> None:
+        """Stand before the layer's forward, be it the class's or one that was put there (as offloading does)."""
+        self._own, self._base = self._layer.__dict__.get("forward"), self._layer.forward
+        self._layer.__dict__["forward"] = self
+
+    def leave(self) -> None:
+        """Give the layer back what it had; where it never was entered, nothing happens."""
+        if self._layer.__dict__.get("forward") is self:
+            del self._layer.__dict__["forward"]
+            if self._own is not None:
+                self._layer.__dict__["forward"] = self._own
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the layer gives with the adapter: x (..., in) or (N, in, h, w)."""
+        y = self._base(x)
+        weights = self._attached.tensors(y.dtype)
+        down, up, x = weights[self._down], weights[self._up], x.to(y.dtype)
+        if isinstance(self._layer, nn.Conv2d):
+            inner = self._layer._conv_forward(x, down, None)
+            return torch.add(y, functional.conv2d(inner, up), alpha=self._scale)
+        rows = x.reshape(-1, x.shape[-1]) @ down.t()
+        return torch.addmm(y.reshape(-1, y.shape[-1]), rows, up.t(), alpha=self._scale).view(y.shape)
+
+
+def _all_shapes(layers: Mapping[str, nn.Module], rank: int) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for name, layer in layers.items():
+        found |= shapes(name, layer, rank)
+    return found
 
 
 def _misfit(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> str:

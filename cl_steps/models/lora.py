@@ -7,8 +7,10 @@ The adapter's rank and alpha travel in the file's metadata (without them alpha w
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
@@ -26,10 +28,20 @@ DIGEST_CHARACTERS = 16
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter off the model: its shape, and its tensors by name."""
+    """An adapter off the model: its shape, and its tensors by name, `<part of the pipeline>.<layer>.lora_A.weight`."""
 
     lora: Lora
     weights: dict[str, Tensor]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the pipeline that it changes, such as `unet`."""
+        return tuple(sorted({part_of(key) for key in self.weights}))
+
+
+def part_of(key: str) -> str:
+    """The part of the pipeline that a tensor's name begins with."""
+    return key.partition(".")[0]
 
 
 def adapter_path(path: Path) -> Path:
@@ -51,40 +63,54 @@ def write_adapter(folder: Path, adapter: Adapter) -> Path:
     Its tensors keep peft's names: diffusers' older names exist for attention layers alone, and of a file with both
     kinds its loader takes one and drops the other without a word.
     """
-    metadata = {
-        "unet.r": adapter.lora.rank,
-        "unet.lora_alpha": adapter.lora.alpha,
-        "unet.target_modules": list(adapter.lora.target_modules),
-    }
-    tensors = {f"unet.{key}": value.contiguous() for key, value in adapter.weights.items()}
+    metadata = {f"{part}.{key}": value for part in adapter.parts for key, value in _peft_config(adapter.lora).items()}
+    tensors = {key: value.contiguous() for key, value in adapter.weights.items()}
     file = folder / FILE_NAME
     folder.mkdir(parents=True, exist_ok=True)
     file.write_bytes(tensor_bytes(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
     return file
 
 
+def _peft_config(lora: Lora) -> dict[str, Any]:
+    return {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": list(lora.target_modules)}
+
+
 def read_adapter(path: Path) -> Adapter:
     """An adapter with peft's names for its tensors.
 
     Raises:
-        IntegrityError: no such file, no safetensors, no metadata of an adapter of a UNet.
+        IntegrityError: no such file, no safetensors, no metadata of an adapter of each part that it changes.
     """
     file = adapter_path(path)
     try:
         with safe_open(file, "pt") as opened:
             metadata = json.loads((opened.metadata() or {})[METADATA_KEY])
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  (no mapping)
-        lora = Lora(
-            rank=metadata["unet.r"],
-            alpha=metadata["unet.lora_alpha"],
-            target_modules=tuple(metadata["unet.target_modules"]),
-        )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        parts = sorted(key.removesuffix(".r") for key in metadata if key.endswith(".r"))
+        shapes = [_lora(metadata, part) for part in parts]
+        lora = shapes[0]
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise IntegrityError(f"{file} is no adapter that was saved with its rank and alpha: fetch it again") from error
-    if foreign := [key for key in tensors if not key.startswith("unet.")]:
-        raise IntegrityError(f"{file} holds {foreign[0]!r:.80}: only adapters of the UNet are supported")
-    stripped = {key.removeprefix("unet."): value for key, value in tensors.items()}
-    return Adapter(lora, convert_unet_state_dict_to_peft(stripped))
+    if any(shape != lora for shape in shapes):
+        raise IntegrityError(f"{file} has adapters of several shapes, and a line has one: fetch it again")
+    if foreign := [key for key in tensors if part_of(key) not in parts]:
+        raise IntegrityError(f"{file} holds {foreign[0]!r:.80}, and says rank and alpha of {' and '.join(parts)} only")
+    return Adapter(lora, {key: value for part in parts for key, value in _of_part(tensors, part)})
+
+
+def _lora(metadata: dict[str, Any], part: str) -> Lora:
+    return Lora(
+        rank=metadata[f"{part}.r"],
+        alpha=metadata[f"{part}.lora_alpha"],
+        target_modules=tuple(metadata[f"{part}.target_modules"]),
+    )
+
+
+def _of_part(tensors: dict[str, Tensor], part: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a part under peft's names, whichever of diffusers' names they have."""
+    own = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if part_of(key) == part}
+    for key, value in convert_unet_state_dict_to_peft(own).items():
+        yield f"{part}.{key}", value
 
 
 def check_shape(path: Path, wanted: Lora) -> None:

@@ -258,7 +258,7 @@ def _figures(context: Context, learner: Learner, method: Method, probe: dict[str
         "steps": learner.step,
         "examples_new": len(learner.new),
         "examples_replay": len(learner.replay),
-        "parameters_trained": sum(parameter.numel() for parameter in learner.parameters),
+        "parameters_trained": learner.student.numel(),
         "micro_batches": learner.parts,
         "learning_rate": context.params.update.learning_rate,
         "loss_new": losses["new"],

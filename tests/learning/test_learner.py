@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cl_steps.config import Update
 from cl_steps.errors import UsageError
-from cl_steps.learning.learner import MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
+from cl_steps.learning.learner import BETAS, MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
 from cl_steps.learning.methods.catalogue import METHODS
 from cl_steps.learning.methods.method import TEACHER
 from cl_steps.models.model import Denoiser
@@ -18,11 +18,7 @@ from tests.learning.conftest import UPDATE, MakeLearner
 
 
 def snapshot(learner: Learner) -> dict[str, Tensor]:
-    return {
-        f"{kind}.{n}": w.detach().clone()
-        for kind in ("parameters", "average")
-        for n, w in enumerate(getattr(learner, kind))
-    }
+    return {"student": learner.student.detach().clone(), "average": learner.average.clone()}
 
 
 def assert_bit_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -53,15 +49,12 @@ def test_dropped_captions_become_the_empty_prompt(make_learner: MakeLearner) -> 
 
 def test_the_average_is_the_closed_form(make_learner: MakeLearner) -> None:
     learner = make_learner()
-    expected = [weight.detach().clone().double() for weight in learner.parameters]
+    expected = learner.student.detach().clone().double()
     for step in range(6):
         learner.advance()
         decay = min(0.9, (1 + step) / (10 + step))
-        expected = [
-            decay * old + (1 - decay) * new.detach() for old, new in zip(expected, learner.parameters, strict=True)
-        ]
-    for average, value in zip(learner.average, expected, strict=True):
-        torch.testing.assert_close(average.double(), value, atol=1e-6, rtol=1e-5)
+        expected = decay * expected + (1 - decay) * learner.student.detach()
+    torch.testing.assert_close(learner.average.double(), expected, atol=1e-6, rtol=1e-5)
     assert [average_decay(step, 0.5) for step in (0, 8, 10**6)] == [0.1, 0.5, 0.5]
 
 
@@ -78,7 +71,7 @@ def test_within_averaged_the_student_is_its_average(make_learner: MakeLearner) -
         learner.advance()
     before = snapshot(learner)
     with learner.averaged():
-        assert all(torch.equal(a, b) for a, b in zip(learner.parameters, learner.average, strict=True))
+        assert torch.equal(learner.student, learner.average)
     assert_bit_equal(before, snapshot(learner))
 
 
@@ -103,22 +96,21 @@ def test_another_seed_is_another_run(make_learner: MakeLearner) -> None:
     for learner in (one, other):
         learner.advance()
         learner.advance()
-    assert any(not torch.equal(a, b) for a, b in zip(one.parameters, other.parameters, strict=True))
+    assert not torch.equal(one.student, other.student)
 
 
 def test_training_lowers_the_loss_and_leaves_base_and_teacher_alone(make_learner: MakeLearner) -> None:
     learner = make_learner(steps=40)
     unet = learner.denoiser.pipeline.unet
     frozen = {key: value.clone() for key, value in unet.state_dict().items()}
-    teacher = [weight.clone() for weight in learner.denoiser.adapters.weights(TEACHER).values()]
+    teacher = learner.denoiser.adapters.flat(TEACHER).clone()
     before = learner.terms(learner.planner.plan(0)).detach()
     for _ in range(40):
         learner.advance()
     after = learner.terms(learner.planner.plan(0)).detach()
     assert after[0] < before[0]
     assert_bit_equal(frozen, unet.state_dict())
-    weights = learner.denoiser.adapters.weights(TEACHER).values()
-    assert all(torch.equal(a, b) for a, b in zip(teacher, weights, strict=True))
+    assert torch.equal(learner.denoiser.adapters.flat(TEACHER), teacher)
 
 
 def test_distillation_holds_the_student_near_the_teacher(make_learner: MakeLearner) -> None:
@@ -146,23 +138,48 @@ def test_without_replay_nothing_asks_the_teacher(make_learner: MakeLearner, monk
     assert learner.planner.plan(0).new.numel() == UPDATE.batch_size
 
 
-def test_clipping_bounds_the_gradient(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = make_learner(clip_norm=1e-3)
-    norms = []
-    own = torch.optim.AdamW.step
-
-    def step(self: torch.optim.AdamW) -> None:
-        gradients = [weight.grad.flatten() for weight in learner.parameters if weight.grad is not None]
-        norms.append(float(torch.cat(gradients).norm()))
-        own(self)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    learner.advance()
-    assert norms == pytest.approx([1e-3], rel=1e-3)
+def by_hand(learner: Learner, optimizer: torch.optim.AdamW, clip_norm: float) -> None:
+    """The same step with torch's own clipping and plain AdamW, on a copy of the student."""
+    (weights,) = optimizer.param_groups[0]["params"]
+    learner._gradients(learner.planner.plan(learner.step))
+    assert learner.student.grad is not None
+    weights.grad = learner.student.grad.clone()
+    torch.nn.utils.clip_grad_norm_([weights], clip_norm)
+    optimizer.param_groups[0]["lr"] = learning_rate(learner.step, learner.update)
+    optimizer.step()
 
 
-def test_a_run_that_blows_up_says_what_to_do(make_learner: MakeLearner) -> None:
+@pytest.mark.parametrize("clip_norm", [1e-3, 1e3])
+def test_a_step_is_clipping_and_adamw(make_learner: MakeLearner, clip_norm: float) -> None:
+    learner = make_learner(clip_norm=clip_norm, learning_rate=1e-3)
+    copied = torch.nn.Parameter(learner.student.detach().clone())
+    optimizer = torch.optim.AdamW([copied], 1.0, betas=BETAS, weight_decay=0.0, foreach=False)
+    start = copied.detach().clone()
+    for _ in range(4):
+        by_hand(learner, optimizer, clip_norm)
+        learner.advance()
+    assert float((copied.detach() - start).abs().max()) > 1e-3
+    torch.testing.assert_close(learner.student, copied, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_that_blows_up_says_what_to_do_at_the_next_look_and_keeps_nothing(make_learner: MakeLearner) -> None:
     learner = make_learner()
+    learner.advance()
+    before = snapshot(learner)
+    learner.new.latents.fill_(math.inf)
+    learner.advance()
+    assert_bit_equal(before, snapshot(learner))
+    with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
+        learner.state()
+    learner.advance()
+    assert learner.step == UPDATE.checkpoint_every - 1
+    with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
+        learner.advance()
+
+
+def test_a_run_that_blows_up_in_its_last_step_ends_with_that(make_learner: MakeLearner) -> None:
+    learner = make_learner(checkpoint_every=1000)
+    learner.step = UPDATE.steps - 1
     learner.new.latents.fill_(math.inf)
     with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
         learner.advance()
@@ -171,12 +188,12 @@ def test_a_run_that_blows_up_says_what_to_do(make_learner: MakeLearner) -> None:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_takes_nearly_the_same_steps(make_learner: MakeLearner, precision: str) -> None:
     full, half = make_learner(), make_learner(precision=precision)
-    start = torch.cat([weight.detach().flatten() for weight in full.parameters])
+    start = full.student.detach().clone()
     moves = []
     for learner in (full, half):
         for _ in range(4):
             learner.advance()
-        moves.append(torch.cat([weight.detach().flatten() for weight in learner.parameters]) - start)
+        moves.append(learner.student.detach() - start)
     assert torch.cosine_similarity(*moves, dim=0) > 0.9
 
 
@@ -189,9 +206,11 @@ def test_float16_skips_a_step_that_overflows_and_gives_up_after_many(make_learne
     assert_bit_equal(before, snapshot(learner))
     learner.new.latents.copy_(good)
     learner.advance()
-    assert not torch.equal(before["parameters.1"], snapshot(learner)["parameters.1"])
+    assert not torch.equal(before["student"], snapshot(learner)["student"])
+    learner.state()
     learner.new.latents.fill_(math.inf)
-    learner._skipped = MAX_SKIPPED
+    learner._skipped.fill_(MAX_SKIPPED)
+    learner.advance()
     with pytest.raises(UsageError, match=r"lower update\.learning_rate"):
         learner.advance()
 
@@ -207,14 +226,13 @@ def test_the_gradient_is_that_of_all_terms_together(make_learner: MakeLearner, m
         learner.advance()
     plan = learner.planner.plan(learner.step)
     learner._gradients(plan)
-    found = [parameter.grad.clone() for parameter in learner.parameters if parameter.grad is not None]
+    assert learner.student.grad is not None
+    found = learner.student.grad.clone()
     new, replayed, *penalties = learner.terms(plan)
-    parts = [torch.autograd.grad(term, learner.parameters, retain_graph=True) for term in (new, *penalties)]
-    if len(learner.replay):
-        parts.append(torch.autograd.grad(replayed, learner.parameters))
+    terms = [new, *penalties, *([replayed] if len(learner.replay) else [])]
+    parts = [torch.autograd.grad(term, learner.student, retain_graph=True)[0] for term in terms]
     weights = [1.0, *(penalty.weight for penalty in learner.penalties), 1.0]
     assert method != "replay_distill" or weights == [1.0, WEIGHT, 1.0]
-    assert all(any(float(gradient.abs().max()) > 0 for gradient in part) for part in parts), "each term pulls"
-    for number, gradient in enumerate(found):
-        by_hand = sum(weight * part[number] for weight, part in zip(weights, parts, strict=False))
-        torch.testing.assert_close(gradient, by_hand, atol=1e-5, rtol=1e-4)
+    assert all(float(part.abs().max()) > 0 for part in parts), "each term pulls"
+    total = sum(weight * part for weight, part in zip(weights, parts, strict=False))
+    torch.testing.assert_close(found, total, atol=1e-5, rtol=1e-4)
