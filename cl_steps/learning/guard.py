@@ -28,26 +28,29 @@ Z_95 = 1.645
 
 @dataclass(frozen=True)
 class Bank:
-    """Probe images with `DRAWS` fixed timesteps and noises each: N images, N * DRAWS rows, an image's rows adjacent."""
+    """Probe images with `DRAWS` fixed timesteps and noises each: N images, N * DRAWS rows, an image's rows adjacent.
+
+    `u` are the timesteps' quantiles, as in a `Plan`.
+    """
 
     pool: Pool
-    t: Tensor
+    u: Tensor
     noise: Tensor
 
     @classmethod
-    def of(cls, pool: Pool, seed: int, num_timesteps: int) -> Bank:
+    def of(cls, pool: Pool, seed: int) -> Bank:
         """The first `MAX_PER_SLICE` images of each slice; each image's timesteps are spread over the whole range."""
         kept = [place for place, name in enumerate(pool.slices) if pool.slices[:place].count(name) < MAX_PER_SLICE]
         rows = torch.tensor(kept, dtype=torch.int64)
         random = generator(seed, "probe")
-        t = [stratified(DRAWS, num_timesteps, random) for _ in kept]
+        u = [stratified(DRAWS, random) for _ in kept]
         small = Pool(
             pool.latents[rows] if kept else pool.latents,
             tuple(pool.texts[place] for place in kept),
             tuple(pool.slices[place] for place in kept),
         )
         noise = torch.randn((len(kept) * DRAWS, *pool.latents.shape[1:]), generator=random)
-        return cls(small, torch.cat(t) if t else torch.empty(0, dtype=torch.int64), noise)
+        return cls(small, torch.cat(u) if u else torch.empty(0, dtype=torch.float64), noise)
 
     def measure(self, denoiser: Denoiser, adapter: str, at_once: int = ROWS_AT_ONCE) -> Tensor:
         """Each image's mean denoising loss (N,), float64, computed for `at_once` rows at a time."""
@@ -55,7 +58,7 @@ class Bank:
             return torch.empty(0, dtype=torch.float64)
         latents = self.pool.latents.repeat_interleave(DRAWS, dim=0)
         texts = [text for text in self.pool.texts for _ in range(DRAWS)]
-        errors = denoiser.errors(latents, self.noise, self.t, texts, adapter, at_once)
+        errors = denoiser.errors(latents, self.noise, denoiser.schedule.at(self.u), texts, adapter, at_once)
         return errors.double().view(-1, DRAWS).mean(dim=1)
 
 

@@ -43,7 +43,7 @@ CLIP_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Pool:
-    """N encoded items: latents (N, C, h, w) on the CPU, captions and slices."""
+    """N encoded items: latents (N, ...) on the CPU, captions and slices."""
 
     latents: Tensor
     texts: tuple[str, ...]
@@ -87,7 +87,6 @@ class Learner:
             len(self.replay),
             update.batch_size,
             tuple(self.new.latents.shape[1:]),
-            denoiser.num_timesteps,
             update.caption_dropout,
         )
         self.student = denoiser.adapters.train(STUDENT)
@@ -239,11 +238,11 @@ class Learner:
         texts = [self.new.texts[place] for place in plan.new.tolist()]
         texts += [self.replay.texts[place] for place in plan.replay.tolist()]
         kept = ["" if dropped else text for text, dropped in zip(texts, plan.dropped.tolist(), strict=True)]
-        x0, noise, t = self._brought(x0), self._brought(plan.noise), self._brought(plan.t)
-        x_t, embeddings = self.denoiser.add_noise(x0, noise, t), self.denoiser.encode_prompts(kept)
-        output = self.denoiser.predict(x_t, t, embeddings, STUDENT)
-        errors = (output - self.denoiser.target(x0, noise, t)).square().mean(dim=(1, 2, 3))
-        return Forward(x_t, t, embeddings, output, len(plan.new)), errors
+        x0, noise, t = self._brought(x0), self._brought(plan.noise), self._brought(self.denoiser.schedule.at(plan.u))
+        x_t, conditions = self.denoiser.schedule.add_noise(x0, noise, t), self.denoiser.encode_prompts(kept)
+        output = self.denoiser.predict(x_t, t, conditions, STUDENT)
+        errors = (output - self.denoiser.schedule.target(x0, noise, t)).square().flatten(1).mean(dim=1)
+        return Forward(x_t, t, conditions, output, len(plan.new)), errors
 
     def _apply(self) -> None:
         """Clip, step and average; all three on the device, and none of them where the gradient is not finite.

@@ -2,7 +2,7 @@
 
 So a run that was interrupted sees exactly what it would have seen, and nothing needs to be saved about it.
 
-Shapes: n new and m replayed items a step, in this order; C, h, w those of a latent.
+n new and m replayed items a step, in this order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Plan:
-    """One step: `new` (n,) and `replay` (m,) are places in their pools; the rest has n + m rows."""
+    """One step: `new` (n,) and `replay` (m,) are places in their pools; the rest has n + m rows.
+
+    `u` says of each row's timestep which share of all draws lies below it: the model's schedule knows the timestep.
+    """
 
     new: Tensor
     replay: Tensor
-    t: Tensor
+    u: Tensor
     noise: Tensor
     dropped: Tensor
 
@@ -38,7 +41,6 @@ class Planner:
     num_replay: int
     batch_size: int
     latent_shape: tuple[int, ...]
-    num_timesteps: int
     caption_dropout: float
 
     def plan(self, step: int) -> Plan:
@@ -49,7 +51,7 @@ class Planner:
         return Plan(
             new=self._places("new", step * num_new, num_new, self.num_new),
             replay=self._places("replay", step * num_replay, num_replay, self.num_replay),
-            t=torch.cat([stratified(count, self.num_timesteps, random) for count in (num_new, num_replay)]),
+            u=torch.cat([stratified(count, random) for count in (num_new, num_replay)]),
             noise=torch.randn((self.batch_size, *self.latent_shape), generator=random),
             dropped=torch.rand(self.batch_size, generator=random) < self.caption_dropout,
         )
@@ -65,14 +67,14 @@ class Planner:
         return torch.cat(rounds)[begin - first * size :][:count]
 
 
-def stratified(count: int, num_timesteps: int, random: torch.Generator) -> Tensor:
-    """`count` timesteps (int64), each uniform on 0 .. num_timesteps - 1, one from each of `count` equal parts of it.
+def stratified(count: int, random: torch.Generator) -> Tensor:
+    """`count` quantiles (float64), each uniform on [0, 1), one from each of `count` equal parts of it.
 
     Less variance than independent draws (Kingma et al., Variational Diffusion Models, arXiv 2107.00630, sect. I.1).
     """
     within = torch.rand(count, generator=random, dtype=torch.float64)
     places = torch.randperm(count, generator=random)
-    return ((places + within) / max(count, 1) * num_timesteps).long().clamp_(max=num_timesteps - 1)
+    return (places + within) / max(count, 1)
 
 
 def generator(seed: int, *what: object) -> torch.Generator:

@@ -38,7 +38,7 @@ def parts_of(plan: Plan, rank: int = 0, processes: int = 1, parts: int = 1) -> I
         if len(rows):
             new, replayed = rows[rows < num_new], rows[rows >= num_new]
             part = Plan(
-                plan.new[new], plan.replay[replayed - num_new], plan.t[rows], plan.noise[rows], plan.dropped[rows]
+                plan.new[new], plan.replay[replayed - num_new], plan.u[rows], plan.noise[rows], plan.dropped[rows]
             )
             share = len(rows) / (num_new + num_replayed)
             yield Part(part, len(new) / num_new, len(replayed) / max(1, num_replayed), share)

@@ -9,18 +9,18 @@ together again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cl_steps.errors import UsageError
-from cl_steps.models.watching import Script, Stopped, Values, Watcher
+from cl_steps.models.direct import tensors
+from cl_steps.models.watching import Script, Size, Stopped, Values, Watcher
 
 Conditions = Mapping[str, Any]
-"""Arguments of the pipeline's call for one caption: tensors (1, ...), or lists of one tensor."""
+"""Arguments of the pipeline's call for one caption: tensors, lists of one tensor, or of the text itself."""
 NEGATIVE = "negative_"
 
 
@@ -36,65 +36,121 @@ class Filled(Script):
         raise Stopped(self.watcher.filled(sys._getframe(), self.given))
 
 
-@dataclass(frozen=True)
+@dataclass
+class FirstCall(Script):
+    """Stops at the first network, with the tensors that it is given."""
+
+    timesteps: Tensor = field(default_factory=lambda: torch.tensor([500, 500]))
+
+    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: Values) -> Any:
+        del name, own
+        raise Stopped(tensors((args, kwargs)))
+
+
+@dataclass
 class Captions:
     """Encodes captions for one size of picture, each once.
 
     Attributes:
         watcher: with guidance off.
         kept: by caption, on the CPU.
+        are_encoded: whether the call takes encoded captions; where it does not, a caption stays its text, and the
+            pipeline encodes it at every call.
     """
 
     watcher: Watcher
-    size: tuple[int, int]
+    size: Size
     kept: dict[str, Conditions] = field(default_factory=dict)
+    are_encoded: bool | None = None
 
     @torch.no_grad()
     def conditions(self, text: str) -> Conditions:
-        """Those of a caption.
-
-        Raises:
-            UsageError: the pipeline's call takes no encoded captions.
-        """
+        """Those of a caption."""
         if text not in self.kept:
-            filled = self._filled(self.watcher, {"prompt": [text]})
-            own = {name: value for name, value in filled.items() if not name.startswith(NEGATIVE)}
-            if not own:
-                raise UsageError("its call keeps what it makes of a caption to itself, so that captions cannot be kept")
-            self.kept[text] = {name: _on_cpu(value) for name, value in own.items()}
+            spoken: Values = {"prompt": [text]}
+            own = {} if self.are_encoded is False else encoded(self.watcher, self.size, spoken)
+            if self.are_encoded is None:
+                self.are_encoded = bool(own) and self._takes(own, spoken)
+            self.kept[text] = own if self.are_encoded else spoken
         return self.kept[text]
 
     @torch.no_grad()
     def against(self, negative: str, settings: Values) -> Conditions:
         """What guidance compares a caption with at these settings of the call; empty where it does not."""
+        texts: Values = {"prompt": [""], "negative_prompt": [negative]} if negative else {"prompt": [""]}
         served = replace(self.watcher, settings=settings)
-        texts = {"prompt": [""], "negative_prompt": [negative]} if negative else {"prompt": [""]}
-        filled = self._filled(served, texts)
+        filled = served.watch(Filled(served, texts), self.size, texts)
         return {name: _on_cpu(value) for name, value in filled.items() if name.startswith(NEGATIVE)}
 
-    def _filled(self, watcher: Watcher, given: Values) -> Values:
-        filled: Values = watcher.watch(Filled(watcher, given), self.size, given)
-        return filled
+    def _takes(self, own: Conditions, spoken: Values) -> bool:
+        """Whether an encoded caption, given back, is to the network what the caption itself is."""
+        try:
+            given = self.watcher.watch(FirstCall(), self.size, _moved(own, self.watcher.device))
+        except Exception:  # a pipeline may refuse it in any way
+            return False
+        expected = self.watcher.watch(FirstCall(), self.size, spoken)
+        return len(given) == len(expected) and all(map(torch.equal, given, expected))
 
 
-def joined(rows: Sequence[Conditions], device: torch.device) -> Values:
-    """Conditions of equal shapes as those of a batch, on the device."""
+@torch.no_grad()
+def encoded(watcher: Watcher, size: Size | None, spoken: Values) -> Values:
+    """What a call makes of the captions that it is given, on the CPU; empty where it keeps that to itself."""
+    filled = watcher.watch(Filled(watcher, spoken), size, spoken)
+    return {name: _on_cpu(value) for name, value in filled.items() if not name.startswith(NEGATIVE)}
+
+
+def row_places(one: Conditions, two: Conditions) -> Mapping[str, int] | None:
+    """Which dimension of each argument has the rows, from what one caption and two become.
+
+    None where two captions are not one beside the other.
+    """
+    places: dict[str, int] = {}
+    for name, value in one.items():
+        if isinstance(value, Tensor):
+            pair = zip(value.shape, two[name].shape, strict=True)
+            grown = [place for place, (single, double) in enumerate(pair) if single != double]
+            if len(grown) != 1 or two[name].shape[grown[0]] != 2 * value.shape[grown[0]]:
+                return None
+            places[name] = grown[0]
+        elif len(two[name]) != 2 * len(value):
+            return None
+    return places
+
+
+def joined(rows: Sequence[Conditions], device: torch.device, places: Mapping[str, int]) -> Values:
+    """Conditions of equal shapes as those of a batch, on the device; `places` as of `row_places`."""
+    if len(rows) == 1:
+        return _moved(rows[0], device)
     together: Values = {}
     for name, first in rows[0].items():
-        if isinstance(first, list):
-            together[name] = [item.to(device, non_blocking=True) for row in rows for item in row[name]]
+        if isinstance(first, Tensor):
+            together[name] = torch.cat([row[name] for row in rows], dim=places.get(name, 0))
         else:
-            together[name] = torch.cat([row[name] for row in rows]).to(device, non_blocking=True)
-    return together
+            together[name] = [item for row in rows for item in row[name]]
+    return _moved(together, device)
 
 
 def shapes(conditions: Conditions) -> tuple[Any, ...]:
     """What rows must have in common to be put together."""
-    return tuple(
-        (name, tuple(tuple(item.shape) for item in value) if isinstance(value, list) else tuple(value.shape))
-        for name, value in sorted(conditions.items())
-    )
+    return tuple((name, _shape(value)) for name, value in sorted(conditions.items()))
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_shape(item) for item in value)
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _moved(values: Conditions, device: torch.device) -> Values:
+    return {name: _each(value, lambda item: item.to(device, non_blocking=True)) for name, value in values.items()}
 
 
 def _on_cpu(value: Any) -> Any:
-    return [item.cpu() for item in value] if isinstance(value, list) else value.cpu()
+    return _each(value, Tensor.cpu)
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor, or the tensors of a list, changed; texts stay."""
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    return change(value) if isinstance(value, Tensor) else value

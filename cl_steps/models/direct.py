@@ -30,23 +30,24 @@ class Asked(Script):
 
     The loop has two steps: the first one's network is not called, and its step gives our latents; so they need not be
     in the form which the call takes, but in the form that the loop has. `blank` is what the network gives at the first
-    step; where it is None, the network is asked once what that looks like.
+    step, call by call; where it is empty, the network is asked once what that looks like.
     """
 
     latents: Tensor
     timesteps: Tensor
-    blank: Any
+    blank: list[Any]
 
     def __post_init__(self) -> None:
-        self.steps = 0
+        self.steps = self.calls = 0
         self.asked: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
 
     def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.steps:
-            if self.blank is None:
+            self.calls += 1
+            if self.calls > len(self.blank):
                 with torch.no_grad():
-                    self.blank = pytree.tree_map(_zeros, own(*args, **kwargs))
-            return self.blank
+                    self.blank.append(pytree.tree_map(_zeros, own(*args, **kwargs)))
+            return self.blank[self.calls - 1]
         return self.answer(name, own, args, kwargs)
 
     def answer(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,12 +104,14 @@ def record(
     latents: Tensor,
     t: Tensor,
     given: Mapping[str, Any],
-    output: Any,
+    blank: list[Any],
     sigmas: tuple[float, ...] | None = None,
 ) -> DirectCall | None:
-    """A direct call for these shapes; `output` is like what the network gives. None where it cannot be recorded."""
+    """A direct call for these shapes; `blank` as in `Asked`. None where it cannot be recorded."""
     leaves, spec = pytree.tree_flatten(dict(given))
-    own, like = pytree.tree_flatten(output)
+    if len(blank) != 1:
+        return None
+    own, like = pytree.tree_flatten(blank[0])
     places = [place for place, leaf in enumerate(own) if isinstance(leaf, Tensor)]
     found: dict[str, Any] = {}
 
@@ -116,7 +119,7 @@ def record(
         filled = list(own)
         for place, value in zip(places, values[len(leaves) :], strict=True):
             filled[place] = value
-        script = Recorded(latents, torch.stack([t, t]), output, pytree.tree_unflatten(filled, like))
+        script = Recorded(latents, torch.stack([t, t]), blank, pytree.tree_unflatten(filled, like))
         script.sigmas = sigmas
         prediction = watcher.watch(script, size, pytree.tree_unflatten(list(values[: len(leaves)]), spec))
         assert script.asked is not None
@@ -137,7 +140,8 @@ def record(
 
 def _part(graph: fx.GraphModule, output: Any, inputs: int | None = None) -> fx.GraphModule:
     """What of a record leads to `output`, as a function of its first `inputs` inputs."""
-    part, copied = fx.Graph(), {}
+    part = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
     part.graph_copy(graph.graph, val_map=copied)
     part.output(fx.map_arg(output, copied.__getitem__))
     part.eliminate_dead_code()

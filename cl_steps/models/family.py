@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from cl_steps.errors import UsageError, first_line
+from cl_steps.models.captions import encoded, row_places
 from cl_steps.models.direct import tensors
 from cl_steps.models.latents import CodeMap, code_map
 from cl_steps.models.schedule import GRID, Schedule, is_flow, schedule_of
@@ -37,7 +38,8 @@ class Family:
         watcher: sees the loop's networks only; guidance is off.
         networks: their names, in the order in which they come to work as noise falls.
         codes: latents of pictures.
-        by_row: whether a call takes one timestep for all its rows.
+        rows: which dimension of a caption's conditions has the rows, where it is not the first.
+        by_row: whether a call takes one timestep, or one caption, for all its rows.
     """
 
     watcher: Watcher
@@ -45,6 +47,7 @@ class Family:
     networks: tuple[str, ...]
     codes: CodeMap
     schedule: Schedule
+    rows: Mapping[str, int]
     by_row: bool
 
 
@@ -52,31 +55,39 @@ def derive(
     pipeline: DiffusionPipeline,
     device: torch.device,
     size: Size | None = None,
-    given: Mapping[str, Any] | None = None,
+    given: Callable[[int], Values] = lambda count: {"prompt": [""] * count},
     settings: Mapping[str, Any] | None = None,
 ) -> Family:
     """Watch a pipeline until all of it is known.
 
-    `size` in place of its own; `given` in place of an empty caption, as arguments of its call; `settings` are arguments
-    of every call besides.
+    `size` in place of its own; `given` in place of so many empty captions, as arguments of its call; `settings` are
+    arguments of every call besides.
 
     Raises:
         UsageError: what a property that the loop needs is not there; it says which.
     """
-    given = given or {"prompt": [""]}
+    one = given(1)
     parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
     seen = {name: part for name, part in parts.items() if not any(hasattr(part, verb) for verb in NOT_DENOISING)}
     high, low = _ends(pipeline)
     begin = Watcher(pipeline, seen, device, dict(settings or {}))
-    watcher, surveyed = _without_guidance(begin, size, given, high)
-    found = dict.fromkeys((*surveyed.loop, *_survey(watcher, size, given, low, surveyed.known).loop))
+    watcher, surveyed = _without_guidance(begin, size, one, high)
+    found = dict.fromkeys((*surveyed.loop, *_survey(watcher, size, one, low, surveyed.known).loop))
     watcher = replace(watcher, networks={name: seen[name] for name in found})
     size, begun = size or surveyed.size, surveyed.steps[0][1]
+    if surveyed.steps[0][0].shape != begun.shape:
+        raise UsageError("what it predicts is not of the shape of its latents")
     if not SPREADS[0] < float(begun.float().std()) < SPREADS[1]:
         raise UsageError("its loop begins with noise whose spread is not 1, in a space that no schedule here knows")
-    codes = code_map(watcher, size, given, begun, high, dict(surveyed.calls))
-    schedule = schedule_of(pipeline.scheduler, _levels(watcher, size, given), device)
-    return Family(watcher, size, tuple(found), codes, schedule, len(found) > 1)
+    codes = code_map(watcher, size, one, begun, high, dict(surveyed.calls))
+    schedule = schedule_of(pipeline.scheduler, _levels(watcher, size, one), device)
+    places = row_places(*(_conditions(watcher, size, given(count)) for count in (1, 2)))
+    return Family(watcher, size, tuple(found), codes, schedule, places or {}, len(found) > 1 or places is None)
+
+
+def _conditions(watcher: Watcher, size: Size, given: Values) -> Values:
+    """What the call makes of texts, or what it is given in their place; without what the network does not see."""
+    return encoded(watcher, size, given) or given if "prompt" in given else given
 
 
 @dataclass

@@ -99,9 +99,11 @@ def code_map(
         weight *= DIGIT
     if not torch.equal(places.sort().values, count.long()):
         raise UsageError("what it decodes mixes its latents, so that pictures cannot be turned into them")
-    found = CodeMap(like.shape[1:], shift.shape[1:], places, scale.flatten(), shift.flatten())
+    # Some autoencoders of clips are given frames as rows.
+    shape = shift.shape[1:] if shift.shape[0] == 1 else shift.shape
+    found = CodeMap(like.shape[1:], shape, places, scale.flatten(), shift.flatten())
     random = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
     code = decoded(random)
-    if float((found.latents_of(code) - random).abs().max()) > ROUND_TRIP * float(random.abs().max()):
+    if float((found.latents_of(code.reshape(1, *shape)) - random).abs().max()) > ROUND_TRIP * float(random.abs().max()):
         raise UsageError("its way to the autoencoder is not a scale and a shift of each number")
     return found

@@ -9,7 +9,7 @@ are whole where the schedule preserves variance and real where it is a flow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,12 @@ from torch import Tensor
 
 from cl_steps.config import Compute, Serving
 from cl_steps.models.adapters import Adapters
-from cl_steps.models.captions import Captions, Conditions, joined, shapes
+from cl_steps.models.captions import NEGATIVE, Captions, Conditions, joined, shapes
 from cl_steps.models.family import Family, derive
 from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
 from cl_steps.models.prediction import Predictor
 from cl_steps.models.schedule import digest
-from cl_steps.models.watching import FIXED, Size, Values, placed
+from cl_steps.models.watching import FIXED, Size, Values, autoencoder, placed
 
 DECODING = ("decoder.", "post_quant_conv.")
 """What of an autoencoder has no say in what an image is encoded to."""
@@ -89,6 +89,7 @@ class Denoiser:
         self.pipeline, self.device, self.dtype = pipeline, device, dtype
         self.family = family or derive(pipeline, device)
         self.schedule = self.family.schedule
+        self.autoencoder = autoencoder(pipeline)
         self.adapters = Adapters(self.family.watcher.networks, device)
         self.captions = Captions(self.family.watcher, self.family.size)
         self._predictor = Predictor(self.family)
@@ -107,14 +108,14 @@ class Denoiser:
     @property
     def loss_space(self) -> LossSpace:
         """What the losses of `errors` are measured in."""
-        weights = [value for name, value in sorted(self.pipeline.vae.state_dict().items()) if not _decodes(name)]
+        weights = [value for name, value in sorted(self.autoencoder.state_dict().items()) if not _decodes(name)]
         encoder = digest(*weights, self.family.codes.scale, self.family.codes.shift)
         return LossSpace(self.size, encoder, self.schedule.prediction, self.schedule.digest())
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """Posterior means as latents (N, ...), on the CPU; images are RGB, all of `size` (see `data.shards.decode`)."""
-        codes, vae = self.family.codes, self.pipeline.vae
+        codes, vae = self.family.codes, self.autoencoder
         latents = []
         for image in images:
             pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
@@ -170,7 +171,8 @@ class Denoiser:
         for places in groups.values():
             for begin in range(0, len(places), batch_size):
                 batch = places[begin : begin + batch_size]
-                given = joined([{**rows[place], **against} for place in batch], self.device)
+                given = joined([rows[place] for place in batch], self.device, self.family.rows)
+                given |= joined([against for _ in batch], self.device, _as_positives(self.family.rows))
                 given["generator"] = [torch.Generator().manual_seed(seeds[place]) for place in batch]
                 with self.adapters.active(adapter), decoding_as_loaded(self.pipeline):
                     drawn |= zip(batch, self._call({**settings, **given}), strict=True)
@@ -212,7 +214,7 @@ class Denoiser:
 @contextmanager
 def decoding_as_loaded(pipeline: DiffusionPipeline) -> Iterator[None]:
     """Within it latents of another precision are decoded in the autoencoder's own, which overflows in half."""
-    vae = pipeline.vae
+    vae = autoencoder(pipeline)
     own: Callable[..., Any] = vae.decode
     vae.decode = lambda code, *args, **kwargs: own(code.to(vae.dtype), *args, **kwargs)
     try:
@@ -228,6 +230,11 @@ def _code(encoded: Any) -> Tensor:
         return mode
     code: Tensor = encoded.latent if hasattr(encoded, "latent") else encoded.latents
     return code
+
+
+def _as_positives(rows: Mapping[str, int]) -> dict[str, int]:
+    """Which dimension has the rows in what guidance compares with."""
+    return {f"{NEGATIVE}{name}": place for name, place in rows.items()}
 
 
 def _decodes(name: str) -> bool:

@@ -28,9 +28,9 @@ MAX_SHAPES = 256
 
 @dataclass
 class Way:
-    """How a shape is called: directly, or watched, together or row by row; `blank` is what the network gives."""
+    """How a shape is called: directly, or watched, together or row by row; `blank` as in `Asked`."""
 
-    blank: Any = None
+    blank: list[Any] = field(default_factory=list)
     direct: DirectCall | None = None
     by_row: bool = False
     sigmas: tuple[float, ...] | None = None
@@ -65,7 +65,7 @@ class Predictor:
         if way.by_row and len(latents) > 1:
             rows = [slice(row, row + 1) for row in range(len(latents))]
             return torch.cat([self._alike(latents[row], t[row], conditions[row]) for row in rows])
-        given = joined(conditions, latents.device)
+        given = joined(conditions, latents.device, self.family.rows)
         if way.direct:
             module = self.family.watcher.networks[way.direct.network]
             return way.direct(module, latents, t, pytree.tree_leaves(given))
@@ -75,8 +75,8 @@ class Predictor:
     def _explore(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Way:
         if self.family.by_row:
             return Way(by_row=True)
-        given = joined(conditions, latents.device)
-        alone = self._watched(latents[-1:], t[-1:], joined(conditions[-1:], latents.device), Way())
+        given = joined(conditions, latents.device, self.family.rows)
+        alone = self._watched(latents[-1:], t[-1:], joined(conditions[-1:], latents.device, self.family.rows), Way())
         for sigmas in (None, SIGMAS):
             way = Way(sigmas=sigmas)
             try:
@@ -93,6 +93,9 @@ class Predictor:
         self, latents: Tensor, t: Tensor, given: Values, way: Way, expected: Tensor
     ) -> DirectCall | None:
         """A direct call that gives what is expected, if there is one."""
+        if not all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(given)):
+            # A record of how a text is encoded would be of that text.
+            return None
         # Recorded elsewhere than compared: what a record took for a constant shows.
         other = pytree.tree_map(lambda leaf: leaf / 2 if leaf.is_floating_point() else leaf, given)
         for sigmas in (SIGMAS, None):
@@ -110,5 +113,4 @@ class Predictor:
         script = Asked(latents, torch.stack([t, t]), way.blank)
         script.sigmas = way.sigmas
         output: Tensor = self.family.watcher.watch(script, self.family.size, given)
-        way.blank = script.blank
         return output

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 
 from cl_steps.config import Lora, Serving
 from cl_steps.errors import UsageError
-from cl_steps.models.captions import joined
 from cl_steps.models.direct import tensors
 from cl_steps.models.family import derive
 from cl_steps.models.model import Denoiser
-from cl_steps.models.watching import Script, Size, Stopped, Values
+from cl_steps.models.watching import Size
 
 CAPTIONS = ("a red circle on a white table", "three blue squares in the dark")
 TRIED = "proof"
@@ -39,17 +37,6 @@ class Proof:
         width = max(len(name) for name, _ in self.rows)
         for name, value in self.rows:
             yield f"  {name:{width}}  {value}"
-
-
-@dataclass
-class FirstCall(Script):
-    """Stops at the first network with the tensors that it is given."""
-
-    timesteps: Tensor
-
-    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: Values) -> Any:
-        del name, own
-        raise Stopped(tensors((args, kwargs)))
 
 
 def prove(denoiser: Denoiser, lora: Lora) -> Proof:
@@ -81,16 +68,10 @@ def _check_weights(denoiser: Denoiser) -> None:
 
 @torch.no_grad()
 def _check_captions(denoiser: Denoiser) -> None:
-    """Two captions are told apart, and what was kept of one is, given back, what the network is given for it."""
+    """Two captions are told apart."""
     one, other = denoiser.encode_prompts(CAPTIONS)
-    if all(map(torch.equal, tensors(one), tensors(other))):
+    if denoiser.captions.are_encoded and all(map(torch.equal, tensors(one), tensors(other))):
         raise _refuse("it makes the same of every caption")
-    watcher, size = denoiser.family.watcher, denoiser.size
-    t = denoiser.schedule.at(torch.full((2,), 0.5, dtype=torch.float64))
-    spoken = watcher.watch(FirstCall(t), size, {"prompt": [CAPTIONS[0]]})
-    given = watcher.watch(FirstCall(t), size, joined([one], denoiser.device))
-    if len(spoken) != len(given) or not all(map(torch.equal, spoken, given)):
-        raise _refuse("an encoded caption, given back to it, is not what it made of the caption itself")
 
 
 @torch.no_grad()
@@ -128,7 +109,7 @@ def _check_learning(denoiser: Denoiser, lora: Lora) -> None:
             base = denoiser.predict(x, t, rows, None)
         with denoiser.adapters.active(TRIED):
             output = denoiser.predict(x, t, rows, TRIED)
-            (output - torch.zeros_like(output)).square().mean().backward()
+            torch.autograd.backward(output.square().mean())
         if not torch.allclose(output, base, rtol=1e-2, atol=1e-2 * float(base.abs().max())):
             raise _refuse("an empty adapter changes what it predicts")
         if flat.grad is None or not bool(flat.grad.isfinite().all()) or not bool(flat.grad.any()):
@@ -171,5 +152,8 @@ def _rows(denoiser: Denoiser, other: Size | None) -> Iterator[tuple[str, str]]:
     yield "predicts", f"{denoiser.schedule.prediction}, by {type(denoiser.pipeline.scheduler).__name__}"
     yield "pictures", f"{family.size[0]} x {family.size[1]}" + (f", also {other[0]} x {other[1]}" if other else " only")
     yield "latents", " x ".join(map(str, family.codes.latents))
-    yield "captions", ", ".join(f"{name} {value.shape[1]} x {value.shape[2]}" for name, value in lengths.items())
+    if not denoiser.captions.are_encoded:
+        yield "captions", "encoded anew at each call, since its call takes no encoded ones: slow"
+    else:
+        yield "captions", ", ".join(f"{name} {value.shape[1]} x {value.shape[2]}" for name, value in lengths.items())
     yield "parameters", f"{parameters / 1e6:,.1f} million, {size / 2**20:,.0f} MiB as they are loaded"

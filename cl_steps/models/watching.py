@@ -39,8 +39,8 @@ class Stopped(BaseException):
         self.value = value
 
 
-class Previous(tuple[Tensor]):
-    """What `scheduler.step` returns, in both ways in which pipelines read it."""
+class Previous(tuple[Tensor, Tensor]):
+    """What `scheduler.step` returns, in all ways in which pipelines read it; few-step samplers give a second one."""
 
     @property
     def prev_sample(self) -> Tensor:
@@ -100,7 +100,8 @@ class Watcher:
     @property
     def call(self) -> Callable[..., Any]:
         """The pipeline's `__call__` without the decorator that takes gradients away."""
-        return inspect.unwrap(type(self.pipeline).__call__)
+        own: Callable[..., Any] = inspect.unwrap(type(self.pipeline).__call__)
+        return own
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -148,7 +149,7 @@ class Watcher:
         pipeline = placed(self.pipeline, self.device)
         pipeline.scheduler = stand_in(self.pipeline.scheduler, script)
         seen = {name: module for name, module in self.networks.items() if "forward" not in vars(module)}
-        vae = getattr(pipeline, "vae", None)
+        vae = autoencoder(self.pipeline)
         try:
             for name, module in seen.items():
                 module.forward = _forwarding(script, name, module.forward)
@@ -160,6 +161,12 @@ class Watcher:
                 vars(module).pop("forward", None)
             if vae is not None:
                 vars(vae).pop("decode", None)
+
+
+def autoencoder(pipeline: DiffusionPipeline) -> Any:
+    """The part that encodes and decodes pictures, whatever it is called; None where there is none."""
+    parts = (part for part in pipeline.components.values() if isinstance(part, nn.Module))
+    return next((part for part in parts if hasattr(part, "encode") and hasattr(part, "decode")), None)
 
 
 def placed(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
@@ -200,7 +207,7 @@ def stand_in(scheduler: Any, script: Script) -> Any:
             return sample
 
         def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, *_: Any, **__: Any) -> Previous:
-            return Previous((script.on_step(model_output, timestep, sample),))
+            return Previous([script.on_step(model_output, timestep, sample)] * 2)
 
         @property
         def init_noise_sigma(self) -> float:

@@ -2,7 +2,7 @@
 
 The models are adapters on one base. What is measured goes into `Measured` and becomes `Figures` after each look.
 
-Shapes: n images or samples, k timesteps an image, d features; latents (n, C, h, w).
+Shapes: n images or samples, k timesteps an image, d features; latents (n, ...).
 """
 
 from __future__ import annotations
@@ -31,10 +31,19 @@ NO_TEXT = "the extractor reads no text"
 BLIND = "the extractor cannot tell this slice's captions from others on its own held-out images"
 
 
-class Model(Protocol):
-    """A diffusion model with named adapters; `diffusion.model.Denoiser` is one."""
+class Times(Protocol):
+    """A noise schedule; `models.schedule.Schedule` is one."""
 
-    num_timesteps: int
+    def at(self, u: Tensor) -> Tensor:
+        """The timesteps (k,) below which shares u (k,) of all draws lie."""
+
+
+class Model(Protocol):
+    """A diffusion model with named adapters; `models.model.Denoiser` is one."""
+
+    @property
+    def schedule(self) -> Times:
+        """Where timesteps come from."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -133,12 +142,11 @@ def measure_losses(bench: Bench, slice_name: str, adapter: str) -> dict[str, flo
 
 
 def noise_plan(bench: Bench, sha256: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Noise (k, C, h, w) and timesteps (k,) from k equal parts of the schedule; fixed by plan and image."""
-    count, num_timesteps = bench.evaluate.loss_draws, bench.model.num_timesteps
+    """Noise (k, ...) and timesteps (k,) from k equal parts of the schedule; fixed by plan and image."""
+    count = bench.evaluate.loss_draws
     generator = torch.Generator().manual_seed(derived_seed(bench.plan, "loss", sha256))
     place = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    timesteps = (place * num_timesteps).long().clamp(max=num_timesteps - 1)
-    return torch.randn((count, *shape), generator=generator), timesteps
+    return torch.randn((count, *shape), generator=generator), bench.model.schedule.at(place)
 
 
 def measure_samples(bench: Bench, measured: Measured, key: tuple[str, str], adapter: str, look: int) -> None:

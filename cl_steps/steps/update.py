@@ -228,7 +228,7 @@ def _banks(context: Context, denoiser: Denoiser) -> tuple[Bank, Bank]:
     """The probes of what the line knows and of what it is to learn, with fixed timesteps and noise."""
     folders = (context.path(REPLAY), context.path(BATCH))
     pools = [encode(denoiser, folder, "probe") for folder in folders]
-    old, new = (Bank.of(pool, context.params.seed, denoiser.num_timesteps) for pool in pools)
+    old, new = (Bank.of(pool, context.params.seed) for pool in pools)
     return old, new
 
 

@@ -12,20 +12,36 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Lora
+from cl_steps.errors import UsageError
 from cl_steps.learning.methods.distillation import Distillation
 from cl_steps.learning.methods.method import TEACHER, Forward
+from cl_steps.models.captions import Captions
 from cl_steps.models.family import Family, derive
 from cl_steps.models.latents import Finished
 from cl_steps.models.model import Denoiser
 from cl_steps.models.prediction import Predictor
-from cl_steps.models.targets import attention
+from cl_steps.models.targets import adaptable
 from tests.models.zoo import TINY, guidance_off
 from tests.tiny import disturb
 
 CPU = torch.device("cpu")
 STEPS = 20
 ROUND_TRIP = 1e-5
-EVERY = pytest.mark.parametrize("name", TINY)
+REFUSED = {
+    "IFPipeline": "not of the shape of its latents",
+    "PRXPixelPipeline": "without an autoencoder",
+    "SanaSprintPipeline": "no loop of a network",
+    "LTX2Pipeline": "no loop of a network",
+    "AnyFlowPipeline": "no loop of a network",
+    "SkyReelsV2DiffusionForcingPipeline": "no loop of a network",
+    "CosmosTextToWorldPipeline": "no loop of a network",
+    "Cosmos2TextToImagePipeline": "whose spread is not 1",
+}
+"""What `retain init` says of classes that cannot be trained here."""
+ROUNDED = {"Cosmos2_5_PredictBasePipeline": 2e-3}
+"""Classes whose own sampler rounds the timestep that it tells its scheduler and not the one that it tells its network."""
+TAKEN = [name for name in TINY if name not in REFUSED]
+EVERY = pytest.mark.parametrize("name", TAKEN)
 TWO_SIZES = pytest.mark.parametrize("place", [0, 1])
 
 
@@ -42,23 +58,38 @@ def built(name: str) -> Any:
 @lru_cache(maxsize=2)
 def family(name: str, place: int = 0) -> Family:
     tiny = TINY[name]
-    return derive(built(name), CPU, tiny.sizes[place], tiny.conditions(1), tiny.arguments)
+    return derive(built(name), CPU, tiny.sizes[place], tiny.conditions, tiny.arguments)
 
 
 def rows(name: str, number: int) -> list[dict[str, Any]]:
     """Conditions of `number` captions, one by one."""
-    together = TINY[name].conditions(number)
-    return [{key: value[row : row + 1] for key, value in together.items()} for row in range(number)]
+    own, together = family(name), TINY[name].conditions(number)
+    if "prompt" in together:
+        captions = Captions(own.watcher, own.size)
+        return [dict(captions.conditions(text)) for text in together["prompt"]]  # type: ignore[attr-defined]
+    if not all(isinstance(value, list) or key in own.rows for key, value in together.items()):
+        return [TINY[name].conditions(1)] * number
+    return [{key: row_of(value, own.rows.get(key, 0), row) for key, value in together.items()} for row in range(number)]
+
+
+def row_of(value: Any, place: int, row: int) -> Any:
+    return value.narrow(place, row, 1) if isinstance(value, Tensor) else value[row : row + 1]
 
 
 def model(name: str) -> Denoiser:
     """A denoiser with the adapters of student and teacher, both empty; captions are `rows`, by number."""
     denoiser = Denoiser(built(name), CPU, family=family(name))
     denoiser.captions.kept.update({str(row): own for row, own in enumerate(rows(name, 2))})
-    lora = Lora(rank=2, alpha=4, target_modules=attention(denoiser.family.watcher.networks))
+    lora = Lora(rank=2, alpha=4, target_modules=some_layers(denoiser.family))
     for adapter in ("default", TEACHER):
         denoiser.adapters.add_fresh(adapter, lora, seed=0)
     return denoiser
+
+
+def some_layers(own: Family) -> tuple[str, ...]:
+    """The ends of the names of attention's layers."""
+    names = [name for network in own.watcher.networks.values() for name in adaptable(network)]
+    return tuple(sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(("to_q", "to_v", "to_qkv", "q", "v"))}))
 
 
 def random_latents(own: Family, number: int, seed: int = 0) -> Tensor:
@@ -104,11 +135,18 @@ def test_a_prediction_is_that_of_the_pipelines_own_sampling(
     own = family(name, place)
     predict = Predictor(own)
     predict(random_latents(own, 2), own.schedule.at(torch.tensor([0.1, 0.9])), rows(name, 2))
-    number = 1 if any(way.by_row for way in predict.ways.values()) else 2
+    number = max((key[0][0] for key, way in predict.ways.items() if not way.by_row), default=1)
     steps = list(Steps(name, place, number, monkeypatch))
     assert len(steps) >= 3
     for latents, t, expected in steps:
-        assert torch.equal(predict(latents, t.expand(number), rows(name, number)), expected.float())
+        found = predict(latents, t.expand(number), rows(name, number))
+        assert float((found - expected).abs().max()) <= ROUNDED.get(name, 0)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_trained_is_refused_with_what_is_missing(name: str) -> None:
+    with pytest.raises(UsageError, match=REFUSED[name]):
+        family(name)
 
 
 @EVERY
@@ -122,7 +160,7 @@ def test_the_latents_of_a_code_are_decoded_from_that_code(name: str, place: int)
     script.on_network = lambda _, network, args, kwargs: network(*args, **kwargs)  # type: ignore[method-assign]
     with torch.no_grad():
         decoded = own.watcher.watch(script, own.size, TINY[name].conditions(1))
-    assert float((decoded - code).abs().max()) <= ROUND_TRIP * float(code.abs().max())
+    assert float((decoded.reshape(code.shape) - code).abs().max()) <= ROUND_TRIP * float(code.abs().max())
 
 
 @EVERY

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from cl_steps.config import Update
+from cl_steps.models.captions import Conditions
 from cl_steps.models.model import Denoiser
 
 TEACHER = "teacher"
@@ -25,12 +26,12 @@ computes it, and it counts once a step.
 class Forward:
     """The student's forward pass of one step: N rows, the first `num_new` new, the rest replayed.
 
-    `x_t`, `output` (N, C, h, w), `t` (N,), `embeddings` (N, L, D); `output` is raw and unguided and carries gradients.
+    `x_t`, `output` (N, ...), `t` (N,), `conditions` of N captions; `output` is raw and unguided and carries gradients.
     """
 
     x_t: Tensor
     t: Tensor
-    embeddings: Tensor
+    conditions: Sequence[Conditions]
     output: Tensor
     num_new: int
 

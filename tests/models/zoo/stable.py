@@ -213,7 +213,7 @@ STABLE = {
     "LatentConsistencyModelPipeline": Tiny(_latent_consistency, text, ((16, 16), (24, 16))),
     "AnimateDiffPipeline": Tiny(_animate, text, ((16, 16), (24, 16)), {"num_frames": 2}),
     "AnimateDiffSDXLPipeline": Tiny(_animate_xl, pooled_text, ((16, 16), (24, 16)), {"num_frames": 2}),
-    "TextToVideoSDPipeline": Tiny(_text_to_video, text, ((16, 16), (24, 16)), {"num_frames": 2}),
+    "TextToVideoSDPipeline": Tiny(_text_to_video, text, ((16, 16), (24, 16)), {"num_frames": 1}),
     "IFPipeline": Tiny(_deepfloyd, text, ((16, 16), (24, 16))),
     "Kandinsky3Pipeline": Tiny(_kandinsky3, _kandinsky3_text, ((64, 64), (128, 64))),
 }
