@@ -56,11 +56,11 @@ class Asked(Script):
         return own(*args, **kwargs)
 
     def on_step(self, output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
-        del t, sample
+        del t
         if self.steps:
             raise Stopped(output)
         self.steps += 1
-        return self.latents
+        return self.latents.to(sample.dtype)
 
 
 @dataclass

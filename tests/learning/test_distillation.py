@@ -18,8 +18,8 @@ from tests.tiny import disturb
 def forward_of(denoiser: Denoiser, num_new: int = 2) -> Forward:
     random = torch.Generator().manual_seed(0)
     x_t, t = torch.randn((5, 4, 8, 8), generator=random), torch.tensor([5, 900, 10, 300, 999])
-    embeddings = denoiser.encode_prompts(["a", "b", "", "c", "d"])
-    return Forward(x_t, t, embeddings, denoiser.predict(x_t, t, embeddings, STUDENT), num_new)
+    conditions = denoiser.encode_prompts(["a", "b", "", "c", "d"])
+    return Forward(x_t, t, conditions, denoiser.predict(x_t, t, conditions, STUDENT), num_new)
 
 
 def prepare(denoiser: Denoiser) -> None:
@@ -43,7 +43,7 @@ def test_it_is_the_mean_square_over_the_replayed_rows_alone(denoiser: Denoiser) 
     prepare(denoiser)
     disturb(denoiser, STUDENT, seed=9)
     forward = forward_of(denoiser)
-    taught = denoiser.predict(forward.x_t, forward.t, forward.embeddings, TEACHER)
+    taught = denoiser.predict(forward.x_t, forward.t, forward.conditions, TEACHER)
     expected = (forward.output - taught)[2:].square().mean()
     torch.testing.assert_close(Distillation(1.0)(denoiser, forward), expected)
     changed = replace(forward, output=torch.cat([forward.output[:2] + 7, forward.output[2:]]))

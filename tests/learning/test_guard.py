@@ -14,7 +14,7 @@ from tests.learning.conftest import MakeLearner, pool
 
 
 def guard_of(learner: Learner) -> Guard:
-    old, new = (Bank.of(pool(seed, 8), 0, learner.denoiser.num_timesteps) for seed in (5, 6))
+    old, new = (Bank.of(pool(seed, 8), 0) for seed in (5, 6))
     return Guard.before(learner, old, new)
 
 
@@ -31,20 +31,20 @@ def test_a_bank_is_balanced_fixed_and_limited() -> None:
     many = pool(0, 3 * MAX_PER_SLICE, ("a", "a", "b"))
     bank = Bank.of(many, 0, 1000)
     assert bank.pool.slices.count("a") == bank.pool.slices.count("b") == MAX_PER_SLICE
-    assert torch.equal(bank.t, Bank.of(many, 0, 1000).t)
-    quarters = (bank.t.view(-1, DRAWS) // 250).sort(dim=1).values
+    assert torch.equal(bank.u, Bank.of(many, 0).u)
+    quarters = (bank.u.view(-1, DRAWS) * 4).long().sort(dim=1).values
     assert torch.equal(quarters, torch.arange(DRAWS).expand_as(quarters))
 
 
 def test_the_unit_is_the_image(make_learner: MakeLearner) -> None:
     learner = make_learner()
-    bank = Bank.of(pool(5, 3), 0, learner.denoiser.num_timesteps)
+    bank = Bank.of(pool(5, 3), 0)
     measured = bank.measure(learner.denoiser, STUDENT)
     for image in range(3):
         rows = slice(image * DRAWS, (image + 1) * DRAWS)
         latents = bank.pool.latents[image : image + 1].expand(DRAWS, -1, -1, -1)
         texts = [bank.pool.texts[image]] * DRAWS
-        errors = learner.denoiser.errors(latents, bank.noise[rows], bank.t[rows], texts, STUDENT)
+        errors = learner.denoiser.errors(latents, bank.noise[rows], learner.denoiser.schedule.at(bank.u[rows]), texts, STUDENT)
         assert float(measured[image]) == pytest.approx(float(errors.mean()), rel=1e-5)
 
 

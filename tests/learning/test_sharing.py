@@ -79,7 +79,7 @@ def rows_of(plan: Plan) -> list[tuple[object, ...]]:
     kinds = ["new"] * len(plan.new) + ["old"] * len(plan.replay)
     places = [*plan.new.tolist(), *plan.replay.tolist()]
     return list(
-        zip(kinds, places, plan.t.tolist(), plan.noise[:, 0, 0, 0].tolist(), plan.dropped.tolist(), strict=True)
+        zip(kinds, places, plan.u.tolist(), plan.noise[:, 0, 0, 0].tolist(), plan.dropped.tolist(), strict=True)
     )
 
 
@@ -92,7 +92,7 @@ def test_every_row_is_in_one_part_with_its_own_noise_and_counts_once(processes: 
     assert sum(part.replayed for part in found) == pytest.approx(1)
     assert sum(part.rows for part in found) == pytest.approx(1)
     assert sorted(row for part in found for row in rows_of(part.plan)) == sorted(rows_of(plan))
-    assert max(len(part.plan.t) for part in found) <= rows_at_once(11, processes, parts)
+    assert max(len(part.plan.u) for part in found) <= rows_at_once(11, processes, parts)
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:

@@ -17,6 +17,7 @@ from torch.profiler import profile
 from cl_steps.config import Lora
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.models.adapters import Adapters
+from cl_steps.models.captions import Conditions
 from cl_steps.models.lora import FILE_NAME, Adapter, adapter_digest, check_shape, read_adapter, write_adapter
 from cl_steps.models.model import Denoiser
 from cl_steps.models.tensors import tensor_bytes
@@ -25,7 +26,7 @@ from tests.tiny import TARGET_MODULES, disturb
 T = torch.tensor([5, 500])
 
 
-def inputs(denoiser: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(denoiser: Denoiser) -> tuple[Tensor, Tensor, list[Conditions]]:
     x = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     return x, T, denoiser.encode_prompts(["a b", "c"])
 
@@ -80,7 +81,8 @@ def test_diffusers_and_peft_load_it_and_compute_the_same(
     pipeline = StableDiffusionPipeline.from_pretrained(base, local_files_only=True, safety_checker=None)
     pipeline.load_lora_weights(tmp_path)
     assert pipeline.unet.peft_config["default_0"].lora_alpha == lora.alpha
-    x, t, embeddings = inputs(denoiser)
+    x, t, conditions = inputs(denoiser)
+    embeddings = torch.cat([own["prompt_embeds"] for own in conditions])
     with torch.no_grad():
         theirs = pipeline.unet(x, t, embeddings, return_dict=False)[0]
     assert (output(denoiser, None) - theirs).abs().max() > 0.01
@@ -231,7 +233,8 @@ def test_a_base_in_half_precision_casts_the_adapter_once_a_pass(
     adapters.add_fresh("default", lora, seed=0)
     adapters.put("default", denoiser.adapters.flat("default"))
     flat = adapters.train("default")
-    x, t, embeddings = inputs(denoiser)
+    x, t, conditions = inputs(denoiser)
+    embeddings = torch.cat([own["prompt_embeds"] for own in conditions])
     with adapters.active("default"), profile() as profiled:
         found = half(x.to(dtype), t, embeddings.to(dtype), return_dict=False)[0]
         found.float().square().mean().backward()

@@ -20,7 +20,7 @@ from cl_steps.models.family import Family, derive
 from cl_steps.models.latents import Finished
 from cl_steps.models.model import Denoiser
 from cl_steps.models.prediction import Predictor
-from cl_steps.models.targets import adaptable
+from cl_steps.models.targets import attention_targets
 from tests.models.zoo import TINY, guidance_off
 from tests.tiny import disturb
 
@@ -80,16 +80,10 @@ def model(name: str) -> Denoiser:
     """A denoiser with the adapters of student and teacher, both empty; captions are `rows`, by number."""
     denoiser = Denoiser(built(name), CPU, family=family(name))
     denoiser.captions.kept.update({str(row): own for row, own in enumerate(rows(name, 2))})
-    lora = Lora(rank=2, alpha=4, target_modules=some_layers(denoiser.family))
+    lora = Lora(rank=2, alpha=4, target_modules=attention_targets(denoiser.family.watcher.networks))
     for adapter in ("default", TEACHER):
         denoiser.adapters.add_fresh(adapter, lora, seed=0)
     return denoiser
-
-
-def some_layers(own: Family) -> tuple[str, ...]:
-    """The ends of the names of attention's layers."""
-    names = [name for network in own.watcher.networks.values() for name in adaptable(network)]
-    return tuple(sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(("to_q", "to_v", "to_qkv", "q", "v"))}))
 
 
 def random_latents(own: Family, number: int, seed: int = 0) -> Tensor:

@@ -33,10 +33,11 @@ def test_noising_and_targets_are_those_of_diffusers(tmp_path: Path, prediction: 
     random = torch.Generator().manual_seed(0)
     x0, noise = (torch.randn((5, 4, 8, 8), generator=random) for _ in range(2))
     t = torch.tensor([0, 1, 400, 998, 999])
-    torch.testing.assert_close(denoiser.add_noise(x0, noise, t), reference.add_noise(x0, noise, t))
+    torch.testing.assert_close(denoiser.schedule.add_noise(x0, noise, t), reference.add_noise(x0, noise, t))
     expected = {"epsilon": noise, "sample": x0, "v_prediction": reference.get_velocity(x0, noise, t)}
-    torch.testing.assert_close(denoiser.target(x0, noise, t), expected[prediction])
-    assert denoiser.num_timesteps == 1000
+    torch.testing.assert_close(denoiser.schedule.target(x0, noise, t), expected[prediction])
+    u = torch.tensor([0.0, 0.0011, 0.5, 0.9999], dtype=torch.float64)
+    assert denoiser.schedule.at(u).tolist() == [0, 1, 500, 999]
 
 
 def test_sizes(denoiser: Denoiser) -> None:
@@ -57,12 +58,12 @@ def test_latents_are_scaled_posterior_means_and_independent_of_the_batch(denoise
 
 def test_embeddings_are_those_of_the_pipeline_and_kept(denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b", "", "a b", "a caption with far too many letters"]
-    ours = denoiser.encode_prompts(texts)
+    ours = torch.cat([own["prompt_embeds"] for own in denoiser.encode_prompts(texts)])
     theirs = denoiser.pipeline.encode_prompt(texts, torch.device("cpu"), 1, False)[0]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert torch.equal(ours[0], ours[2])
     monkeypatch.setattr(denoiser.pipeline, "text_encoder", None)
-    assert torch.equal(denoiser.encode_prompts(texts), ours)
+    assert torch.equal(torch.cat([own["prompt_embeds"] for own in denoiser.encode_prompts(texts)]), ours)
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_only(denoiser: Denoiser, lora: Lora) -> None:
@@ -100,9 +101,9 @@ def test_errors_are_each_items_own_mean_square(denoiser: Denoiser) -> None:
     errors = denoiser.errors(x0, noise, t, texts, None, batch_size=2)
     for row in range(5):
         one = slice(row, row + 1)
-        x_t = denoiser.add_noise(x0[one], noise[one], t[one])
+        x_t = denoiser.schedule.add_noise(x0[one], noise[one], t[one])
         with torch.no_grad():
-            output = denoiser.pipeline.unet(x_t, t[one], denoiser.encode_prompts(texts[one])).sample
+            output = denoiser.pipeline.unet(x_t, t[one], denoiser.encode_prompts(texts[one])[0]["prompt_embeds"]).sample
         torch.testing.assert_close(errors[row], (output - noise[one]).square().mean(), atol=1e-6, rtol=1e-5)
 
 
@@ -110,7 +111,8 @@ def test_half_precision_is_near(base: Path, denoiser: Denoiser) -> None:
     half = open_denoiser(base, Compute(device="cpu", precision="bfloat16", threads=1))
     x = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     arguments = (x, torch.zeros_like(x), torch.tensor([3, 700]), ["a", "b"], None)
-    assert half.pipeline.unet.dtype == torch.float32
+    assert half.pipeline.unet.dtype == torch.bfloat16
+    assert half.pipeline.vae.dtype == torch.float32
     torch.testing.assert_close(half.errors(*arguments), denoiser.errors(*arguments), atol=0.05, rtol=0.05)
     assert half.sample(["a"], [0], SERVING, None)[0].size == (16, 16)
 
@@ -123,8 +125,10 @@ def change_index(base: Path, folder: Path, key: str, value: object) -> Path:
 
 
 def test_other_families_and_foreign_code_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'FluxPipeline', and only a StableDiffusionPipeline"):
-        load_pipeline(change_index(base, tmp_path / "flux", "_class_name", "FluxPipeline"))
+    with pytest.raises(UsageError, match="'MyPipeline', which diffusers .* has no pipeline of"):
+        load_pipeline(change_index(base, tmp_path / "own", "_class_name", "MyPipeline"))
+    with pytest.raises(UsageError, match="is a 'UNet2DModel', which"):
+        load_pipeline(change_index(base, tmp_path / "part", "_class_name", "UNet2DModel"))
     with pytest.raises(UsageError, match="takes its 'unet' from 'my_code'"):
         load_pipeline(change_index(base, tmp_path / "code", "unet", ["my_code", "Net"]))
     with pytest.raises(UsageError, match="takes its 'extra' from 'os'"):
@@ -147,7 +151,7 @@ def test_pickled_weights_are_refused(base: Path, tmp_path: Path) -> None:
     (tmp_path / "pickled/unet/diffusion_pytorch_model.safetensors").rename(
         tmp_path / "pickled/unet/diffusion_pytorch_model.bin"
     )
-    with pytest.raises(UsageError, match="no complete diffusers pipeline"):
+    with pytest.raises(UsageError, match="has its unet as diffusion_pytorch_model.bin, a pickle.*save_pretrained"):
         load_pipeline(tmp_path / "pickled")
 
 
