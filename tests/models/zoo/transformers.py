@@ -424,7 +424,9 @@ WITHOUT_NEGATIVE = {"negative_prompt": None}
 TRANSFORMERS = {
     "ZImagePipeline": Tiny(_z_image, listed_text, SMALL, {"guidance_scale": 0.0}),
     "SanaPipeline": Tiny(_sana, masked_text, ((32, 32), (64, 32)), NO_BINS | WITHOUT_NEGATIVE),
-    "SanaSprintPipeline": Tiny(_sana_sprint, masked_text, ((32, 32), (64, 32)), NO_BINS),
+    "SanaSprintPipeline": Tiny(
+        _sana_sprint, masked_text, ((32, 32), (64, 32)), NO_BINS | {"intermediate_timesteps": None}
+    ),
     "LuminaPipeline": Tiny(_lumina, masked_text, EIGHTHS),
     "Lumina2Pipeline": Tiny(_lumina2, masked_text, EIGHTHS),
     "AuraFlowPipeline": Tiny(_aura_flow, masked_text, SMALL),
