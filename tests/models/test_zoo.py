@@ -75,6 +75,33 @@ def test_a_tiny_pipeline_draws_at_both_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
+def test_its_autoencoder_takes_a_picture_to_what_it_decodes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of pictures are made by it; IF and PRX of pixels have none."""
+    vae = getattr(built(name), "movq", None) or getattr(built(name), "vae", None)
+    if vae is None:
+        return
+    codes: list[torch.Tensor] = []
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda code, *more, **named: codes.append(code) or decode(code, *more, **named))
+    pixels = 2 * torch.as_tensor(draw(name, TINY[name].sizes[1], "pt")) - 1
+    with torch.no_grad():
+        encoded = vae.encode(as_a_batch_for(codes[0], pixels))
+    code = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
+    assert code.shape == codes[0].shape
+    assert torch.isfinite(code).all()
+    assert code.std() > 0.01
+
+
+def as_a_batch_for(code: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures (N, C, H, W) or videos (N, F, C, H, W) as a code (N, C, H, W) or (N, C, F, H, W) has them."""
+    if pixels.ndim == code.ndim == 4:
+        return pixels
+    if pixels.ndim == 4:
+        return pixels[:, :, None]
+    return pixels.transpose(1, 2) if code.ndim == 5 else pixels.flatten(0, 1)
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_a_prediction_depends_on_noise_timestep_and_caption(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prediction(name, monkeypatch)
     assert torch.isfinite(first).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.models.zoo.left_out import LEFT_OUT
+from tests.models.zoo.noise import NOISE
 from tests.models.zoo.packed import PACKED
 from tests.models.zoo.prompted import PROMPTED
 from tests.models.zoo.stable import STABLE
@@ -15,5 +16,5 @@ from tests.models.zoo.wan import WAN
 
 __all__ = ["LEFT_OUT", "TINY", "Tiny", "guidance_off"]
 
-TINY: Mapping[str, Tiny] = {**STABLE, **PACKED, **TRANSFORMERS, **VIDEOS, **WAN, **PROMPTED}
+TINY: Mapping[str, Tiny] = {**STABLE, **NOISE, **PACKED, **TRANSFORMERS, **VIDEOS, **WAN, **PROMPTED}
 """By the class's name; a class's other forms have a word after it."""

@@ -11,6 +11,7 @@ from diffusers import (
     ChromaPipeline,
     ChromaTransformer2DModel,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -38,7 +39,20 @@ from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 @seeded
 def _flux() -> DiffusionPipeline:
-    transformer = FluxTransformer2DModel(
+    return _flux_of(_flux_transformer(guidance_embeds=True), schedules.flow_by_size())
+
+
+@seeded
+def _flux_schnell() -> DiffusionPipeline:
+    return _flux_of(_flux_transformer(guidance_embeds=False), schedules.flow())
+
+
+def _flux_of(transformer: FluxTransformer2DModel, scheduler: FlowMatchEulerDiscreteScheduler) -> DiffusionPipeline:
+    return assemble(FluxPipeline, transformer=transformer, vae=autoencoders.kl_shifted(4), scheduler=scheduler)
+
+
+def _flux_transformer(guidance_embeds: bool) -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(
         in_channels=16,
         num_layers=1,
         num_single_layers=1,
@@ -46,14 +60,8 @@ def _flux() -> DiffusionPipeline:
         num_attention_heads=2,
         joint_attention_dim=WIDTH,
         pooled_projection_dim=WIDTH,
-        guidance_embeds=True,
+        guidance_embeds=guidance_embeds,
         axes_dims_rope=(4, 4, 8),
-    )
-    return assemble(
-        FluxPipeline,
-        transformer=transformer,
-        vae=autoencoders.kl_shifted(4),
-        scheduler=schedules.flow_by_size(),
     )
 
 
@@ -284,6 +292,7 @@ EIGHTHS = ((32, 32), (48, 32))
 
 PACKED = {
     "FluxPipeline": Tiny(_flux, pooled_text, SMALL),
+    "FluxPipeline (schnell)": Tiny(_flux_schnell, pooled_text, SMALL),
     "Flux2Pipeline": Tiny(_flux2, text, SMALL),
     "Flux2KleinPipeline": Tiny(_flux2_klein, text, SMALL),
     "Flux2KleinKVPipeline": Tiny(_flux2_klein_kv, text, SMALL),

@@ -8,12 +8,8 @@ from diffusers import (
     AuraFlowTransformer2DModel,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
-    CogVideoXDDIMScheduler,
-    CogView3PlusPipeline,
-    CogView3PlusTransformer2DModel,
     CogView4Pipeline,
     CogView4Transformer2DModel,
-    DDPMScheduler,
     DiffusionPipeline,
     ErnieImagePipeline,
     ErnieImageTransformer2DModel,
@@ -21,17 +17,12 @@ from diffusers import (
     GlmImageTransformer2DModel,
     HiDreamImagePipeline,
     HiDreamImageTransformer2DModel,
-    HunyuanDiT2DModel,
-    HunyuanDiTPipeline,
     Kandinsky5T2IPipeline,
     Kandinsky5Transformer3DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     LuminaNextDiT2DModel,
     LuminaPipeline,
-    PixArtAlphaPipeline,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
     PRXPipeline,
     PRXPixelPipeline,
     PRXTransformer2DModel,
@@ -147,39 +138,6 @@ def _cogview4() -> DiffusionPipeline:
 
 
 @seeded
-def _pixart_sigma() -> DiffusionPipeline:
-    return assemble(
-        PixArtSigmaPipeline,
-        transformer=pixart_transformer(),
-        vae=autoencoders.kl(4, scaling_factor=0.13025),
-        scheduler=schedules.dpm(),
-    )
-
-
-def pixart_transformer(**changes: object) -> PixArtTransformer2DModel:
-    """Predicts the noise and its variance, which the pipeline leaves out."""
-    arguments: dict[str, object] = {
-        "sample_size": 8,
-        "num_layers": 2,
-        "attention_head_dim": 8,
-        "num_attention_heads": 2,
-        "caption_channels": WIDTH,
-        "cross_attention_dim": 16,
-    }
-    return PixArtTransformer2DModel(**arguments | changes)
-
-
-@seeded
-def _pixart_alpha() -> DiffusionPipeline:
-    return assemble(
-        PixArtAlphaPipeline,
-        transformer=pixart_transformer(),
-        vae=autoencoders.kl(4),
-        scheduler=schedules.dpm(),
-    )
-
-
-@seeded
 def _sana_sprint() -> DiffusionPipeline:
     return assemble(
         SanaSprintPipeline,
@@ -204,62 +162,6 @@ def _lumina() -> DiffusionPipeline:
     return assemble(
         LuminaPipeline, transformer=transformer, vae=autoencoders.kl(4, levels=4), scheduler=schedules.flow()
     )
-
-
-@seeded
-def _cogview3() -> DiffusionPipeline:
-    transformer = CogView3PlusTransformer2DModel(
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        out_channels=4,
-        text_embed_dim=WIDTH,
-        time_embed_dim=8,
-        condition_dim=2,
-        pos_embed_max_size=16,
-        sample_size=8,
-    )
-    scheduler = CogVideoXDDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    return assemble(CogView3PlusPipeline, transformer=transformer, vae=autoencoders.kl(4), scheduler=scheduler)
-
-
-@seeded
-def _hunyuan_dit() -> DiffusionPipeline:
-    transformer = HunyuanDiT2DModel(
-        sample_size=16,
-        num_layers=2,
-        patch_size=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        in_channels=4,
-        cross_attention_dim=WIDTH,
-        cross_attention_dim_t5=WIDTH,
-        pooled_projection_dim=8,
-        hidden_size=16,
-        text_len=TOKENS,
-        text_len_t5=TOKENS,
-        activation_fn="gelu-approximate",
-    )
-    scheduler = DDPMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.03,
-        steps_offset=1,
-        prediction_type="v_prediction",
-        clip_sample=False,
-    )
-    vae = autoencoders.kl(4, levels=4, scaling_factor=0.13025)
-    return assemble(
-        HunyuanDiTPipeline, transformer=transformer, vae=vae, scheduler=scheduler, requires_safety_checker=False
-    )
-
-
-def _hunyuan_dit_text(number: int) -> dict[str, object]:
-    return masked_text(number) | {
-        "prompt_embeds_2": rows(number, TOKENS, WIDTH, seed=1),
-        "prompt_attention_mask_2": mask(number, TOKENS),
-    }
 
 
 @seeded
@@ -430,11 +332,7 @@ TRANSFORMERS = {
     "LuminaPipeline": Tiny(_lumina, masked_text, EIGHTHS),
     "Lumina2Pipeline": Tiny(_lumina2, masked_text, EIGHTHS),
     "AuraFlowPipeline": Tiny(_aura_flow, masked_text, SMALL),
-    "CogView3PlusPipeline": Tiny(_cogview3, text, MIDDLE),
     "CogView4Pipeline": Tiny(_cogview4, text, MIDDLE),
-    "PixArtAlphaPipeline": Tiny(_pixart_alpha, masked_text, SMALL, NO_BINS | WITHOUT_NEGATIVE),
-    "PixArtSigmaPipeline": Tiny(_pixart_sigma, masked_text, SMALL, NO_BINS | WITHOUT_NEGATIVE),
-    "HunyuanDiTPipeline": Tiny(_hunyuan_dit, _hunyuan_dit_text, ((32, 32), (48, 32)), NO_BINS),
     "HiDreamImagePipeline": Tiny(_hidream, _hidream_text, ((32, 32), (64, 16))),
     "Kandinsky5T2IPipeline": Tiny(_kandinsky5, kandinsky5_text, EIGHTHS),
     "PRXPipeline": Tiny(_prx, masked_text, MIDDLE, NO_BINS),
