@@ -39,30 +39,32 @@ from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 @seeded
 def _flux() -> DiffusionPipeline:
-    return _flux_of(_flux_transformer(guidance_embeds=True), schedules.flow_by_size())
+    return _flux_of(flux_transformer(), schedules.flow_by_size())
 
 
 @seeded
 def _flux_schnell() -> DiffusionPipeline:
-    return _flux_of(_flux_transformer(guidance_embeds=False), schedules.flow())
+    return _flux_of(flux_transformer(guidance_embeds=False), schedules.flow())
 
 
 def _flux_of(transformer: FluxTransformer2DModel, scheduler: FlowMatchEulerDiscreteScheduler) -> DiffusionPipeline:
     return assemble(FluxPipeline, transformer=transformer, vae=autoencoders.kl_shifted(4), scheduler=scheduler)
 
 
-def _flux_transformer(guidance_embeds: bool) -> FluxTransformer2DModel:
-    return FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        guidance_embeds=guidance_embeds,
-        axes_dims_rope=(4, 4, 8),
-    )
+def flux_transformer(**changes: object) -> FluxTransformer2DModel:
+    """Of Flux.1, with its guidance embedded."""
+    arguments: dict[str, object] = {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
+        "guidance_embeds": True,
+        "axes_dims_rope": (4, 4, 8),
+    }
+    return FluxTransformer2DModel(**arguments | changes)
 
 
 def flux2_transformer(**changes: object) -> Flux2Transformer2DModel:
@@ -100,17 +102,24 @@ def _klein(kind: type[DiffusionPipeline]) -> DiffusionPipeline:
 
 @seeded
 def _qwen() -> DiffusionPipeline:
-    transformer = QwenImageTransformer2DModel(
+    return assemble(
+        QwenImagePipeline,
+        transformer=qwen_transformer(),
+        vae=autoencoders.qwen(4),
+        scheduler=schedules.flow_qwen(),
+    )
+
+
+def qwen_transformer(joint_attention_dim: int = WIDTH) -> QwenImageTransformer2DModel:
+    """Of Qwen-Image."""
+    return QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
         num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=WIDTH,
+        joint_attention_dim=joint_attention_dim,
         axes_dims_rope=(8, 4, 4),
-    )
-    return assemble(
-        QwenImagePipeline, transformer=transformer, vae=autoencoders.qwen(4), scheduler=schedules.flow_qwen()
     )
 
 

@@ -86,12 +86,12 @@ def _xl() -> DiffusionPipeline:
 
 @seeded
 def _three() -> DiffusionPipeline:
-    return _three_of(_three_transformer())
+    return _three_of(three_transformer())
 
 
 @seeded
 def _three_and_a_half() -> DiffusionPipeline:
-    return _three_of(_three_transformer(dual_attention_layers=(0,), qk_norm="rms_norm"))
+    return _three_of(three_transformer(dual_attention_layers=(0,), qk_norm="rms_norm"))
 
 
 def _three_of(transformer: SD3Transformer2DModel) -> DiffusionPipeline:
@@ -103,21 +103,22 @@ def _three_of(transformer: SD3Transformer2DModel) -> DiffusionPipeline:
     )
 
 
-def _three_transformer(**changes: object) -> SD3Transformer2DModel:
-    return SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=2,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=32,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        out_channels=4,
-        pos_embed_max_size=16,
-        **changes,
-    )
+def three_transformer(**changes: object) -> SD3Transformer2DModel:
+    """Of Stable Diffusion 3."""
+    arguments: dict[str, object] = {
+        "sample_size": 16,
+        "patch_size": 2,
+        "in_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 4,
+        "caption_projection_dim": 32,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
+        "out_channels": 4,
+        "pos_embed_max_size": 16,
+    }
+    return SD3Transformer2DModel(**arguments | changes)
 
 
 @seeded

@@ -41,19 +41,27 @@ from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 @seeded
 def _z_image() -> DiffusionPipeline:
-    transformer = ZImageTransformer2DModel(
+    return assemble(
+        ZImagePipeline,
+        transformer=z_image_transformer(),
+        vae=autoencoders.kl(4, scaling_factor=0.3611, shift_factor=0.1159),
+        scheduler=schedules.flow(3.0),
+    )
+
+
+def z_image_transformer(cap_feat_dim: int = WIDTH) -> ZImageTransformer2DModel:
+    """Of Z-Image."""
+    return ZImageTransformer2DModel(
         in_channels=4,
         dim=32,
         n_layers=2,
         n_refiner_layers=1,
         n_heads=2,
         n_kv_heads=2,
-        cap_feat_dim=WIDTH,
+        cap_feat_dim=cap_feat_dim,
         axes_dims=[8, 4, 4],
         axes_lens=[256, 32, 32],
     )
-    vae = autoencoders.kl(4, scaling_factor=0.3611, shift_factor=0.1159)
-    return assemble(ZImagePipeline, transformer=transformer, vae=vae, scheduler=schedules.flow(3.0))
 
 
 @seeded
