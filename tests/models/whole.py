@@ -26,7 +26,7 @@ from tests.models.zoo import autoencoders, schedules
 from tests.models.zoo.packed import flux2_transformer, flux_transformer, qwen_transformer
 from tests.models.zoo.stable import text_time, three_transformer, unet
 from tests.models.zoo.tiny import assemble, seeded
-from tests.models.zoo.transformers import z_image_transformer
+from tests.models.zoo.unpacked import z_image_transformer
 from tests.models.zoo.wan import wan_transformer
 
 

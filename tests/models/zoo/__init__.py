@@ -10,11 +10,11 @@ from tests.models.zoo.packed import PACKED
 from tests.models.zoo.prompted import PROMPTED
 from tests.models.zoo.stable import STABLE
 from tests.models.zoo.tiny import Tiny, guidance_off
-from tests.models.zoo.transformers import TRANSFORMERS
+from tests.models.zoo.unpacked import UNPACKED
 from tests.models.zoo.videos import VIDEOS
 from tests.models.zoo.wan import WAN
 
 __all__ = ["LEFT_OUT", "TINY", "Tiny", "guidance_off"]
 
-TINY: Mapping[str, Tiny] = {**STABLE, **NOISE, **PACKED, **TRANSFORMERS, **VIDEOS, **WAN, **PROMPTED}
+TINY: Mapping[str, Tiny] = {**STABLE, **NOISE, **PACKED, **UNPACKED, **VIDEOS, **WAN, **PROMPTED}
 """By the class's name; a class's other forms have a word after it."""

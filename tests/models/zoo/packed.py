@@ -1,4 +1,4 @@
-"""Transformers that take latents as a sequence of 2x2 patches: Flux and what came after it."""
+"""Transformers that take latents as a sequence: Flux and what came after it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
-    HunyuanImagePipeline,
-    HunyuanImageTransformer2DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     NucleusMoEImagePipeline,
@@ -33,7 +31,7 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.captions import TOKENS, WIDTH, added_text, hunyuan_image_text, pooled_text, qwen_text, text
+from tests.models.zoo.captions import TOKENS, WIDTH, added_text, pooled_text, qwen_text, text
 from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 
@@ -65,6 +63,16 @@ def flux_transformer(**changes: object) -> FluxTransformer2DModel:
         "axes_dims_rope": (4, 4, 8),
     }
     return FluxTransformer2DModel(**arguments | changes)
+
+
+@seeded
+def _flux2() -> DiffusionPipeline:
+    return assemble(
+        Flux2Pipeline,
+        transformer=flux2_transformer(guidance_embeds=True),
+        vae=autoencoders.flux2(4),
+        scheduler=schedules.flow_by_size(),
+    )
 
 
 def flux2_transformer(**changes: object) -> Flux2Transformer2DModel:
@@ -139,16 +147,6 @@ def _chroma() -> DiffusionPipeline:
     )
     return assemble(
         ChromaPipeline, transformer=transformer, vae=autoencoders.kl_shifted(4), scheduler=schedules.flow(3.0)
-    )
-
-
-@seeded
-def _flux2() -> DiffusionPipeline:
-    return assemble(
-        Flux2Pipeline,
-        transformer=flux2_transformer(guidance_embeds=True),
-        vae=autoencoders.flux2(4),
-        scheduler=schedules.flow_by_size(),
     )
 
 
@@ -272,30 +270,6 @@ def _qwen21() -> DiffusionPipeline:
     )
 
 
-@seeded
-def _hunyuan_image() -> DiffusionPipeline:
-    transformer = HunyuanImageTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=4,
-        attention_head_dim=8,
-        num_layers=1,
-        num_single_layers=1,
-        num_refiner_layers=1,
-        patch_size=(1, 1),
-        guidance_embeds=True,
-        text_embed_dim=WIDTH,
-        text_embed_2_dim=WIDTH,
-        rope_axes_dim=(4, 4),
-    )
-    return assemble(
-        HunyuanImagePipeline,
-        transformer=transformer,
-        vae=autoencoders.hunyuan_image(4),
-        scheduler=schedules.flow(5.0),
-    )
-
-
 SMALL = ((16, 16), (24, 16))
 EIGHTHS = ((32, 32), (48, 32))
 
@@ -309,8 +283,9 @@ PACKED = {
     "BriaPipeline": Tiny(_bria, text, SMALL),
     "OvisImagePipeline": Tiny(_ovis, text, SMALL),
     "QwenImagePipeline": Tiny(_qwen, qwen_text, EIGHTHS),
+    # Its later steps reuse keys and values of the first unless told not to.
     "QwenImage21Pipeline": Tiny(_qwen21, qwen_text, ((32, 32), (64, 32)), {"use_kv_cache": False}),
+    # Guidance is off at 0, not at 1.
     "Krea2Pipeline": Tiny(_krea2, _krea2_text, EIGHTHS, {"guidance_scale": 0.0}),
     "NucleusMoEImagePipeline": Tiny(_nucleus, qwen_text, EIGHTHS),
-    "HunyuanImagePipeline": Tiny(_hunyuan_image, hunyuan_image_text, ((16, 16), (32, 16))),
 }

@@ -37,7 +37,7 @@ from tests.models.zoo import autoencoders, schedules
 from tests.models.zoo.captions import TOKENS, WIDTH, hunyuan_image_text, kandinsky5_text, masked_text, pooled_text, text
 from tests.models.zoo.cosmos import Trusting, cosmos_transformer
 from tests.models.zoo.tiny import Tiny, assemble, seeded
-from tests.models.zoo.transformers import kandinsky5_transformer
+from tests.models.zoo.unpacked import kandinsky5_transformer
 
 
 @seeded

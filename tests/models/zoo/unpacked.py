@@ -1,4 +1,4 @@
-"""Transformers that take latents as pictures, and cut them into patches themselves."""
+"""Transformers that take latents as pictures, and cut them into patches themselves (all of rectified flow)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from diffusers import (
     GlmImageTransformer2DModel,
     HiDreamImagePipeline,
     HiDreamImageTransformer2DModel,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     Kandinsky5T2IPipeline,
     Kandinsky5Transformer3DModel,
     Lumina2Pipeline,
@@ -35,7 +37,7 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.captions import TOKENS, WIDTH, kandinsky5_text, listed_text, masked_text, text
+from tests.models.zoo.captions import TOKENS, WIDTH, hunyuan_image_text, kandinsky5_text, listed_text, masked_text, text
 from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 
@@ -297,6 +299,30 @@ def _glm_text(number: int) -> dict[str, object]:
 
 
 @seeded
+def _hunyuan_image() -> DiffusionPipeline:
+    transformer = HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=(1, 1),
+        guidance_embeds=True,
+        text_embed_dim=WIDTH,
+        text_embed_2_dim=WIDTH,
+        rope_axes_dim=(4, 4),
+    )
+    return assemble(
+        HunyuanImagePipeline,
+        transformer=transformer,
+        vae=autoencoders.hunyuan_image(4),
+        scheduler=schedules.flow(5.0),
+    )
+
+
+@seeded
 def _bria_fibo2() -> DiffusionPipeline:
     transformer = BriaFibo2Transformer2DModel(
         in_channels=4,
@@ -331,7 +357,8 @@ EIGHTHS = ((32, 32), (48, 32))
 NO_BINS = {"use_resolution_binning": False}
 WITHOUT_NEGATIVE = {"negative_prompt": None}
 
-TRANSFORMERS = {
+UNPACKED = {
+    # Guidance is off at 0, not at 1.
     "ZImagePipeline": Tiny(_z_image, listed_text, SMALL, {"guidance_scale": 0.0}),
     "SanaPipeline": Tiny(_sana, masked_text, ((32, 32), (64, 32)), NO_BINS | WITHOUT_NEGATIVE),
     "SanaSprintPipeline": Tiny(
@@ -347,5 +374,6 @@ TRANSFORMERS = {
     "PRXPixelPipeline": Tiny(_prx_pixel, masked_text, MIDDLE, NO_BINS),
     "ErnieImagePipeline": Tiny(_ernie, listed_text, SMALL),
     "GlmImagePipeline": Tiny(_glm, _glm_text, ((64, 32), (32, 64))),
+    "HunyuanImagePipeline": Tiny(_hunyuan_image, hunyuan_image_text, MIDDLE),
     "BriaFibo2Pipeline": Tiny(_bria_fibo2, _bria_fibo2_text, MIDDLE),
 }
