@@ -108,7 +108,9 @@ def test_a_prediction_depends_on_noise_timestep_and_caption(name: str, monkeypat
     assert torch.isfinite(first).all()
     assert change(first, prediction(name, monkeypatch)) == 0
     assert change(first, prediction(name, monkeypatch, generator=noise(1))) > LEAST
-    assert change(first, prediction(name, monkeypatch, **second_caption(name))) > LEAST
+    for key, value in second_caption(name).items():
+        if isinstance(value, list) or value.is_floating_point():  # some pipelines take masks and do nothing with them
+            assert change(first, prediction(name, monkeypatch, **{key: value})) > LEAST, key
     turn_times_round(built(name).scheduler, monkeypatch)
     assert change(first, prediction(name, monkeypatch)) > LEAST
 
