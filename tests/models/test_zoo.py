@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -17,10 +18,10 @@ from tests.models.zoo.tiny import Size
 
 LEAST = 1e-3
 """A change of what is given changes a prediction by this much of its own spread."""
-OTHER_TASKS = (
-    "Img2Img", "I2I", "Inpaint", "Edit", "Pix2Pix", "Depth2Img", "Control", "Adapter", "Upscale", "SuperResolution",
-    "ImageToVideo", "Image2Video", "I2V", "VideoToVideo", "Animate", "Audio", "Prior", "Decoder", "PAG",
-)  # fmt: skip
+OTHER_TASKS = re.compile(
+    "Img2Img|I2I|Inpaint|Edit|Pix2Pix|Depth2Img|Control|Adapter|Upscale|SuperResolution"
+    "|ImageToVideo|Image2Video|(?<!T)I2V|VideoToVideo|Audio|Prior|Decoder|PAG"
+)
 """What the name of a class says that does something else than draw from a text (PAG: the same with other guidance)."""
 
 
@@ -75,12 +76,41 @@ def test_a_tiny_pipeline_draws_at_both_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
+def test_its_autoencoder_takes_a_picture_to_what_it_decodes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of pictures are made by it; IF and PRX of pixels have none."""
+    vae = getattr(built(name), "movq", None) or getattr(built(name), "vae", None)
+    if vae is None:
+        return
+    codes: list[torch.Tensor] = []
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda code, *more, **named: codes.append(code) or decode(code, *more, **named))
+    pixels = 2 * torch.as_tensor(draw(name, TINY[name].sizes[1], "pt")) - 1
+    with torch.no_grad():
+        encoded = vae.encode(as_a_batch_for(codes[0], pixels))
+    code = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded[0]
+    assert code.shape == codes[0].shape
+    assert torch.isfinite(code).all()
+    assert code.std() > 0.01
+
+
+def as_a_batch_for(code: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures (N, C, H, W) or videos (N, F, C, H, W) as a code (N, C, H, W) or (N, C, F, H, W) has them."""
+    if pixels.ndim == code.ndim == 4:
+        return pixels
+    if pixels.ndim == 4:
+        return pixels[:, :, None]
+    return pixels.transpose(1, 2) if code.ndim == 5 else pixels.flatten(0, 1)
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_a_prediction_depends_on_noise_timestep_and_caption(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prediction(name, monkeypatch)
     assert torch.isfinite(first).all()
     assert change(first, prediction(name, monkeypatch)) == 0
     assert change(first, prediction(name, monkeypatch, generator=noise(1))) > LEAST
-    assert change(first, prediction(name, monkeypatch, **second_caption(name))) > LEAST
+    for key, value in second_caption(name).items():
+        if isinstance(value, list) or value.is_floating_point():  # some pipelines take masks and do nothing with them
+            assert change(first, prediction(name, monkeypatch, **{key: value})) > LEAST, key
     turn_times_round(built(name).scheduler, monkeypatch)
     assert change(first, prediction(name, monkeypatch)) > LEAST
 
@@ -150,5 +180,5 @@ def draws_from_a_text(name: str) -> bool:
     required = {
         one.name for one in takes.values() if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
     }
-    another_task = name not in TINY and any(word in name for word in OTHER_TASKS)
+    another_task = name not in TINY and OTHER_TASKS.search(name) is not None
     return "prompt" in takes and required <= {"self", "prompt"} and not another_task

@@ -113,6 +113,11 @@ def wan(channels: int, **changes: object) -> AutoencoderKLWan:
     return AutoencoderKLWan(**arguments | spread(channels) | changes)
 
 
+def wan_16(channels: int) -> AutoencoderKLWan:
+    """Wan 2.2's second one: divides the sides by 16, of which a half before all else."""
+    return wan(channels, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16)
+
+
 def ltx(channels: int) -> AutoencoderKLLTXVideo:
     """Divides the sides by 4 and the frames after the first by 4."""
     vae = AutoencoderKLLTXVideo(
@@ -250,7 +255,7 @@ def cosmos(channels: int) -> AutoencoderKLCosmos:
 
 
 def ltx2(channels: int) -> AutoencoderKLLTX2Video:
-    """Halves the sides."""
+    """Halves the sides and the frames after the first."""
     vae = AutoencoderKLLTX2Video(
         latent_channels=channels,
         block_out_channels=(8,),
@@ -260,7 +265,7 @@ def ltx2(channels: int) -> AutoencoderKLLTX2Video:
         spatio_temporal_scaling=(True,),
         decoder_spatio_temporal_scaling=(True,),
         decoder_inject_noise=(False, False),
-        downsample_type=("spatial",),
+        downsample_type=("spatiotemporal",),
         upsample_residual=(False,),
         upsample_factor=(1,),
         patch_size=1,

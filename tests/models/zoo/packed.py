@@ -1,4 +1,4 @@
-"""Transformers that take latents as a sequence of 2x2 patches: Flux and what came after it."""
+"""Transformers that take latents as a sequence: Flux and what came after it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from diffusers import (
     ChromaPipeline,
     ChromaTransformer2DModel,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
-    HunyuanImagePipeline,
-    HunyuanImageTransformer2DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     NucleusMoEImagePipeline,
@@ -32,27 +31,46 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.captions import TOKENS, WIDTH, added_text, hunyuan_image_text, pooled_text, qwen_text, text
+from tests.models.zoo.captions import TOKENS, WIDTH, added_text, pooled_text, qwen_text, text
 from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 
 @seeded
 def _flux() -> DiffusionPipeline:
-    transformer = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        guidance_embeds=True,
-        axes_dims_rope=(4, 4, 8),
-    )
+    return _flux_of(flux_transformer(), schedules.flow_by_size())
+
+
+@seeded
+def _flux_schnell() -> DiffusionPipeline:
+    return _flux_of(flux_transformer(guidance_embeds=False), schedules.flow())
+
+
+def _flux_of(transformer: FluxTransformer2DModel, scheduler: FlowMatchEulerDiscreteScheduler) -> DiffusionPipeline:
+    return assemble(FluxPipeline, transformer=transformer, vae=autoencoders.kl_shifted(4), scheduler=scheduler)
+
+
+def flux_transformer(**changes: object) -> FluxTransformer2DModel:
+    """Of Flux.1, with its guidance embedded."""
+    arguments: dict[str, object] = {
+        "in_channels": 16,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
+        "guidance_embeds": True,
+        "axes_dims_rope": (4, 4, 8),
+    }
+    return FluxTransformer2DModel(**arguments | changes)
+
+
+@seeded
+def _flux2() -> DiffusionPipeline:
     return assemble(
-        FluxPipeline,
-        transformer=transformer,
-        vae=autoencoders.kl_shifted(4),
+        Flux2Pipeline,
+        transformer=flux2_transformer(guidance_embeds=True),
+        vae=autoencoders.flux2(4),
         scheduler=schedules.flow_by_size(),
     )
 
@@ -92,17 +110,24 @@ def _klein(kind: type[DiffusionPipeline]) -> DiffusionPipeline:
 
 @seeded
 def _qwen() -> DiffusionPipeline:
-    transformer = QwenImageTransformer2DModel(
+    return assemble(
+        QwenImagePipeline,
+        transformer=qwen_transformer(),
+        vae=autoencoders.qwen(4),
+        scheduler=schedules.flow_qwen(),
+    )
+
+
+def qwen_transformer(joint_attention_dim: int = WIDTH) -> QwenImageTransformer2DModel:
+    """Of Qwen-Image."""
+    return QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
         num_layers=2,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=WIDTH,
+        joint_attention_dim=joint_attention_dim,
         axes_dims_rope=(8, 4, 4),
-    )
-    return assemble(
-        QwenImagePipeline, transformer=transformer, vae=autoencoders.qwen(4), scheduler=schedules.flow_qwen()
     )
 
 
@@ -122,16 +147,6 @@ def _chroma() -> DiffusionPipeline:
     )
     return assemble(
         ChromaPipeline, transformer=transformer, vae=autoencoders.kl_shifted(4), scheduler=schedules.flow(3.0)
-    )
-
-
-@seeded
-def _flux2() -> DiffusionPipeline:
-    return assemble(
-        Flux2Pipeline,
-        transformer=flux2_transformer(guidance_embeds=True),
-        vae=autoencoders.flux2(4),
-        scheduler=schedules.flow_by_size(),
     )
 
 
@@ -255,35 +270,12 @@ def _qwen21() -> DiffusionPipeline:
     )
 
 
-@seeded
-def _hunyuan_image() -> DiffusionPipeline:
-    transformer = HunyuanImageTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=4,
-        attention_head_dim=8,
-        num_layers=1,
-        num_single_layers=1,
-        num_refiner_layers=1,
-        patch_size=(1, 1),
-        guidance_embeds=True,
-        text_embed_dim=WIDTH,
-        text_embed_2_dim=WIDTH,
-        rope_axes_dim=(4, 4),
-    )
-    return assemble(
-        HunyuanImagePipeline,
-        transformer=transformer,
-        vae=autoencoders.hunyuan_image(4),
-        scheduler=schedules.flow(5.0),
-    )
-
-
 SMALL = ((16, 16), (24, 16))
 EIGHTHS = ((32, 32), (48, 32))
 
 PACKED = {
     "FluxPipeline": Tiny(_flux, pooled_text, SMALL),
+    "FluxPipeline (schnell)": Tiny(_flux_schnell, pooled_text, SMALL),
     "Flux2Pipeline": Tiny(_flux2, text, SMALL),
     "Flux2KleinPipeline": Tiny(_flux2_klein, text, SMALL),
     "Flux2KleinKVPipeline": Tiny(_flux2_klein_kv, text, SMALL),
@@ -291,8 +283,9 @@ PACKED = {
     "BriaPipeline": Tiny(_bria, text, SMALL),
     "OvisImagePipeline": Tiny(_ovis, text, SMALL),
     "QwenImagePipeline": Tiny(_qwen, qwen_text, EIGHTHS),
+    # Its later steps reuse keys and values of the first unless told not to.
     "QwenImage21Pipeline": Tiny(_qwen21, qwen_text, ((32, 32), (64, 32)), {"use_kv_cache": False}),
+    # Guidance is off at 0, not at 1.
     "Krea2Pipeline": Tiny(_krea2, _krea2_text, EIGHTHS, {"guidance_scale": 0.0}),
     "NucleusMoEImagePipeline": Tiny(_nucleus, qwen_text, EIGHTHS),
-    "HunyuanImagePipeline": Tiny(_hunyuan_image, hunyuan_image_text, ((16, 16), (32, 16))),
 }

@@ -66,7 +66,7 @@ def _bria_fibo() -> DiffusionPipeline:
         text_encoder=texts.smollm3(tokenizer),
         tokenizer=tokenizer,
         transformer=transformer,
-        vae=autoencoders.wan(4, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16),
+        vae=autoencoders.wan_16(4),
         scheduler=schedules.flow_by_size(),
     )
 

@@ -60,6 +60,18 @@ def ddim() -> DDIMScheduler:
     return DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
 
 
+def ddim_velocity() -> DDIMScheduler:
+    """Predicts the velocity, and its last timestep is noise alone (arXiv 2305.08891)."""
+    return DDIMScheduler(
+        **STABLE,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+
+
 def dpm() -> DPMSolverMultistepScheduler:
     """Of PixArt."""
     return DPMSolverMultistepScheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02)

@@ -54,11 +54,20 @@ def text_time(**changes: object) -> dict[str, object]:
 
 @seeded
 def _stable_diffusion() -> DiffusionPipeline:
+    return _stable_diffusion_of(unet(), schedules.pndm())
+
+
+@seeded
+def _stable_diffusion_2() -> DiffusionPipeline:
+    return _stable_diffusion_of(unet(use_linear_projection=True), schedules.ddim_velocity())
+
+
+def _stable_diffusion_of(network: UNet2DConditionModel, scheduler: object) -> DiffusionPipeline:
     return assemble(
         StableDiffusionPipeline,
         vae=autoencoders.kl(4),
-        unet=unet(),
-        scheduler=schedules.pndm(),
+        unet=network,
+        scheduler=scheduler,
         requires_safety_checker=False,
     )
 
@@ -77,25 +86,39 @@ def _xl() -> DiffusionPipeline:
 
 @seeded
 def _three() -> DiffusionPipeline:
-    transformer = SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=2,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=32,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        out_channels=4,
-        pos_embed_max_size=16,
-    )
+    return _three_of(three_transformer())
+
+
+@seeded
+def _three_and_a_half() -> DiffusionPipeline:
+    return _three_of(three_transformer(dual_attention_layers=(0,), qk_norm="rms_norm"))
+
+
+def _three_of(transformer: SD3Transformer2DModel) -> DiffusionPipeline:
     return assemble(
         StableDiffusion3Pipeline,
         transformer=transformer,
         scheduler=schedules.flow(3.0),
         vae=autoencoders.kl_shifted(4),
     )
+
+
+def three_transformer(**changes: object) -> SD3Transformer2DModel:
+    """Of Stable Diffusion 3."""
+    arguments: dict[str, object] = {
+        "sample_size": 16,
+        "patch_size": 2,
+        "in_channels": 4,
+        "num_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 4,
+        "caption_projection_dim": 32,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
+        "out_channels": 4,
+        "pos_embed_max_size": 16,
+    }
+    return SD3Transformer2DModel(**arguments | changes)
 
 
 @seeded
@@ -206,14 +229,19 @@ def _kandinsky3_text(number: int) -> dict[str, object]:
     return text(number) | {"attention_mask": mask(number, TOKENS)}
 
 
+SMALL = ((16, 16), (24, 16))
+TWO = {"num_frames": 2}
+
 STABLE = {
-    "StableDiffusionPipeline": Tiny(_stable_diffusion, text, ((16, 16), (24, 16))),
-    "StableDiffusionXLPipeline": Tiny(_xl, pooled_text, ((16, 16), (24, 16))),
-    "StableDiffusion3Pipeline": Tiny(_three, pooled_text, ((16, 16), (24, 16))),
-    "LatentConsistencyModelPipeline": Tiny(_latent_consistency, text, ((16, 16), (24, 16))),
-    "AnimateDiffPipeline": Tiny(_animate, text, ((16, 16), (24, 16)), {"num_frames": 2}),
-    "AnimateDiffSDXLPipeline": Tiny(_animate_xl, pooled_text, ((16, 16), (24, 16)), {"num_frames": 2}),
-    "TextToVideoSDPipeline": Tiny(_text_to_video, text, ((16, 16), (24, 16)), {"num_frames": 1}),
-    "IFPipeline": Tiny(_deepfloyd, text, ((16, 16), (24, 16))),
+    "StableDiffusionPipeline": Tiny(_stable_diffusion, text, SMALL),
+    "StableDiffusionPipeline (2.1)": Tiny(_stable_diffusion_2, text, SMALL),
+    "StableDiffusionXLPipeline": Tiny(_xl, pooled_text, SMALL),
+    "StableDiffusion3Pipeline": Tiny(_three, pooled_text, SMALL),
+    "StableDiffusion3Pipeline (3.5)": Tiny(_three_and_a_half, pooled_text, SMALL),
+    "LatentConsistencyModelPipeline": Tiny(_latent_consistency, text, SMALL),
+    "AnimateDiffPipeline": Tiny(_animate, text, SMALL, TWO),
+    "AnimateDiffSDXLPipeline": Tiny(_animate_xl, pooled_text, SMALL, TWO),
+    "TextToVideoSDPipeline": Tiny(_text_to_video, text, SMALL, TWO),
+    "IFPipeline": Tiny(_deepfloyd, text, SMALL),
     "Kandinsky3Pipeline": Tiny(_kandinsky3, _kandinsky3_text, ((64, 64), (128, 64))),
 }

@@ -19,6 +19,8 @@ from diffusers import (
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
     Kandinsky5T2VPipeline,
+    Kandinsky6TI2VAPipeline,
+    Kandinsky6Transformer3DModel,
     LattePipeline,
     LatteTransformer3DModel,
     LTX2Pipeline,
@@ -35,7 +37,7 @@ from tests.models.zoo import autoencoders, schedules
 from tests.models.zoo.captions import TOKENS, WIDTH, hunyuan_image_text, kandinsky5_text, masked_text, pooled_text, text
 from tests.models.zoo.cosmos import Trusting, cosmos_transformer
 from tests.models.zoo.tiny import Tiny, assemble, seeded
-from tests.models.zoo.transformers import kandinsky5_transformer
+from tests.models.zoo.unpacked import kandinsky5_transformer
 
 
 @seeded
@@ -117,6 +119,28 @@ def _kandinsky5_video() -> DiffusionPipeline:
     return assemble(
         Kandinsky5T2VPipeline,
         transformer=kandinsky5_transformer(),
+        vae=autoencoders.hunyuan_video(4),
+        scheduler=schedules.flow(5.0),
+    )
+
+
+@seeded
+def _kandinsky6() -> DiffusionPipeline:
+    transformer = Kandinsky6Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=WIDTH,
+        in_text_dim2=WIDTH,
+        time_dim=16,
+        model_dim=16,
+        ff_dim=32,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(2, 2, 4),
+    )
+    return assemble(
+        Kandinsky6TI2VAPipeline,
+        transformer=transformer,
         vae=autoencoders.hunyuan_video(4),
         scheduler=schedules.flow(5.0),
     )
@@ -313,6 +337,7 @@ VIDEOS = {
     "HunyuanVideoPipeline": Tiny(_hunyuan_video, _hunyuan_text, SIXTEENTHS, FIVE),
     "HunyuanVideo15Pipeline": Tiny(_hunyuan_video15, hunyuan_image_text, SIXTEENTHS, FIVE),
     "Kandinsky5T2VPipeline": Tiny(_kandinsky5_video, kandinsky5_text, WIDE, FIVE),
+    "Kandinsky6TI2VAPipeline": Tiny(_kandinsky6, pooled_text, WIDE, FIVE | {"sample_audio": False}),
     "CogVideoXPipeline": Tiny(_cogvideo, text, SIXTEENTHS, FIVE),
     "AllegroPipeline": Tiny(_allegro, masked_text, SIXTEENTHS, {"num_frames": 8}),
     "MochiPipeline": Tiny(_mochi, masked_text, SIXTEENTHS, {"num_frames": 7}),

@@ -57,6 +57,17 @@ def _wan_22() -> DiffusionPipeline:
 
 
 @seeded
+def _wan_5b() -> DiffusionPipeline:
+    return assemble(
+        WanPipeline,
+        transformer=wan_transformer(),
+        expand_timesteps=True,
+        vae=autoencoders.wan_16(4),
+        scheduler=schedules.flow_unipc(5.0),
+    )
+
+
+@seeded
 def _any_flow() -> DiffusionPipeline:
     return assemble(
         AnyFlowPipeline,
@@ -187,6 +198,7 @@ FIVE = {"num_frames": 5}
 WAN = {
     "WanPipeline": Tiny(_wan, text, SIXTEENTHS, FIVE),
     "WanPipeline (2.2)": Tiny(_wan_22, text, SIXTEENTHS, FIVE),
+    "WanPipeline (2.2, 5B)": Tiny(_wan_5b, text, ((32, 32), (64, 32)), FIVE),
     "AnyFlowPipeline": Tiny(_any_flow, text, SIXTEENTHS, FIVE),
     "SkyReelsV2Pipeline": Tiny(_sky_reels, text, SIXTEENTHS, FIVE),
     "SkyReelsV2DiffusionForcingPipeline": Tiny(_sky_reels_forcing, text, SIXTEENTHS, FIVE | {"prompt": None}),

@@ -1,4 +1,4 @@
-"""Transformers that take latents as pictures, and cut them into patches themselves."""
+"""Transformers that take latents as pictures, and cut them into patches themselves (all of rectified flow)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from diffusers import (
     AuraFlowTransformer2DModel,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
-    CogVideoXDDIMScheduler,
-    CogView3PlusPipeline,
-    CogView3PlusTransformer2DModel,
     CogView4Pipeline,
     CogView4Transformer2DModel,
-    DDPMScheduler,
     DiffusionPipeline,
     ErnieImagePipeline,
     ErnieImageTransformer2DModel,
@@ -21,17 +17,14 @@ from diffusers import (
     GlmImageTransformer2DModel,
     HiDreamImagePipeline,
     HiDreamImageTransformer2DModel,
-    HunyuanDiT2DModel,
-    HunyuanDiTPipeline,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     Kandinsky5T2IPipeline,
     Kandinsky5Transformer3DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     LuminaNextDiT2DModel,
     LuminaPipeline,
-    PixArtAlphaPipeline,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
     PRXPipeline,
     PRXPixelPipeline,
     PRXTransformer2DModel,
@@ -44,25 +37,33 @@ from diffusers import (
 )
 
 from tests.models.zoo import autoencoders, schedules
-from tests.models.zoo.captions import TOKENS, WIDTH, kandinsky5_text, listed_text, masked_text, text
+from tests.models.zoo.captions import TOKENS, WIDTH, hunyuan_image_text, kandinsky5_text, listed_text, masked_text, text
 from tests.models.zoo.tiny import Tiny, assemble, mask, rows, seeded
 
 
 @seeded
 def _z_image() -> DiffusionPipeline:
-    transformer = ZImageTransformer2DModel(
+    return assemble(
+        ZImagePipeline,
+        transformer=z_image_transformer(),
+        vae=autoencoders.kl(4, scaling_factor=0.3611, shift_factor=0.1159),
+        scheduler=schedules.flow(3.0),
+    )
+
+
+def z_image_transformer(cap_feat_dim: int = WIDTH) -> ZImageTransformer2DModel:
+    """Of Z-Image."""
+    return ZImageTransformer2DModel(
         in_channels=4,
         dim=32,
         n_layers=2,
         n_refiner_layers=1,
         n_heads=2,
         n_kv_heads=2,
-        cap_feat_dim=WIDTH,
+        cap_feat_dim=cap_feat_dim,
         axes_dims=[8, 4, 4],
         axes_lens=[256, 32, 32],
     )
-    vae = autoencoders.kl(4, scaling_factor=0.3611, shift_factor=0.1159)
-    return assemble(ZImagePipeline, transformer=transformer, vae=vae, scheduler=schedules.flow(3.0))
 
 
 @seeded
@@ -147,39 +148,6 @@ def _cogview4() -> DiffusionPipeline:
 
 
 @seeded
-def _pixart_sigma() -> DiffusionPipeline:
-    return assemble(
-        PixArtSigmaPipeline,
-        transformer=pixart_transformer(),
-        vae=autoencoders.kl(4, scaling_factor=0.13025),
-        scheduler=schedules.dpm(),
-    )
-
-
-def pixart_transformer(**changes: object) -> PixArtTransformer2DModel:
-    """Predicts the noise and its variance, which the pipeline leaves out."""
-    arguments: dict[str, object] = {
-        "sample_size": 8,
-        "num_layers": 2,
-        "attention_head_dim": 8,
-        "num_attention_heads": 2,
-        "caption_channels": WIDTH,
-        "cross_attention_dim": 16,
-    }
-    return PixArtTransformer2DModel(**arguments | changes)
-
-
-@seeded
-def _pixart_alpha() -> DiffusionPipeline:
-    return assemble(
-        PixArtAlphaPipeline,
-        transformer=pixart_transformer(),
-        vae=autoencoders.kl(4),
-        scheduler=schedules.dpm(),
-    )
-
-
-@seeded
 def _sana_sprint() -> DiffusionPipeline:
     return assemble(
         SanaSprintPipeline,
@@ -204,62 +172,6 @@ def _lumina() -> DiffusionPipeline:
     return assemble(
         LuminaPipeline, transformer=transformer, vae=autoencoders.kl(4, levels=4), scheduler=schedules.flow()
     )
-
-
-@seeded
-def _cogview3() -> DiffusionPipeline:
-    transformer = CogView3PlusTransformer2DModel(
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        out_channels=4,
-        text_embed_dim=WIDTH,
-        time_embed_dim=8,
-        condition_dim=2,
-        pos_embed_max_size=16,
-        sample_size=8,
-    )
-    scheduler = CogVideoXDDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
-    return assemble(CogView3PlusPipeline, transformer=transformer, vae=autoencoders.kl(4), scheduler=scheduler)
-
-
-@seeded
-def _hunyuan_dit() -> DiffusionPipeline:
-    transformer = HunyuanDiT2DModel(
-        sample_size=16,
-        num_layers=2,
-        patch_size=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        in_channels=4,
-        cross_attention_dim=WIDTH,
-        cross_attention_dim_t5=WIDTH,
-        pooled_projection_dim=8,
-        hidden_size=16,
-        text_len=TOKENS,
-        text_len_t5=TOKENS,
-        activation_fn="gelu-approximate",
-    )
-    scheduler = DDPMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.03,
-        steps_offset=1,
-        prediction_type="v_prediction",
-        clip_sample=False,
-    )
-    vae = autoencoders.kl(4, levels=4, scaling_factor=0.13025)
-    return assemble(
-        HunyuanDiTPipeline, transformer=transformer, vae=vae, scheduler=scheduler, requires_safety_checker=False
-    )
-
-
-def _hunyuan_dit_text(number: int) -> dict[str, object]:
-    return masked_text(number) | {
-        "prompt_embeds_2": rows(number, TOKENS, WIDTH, seed=1),
-        "prompt_attention_mask_2": mask(number, TOKENS),
-    }
 
 
 @seeded
@@ -387,6 +299,30 @@ def _glm_text(number: int) -> dict[str, object]:
 
 
 @seeded
+def _hunyuan_image() -> DiffusionPipeline:
+    transformer = HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=(1, 1),
+        guidance_embeds=True,
+        text_embed_dim=WIDTH,
+        text_embed_2_dim=WIDTH,
+        rope_axes_dim=(4, 4),
+    )
+    return assemble(
+        HunyuanImagePipeline,
+        transformer=transformer,
+        vae=autoencoders.hunyuan_image(4),
+        scheduler=schedules.flow(5.0),
+    )
+
+
+@seeded
 def _bria_fibo2() -> DiffusionPipeline:
     transformer = BriaFibo2Transformer2DModel(
         in_channels=4,
@@ -421,23 +357,23 @@ EIGHTHS = ((32, 32), (48, 32))
 NO_BINS = {"use_resolution_binning": False}
 WITHOUT_NEGATIVE = {"negative_prompt": None}
 
-TRANSFORMERS = {
+UNPACKED = {
+    # Guidance is off at 0, not at 1.
     "ZImagePipeline": Tiny(_z_image, listed_text, SMALL, {"guidance_scale": 0.0}),
     "SanaPipeline": Tiny(_sana, masked_text, ((32, 32), (64, 32)), NO_BINS | WITHOUT_NEGATIVE),
-    "SanaSprintPipeline": Tiny(_sana_sprint, masked_text, ((32, 32), (64, 32)), NO_BINS),
+    "SanaSprintPipeline": Tiny(
+        _sana_sprint, masked_text, ((32, 32), (64, 32)), NO_BINS | {"intermediate_timesteps": None}
+    ),
     "LuminaPipeline": Tiny(_lumina, masked_text, EIGHTHS),
     "Lumina2Pipeline": Tiny(_lumina2, masked_text, EIGHTHS),
     "AuraFlowPipeline": Tiny(_aura_flow, masked_text, SMALL),
-    "CogView3PlusPipeline": Tiny(_cogview3, text, MIDDLE),
     "CogView4Pipeline": Tiny(_cogview4, text, MIDDLE),
-    "PixArtAlphaPipeline": Tiny(_pixart_alpha, masked_text, SMALL, NO_BINS | WITHOUT_NEGATIVE),
-    "PixArtSigmaPipeline": Tiny(_pixart_sigma, masked_text, SMALL, NO_BINS | WITHOUT_NEGATIVE),
-    "HunyuanDiTPipeline": Tiny(_hunyuan_dit, _hunyuan_dit_text, ((32, 32), (48, 32)), NO_BINS),
     "HiDreamImagePipeline": Tiny(_hidream, _hidream_text, ((32, 32), (64, 16))),
     "Kandinsky5T2IPipeline": Tiny(_kandinsky5, kandinsky5_text, EIGHTHS),
     "PRXPipeline": Tiny(_prx, masked_text, MIDDLE, NO_BINS),
     "PRXPixelPipeline": Tiny(_prx_pixel, masked_text, MIDDLE, NO_BINS),
     "ErnieImagePipeline": Tiny(_ernie, listed_text, SMALL),
     "GlmImagePipeline": Tiny(_glm, _glm_text, ((64, 32), (32, 64))),
+    "HunyuanImagePipeline": Tiny(_hunyuan_image, hunyuan_image_text, MIDDLE),
     "BriaFibo2Pipeline": Tiny(_bria_fibo2, _bria_fibo2_text, MIDDLE),
 }
