@@ -62,6 +62,7 @@ COMMANDS = (
             arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="the diffusers pipeline (default: the demo's)"),
             arg("--extractor", default=None, metavar="PATH_OR_HUB_ID", help="the CLIP model that sees"),
             arg("--data", default=None, metavar="FOLDER", help="images that the base knows: the line's first slices"),
+            arg("--adapter", default=None, metavar="FILE", help="a LoRA to go on from, of whatever tool"),
             arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the new params.yaml"),
         ),
     ),

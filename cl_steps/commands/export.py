@@ -51,13 +51,12 @@ def _write_parts(model: Model, folder: Path) -> None:
 
 
 def _write_merged(model: Model, folder: Path) -> None:
+    from cl_steps.models.adapters import fold
     from cl_steps.models.loading import load_pipeline
+    from cl_steps.models.lora import read_adapter
 
-    pipeline = load_pipeline(model.base)
-    pipeline.load_lora_weights(model.adapter, weight_name="pytorch_lora_weights.safetensors")
-    pipeline.fuse_lora()
-    # Fused weights stay; without this the files would hold the adapter's layers beside them.
-    pipeline.unload_lora_weights()
+    pipeline, adapter = load_pipeline(model.base), read_adapter(model.adapter)
+    fold(adapter, {part: pipeline.components[part] for part in adapter.parts})
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 

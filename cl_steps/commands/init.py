@@ -8,7 +8,9 @@ from cl_steps.config import parse_overrides
 from cl_steps.operations.begin import init_line
 
 
-def init(dir: str, base: str | None, extractor: str | None, data: str | None, set: list[str]) -> str:
+def init(
+    dir: str, base: str | None, extractor: str | None, data: str | None, adapter: str | None, set: list[str]
+) -> str:
     """Make the workspace `dir`; raises as `operations.begin.init_line` does."""
-    line = init_line(Path(dir), base, extractor, data, parse_overrides(set))
+    line = init_line(Path(dir), base, extractor, data, parse_overrides(set), adapter)
     return f"{dir} is ready: put images and metadata.jsonl into {line.landing}, then run `retain night {dir}`"

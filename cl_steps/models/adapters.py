@@ -27,7 +27,7 @@ from torch.nn import functional
 from cl_steps.config import Lora
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.models.lora import Adapter, read_adapter, write_adapter
-from cl_steps.models.targets import find_layers, shapes
+from cl_steps.models.targets import attention_targets, find_layers, shapes
 
 
 class Adapters:
@@ -68,9 +68,13 @@ class Adapters:
     def add_fresh(self, name: str, lora: Lora, seed: int) -> None:
         """A new adapter that changes nothing yet: B = 0, A uniform in +-1/sqrt(fan in) (Kaiming, a = sqrt 5).
 
+        Where the targets are `auto` they are the projections of the networks' attention; `shape` names them.
+
         Raises:
             UsageError: some target module is no linear or convolutional layer of the networks.
         """
+        if lora.is_auto:
+            lora = lora.model_copy(update={"target_modules": attention_targets(self._networks)})
         random = torch.Generator().manual_seed(seed)
         layers = find_layers(self._networks, lora.target_modules)
         weights = {key: torch.zeros(shape) for key, shape in _all_shapes(layers, lora.rank).items()}
@@ -139,6 +143,17 @@ class Adapters:
     def _attach(self, name: str, layers: Mapping[str, nn.Module], adapter: Adapter) -> None:
         assert name != self._active
         self._attached[name] = Attached(adapter, layers, self._device)
+
+
+@torch.no_grad()
+def fold(adapter: Adapter, networks: Mapping[str, nn.Module]) -> None:
+    """Put an adapter into the weights of its layers for good: W + s B A."""
+    scale = adapter.lora.alpha / adapter.lora.rank
+    for name, layer in find_layers(networks, adapter.lora.target_modules).items():
+        down, up = (adapter.weights[f"{name}.{side}.weight"] for side in ("lora_A", "lora_B"))
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        change = scale * (up.flatten(1).float() @ down.flatten(1).float())
+        weight.copy_((weight.float() + change.view_as(weight).to(weight.device)).to(weight.dtype))
 
 
 class Attached:

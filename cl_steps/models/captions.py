@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cl_steps.models.direct import tensors
-from cl_steps.models.watching import Script, Size, Stopped, Values, Watcher
+from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values, Watcher
 
 Conditions = Mapping[str, Any]
 """Arguments of the pipeline's call for one caption: tensors, lists of one tensor, or of the text itself."""
@@ -32,7 +32,9 @@ class Filled(Script):
     given: Mapping[str, Any]
     timesteps: Tensor = field(default_factory=lambda: torch.tensor([500, 500]))
 
-    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: Values) -> Any:
+    def on_network(self, call: NetworkCall) -> Any:
+        """See `Script`."""
+        del call
         raise Stopped(self.watcher.filled(sys._getframe(), self.given))
 
 
@@ -42,9 +44,9 @@ class FirstCall(Script):
 
     timesteps: Tensor = field(default_factory=lambda: torch.tensor([500, 500]))
 
-    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: Values) -> Any:
-        del name, own
-        raise Stopped(tensors((args, kwargs)))
+    def on_network(self, call: NetworkCall) -> Any:
+        """See `Script`."""
+        raise Stopped(tensors((call.args, call.kwargs)))
 
 
 @dataclass

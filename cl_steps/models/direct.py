@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from cl_steps.models.watching import Script, Size, Stopped, Watcher
+from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Watcher
 
 CANNOT_RECORD = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
 SIGMAS = (0.5, 0.5, 0.0)
@@ -39,23 +39,24 @@ class Asked(Script):
 
     def __post_init__(self) -> None:
         self.steps = self.calls = 0
-        self.asked: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
+        self.asked: NetworkCall | None = None
 
-    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def on_network(self, call: NetworkCall) -> Any:
+        """See `Script`."""
         if not self.steps:
             self.calls += 1
             if self.calls > len(self.blank):
                 with torch.no_grad():
-                    self.blank.append(pytree.tree_map(_zeros, own(*args, **kwargs)))
+                    self.blank.append(pytree.tree_map(_zeros, call.run()))
             return self.blank[self.calls - 1]
-        return self.answer(name, own, args, kwargs)
+        return self.answer(call)
 
-    def answer(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def answer(self, call: NetworkCall) -> Any:
         """The network's own, at the second step."""
-        del name
-        return own(*args, **kwargs)
+        return call.run()
 
     def on_step(self, output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+        """See `Script`."""
         del t
         if self.steps:
             raise Stopped(output)
@@ -69,10 +70,10 @@ class Recorded(Asked):
 
     output: Any = None
 
-    def answer(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        del own
+    def answer(self, call: NetworkCall) -> Any:
+        """See `Asked`."""
         assert self.asked is None, "the network is called more than once a step"
-        self.asked = name, args, kwargs
+        self.asked = call
         return self.output
 
 
@@ -123,9 +124,8 @@ def record(
         script.sigmas = sigmas
         prediction = watcher.watch(script, size, pytree.tree_unflatten(list(values[: len(leaves)]), spec))
         assert script.asked is not None
-        name, args, kwargs = script.asked
-        flat, found["arguments"] = pytree.tree_flatten((args, kwargs))
-        found["network"] = name
+        flat, found["arguments"] = pytree.tree_flatten((script.asked.args, script.asked.kwargs))
+        found["network"] = script.asked.name
         return flat, prediction
 
     try:

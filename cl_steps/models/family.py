@@ -1,4 +1,4 @@
-"""What a pipeline is, found out by watching it: its networks, its size, its latents, and how guidance is switched off."""
+"""What a pipeline is, found out by watching it: networks, size, latents, and how guidance is switched off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cl_steps.models.captions import encoded, row_places
 from cl_steps.models.direct import tensors
 from cl_steps.models.latents import CodeMap, code_map
 from cl_steps.models.schedule import GRID, Schedule, is_flow, schedule_of
-from cl_steps.models.watching import Script, Size, Stopped, Values, Watcher
+from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values, Watcher
 
 GUIDANCE = ("guidance_scale", "true_cfg_scale")
 OFF = (1.0, 0.0)
@@ -106,16 +106,19 @@ class Survey(Script):
         self.steps: list[tuple[Tensor, Tensor]] = []
         self.size: Size = (0, 0)
 
-    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: Values) -> Any:
-        key = (name, tuple(leaf.shape for leaf in tensors((args, kwargs))))
+    def on_network(self, call: NetworkCall) -> Any:
+        """See `Script`."""
+        key = (call.name, tuple(leaf.shape for leaf in tensors((call.args, call.kwargs))))
         if key not in self.known:
-            self.known[key] = own(*args, **kwargs)
+            self.known[key] = call.run()
         self.size = self.watcher.size_in(sys._getframe()) or self.size
         if len(self.steps) == 1:
-            self.calls.append((name, self.known[key]))
+            self.calls.append((call.name, self.known[key]))
         return self.known[key]
 
     def on_step(self, output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+        """See `Script`."""
+        del t
         self.steps.append((output, sample))
         if len(self.steps) == 2:
             raise Stopped(None)
@@ -170,6 +173,7 @@ class Grid(Script):
     timesteps: Tensor | None = None
 
     def on_timesteps(self, scheduler: Any) -> None:
+        """See `Script`."""
         raise Stopped(scheduler.sigmas)
 
 

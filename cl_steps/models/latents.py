@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cl_steps.errors import UsageError
-from cl_steps.models.watching import Script, Size, Watcher
+from cl_steps.models.watching import NetworkCall, Script, Size, Watcher
 
 DIGIT = 512
 """Places are asked for in digits of this base, which every float32 on the way keeps apart."""
@@ -30,11 +30,12 @@ class Finished(Script):
     timesteps: Tensor
     blank: Mapping[str, Any]
 
-    def on_network(self, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        del own, args, kwargs
-        return self.blank[name]
+    def on_network(self, call: NetworkCall) -> Any:
+        """See `Script`."""
+        return self.blank[call.name]
 
     def on_step(self, output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+        """See `Script`."""
         del output, t
         assert sample.shape == self.latents.shape
         # In float32, which keeps places apart that half precision would not.

@@ -139,7 +139,9 @@ def check_index(folder: Path, name: str) -> type[DiffusionPipeline]:
         raise UsageError(f"{name} is no diffusers pipeline: it needs a {INDEX} that names its class") from error
     found = getattr(diffusers, kind, None) if isinstance(kind, str) else None
     if not (isinstance(found, type) and issubclass(found, DiffusionPipeline)):
-        raise UsageError(f"{name} is a {kind!r:.80}, which diffusers {diffusers.__version__} has no pipeline of: give one")
+        raise UsageError(
+            f"{name} is a {kind!r:.80}, which diffusers {diffusers.__version__} has no pipeline of: give one"
+        )
     for part, (library, *_) in _parts(index).items():
         if library not in LIBRARIES:
             trusted = " and ".join(LIBRARIES)

@@ -124,6 +124,6 @@ def check_shape(path: Path, wanted: Lora) -> None:
     for field in ("rank", "alpha"):
         if getattr(own, field) != getattr(wanted, field):
             raise UsageError(f"this line's adapter has {field} {getattr(own, field)}: set update.lora.{field} to it")
-    if set(own.target_modules) != set(wanted.target_modules):
+    if not wanted.is_auto and set(own.target_modules) != set(wanted.target_modules):
         layers = ", ".join(own.target_modules)
         raise UsageError(f"this line's adapter sits on other layers: set update.lora.target_modules to [{layers}]")

@@ -3,8 +3,8 @@
 Any diffusers pipeline whose call has a loop of a network and a scheduler's steps serves: what is needed is seen by
 watching that call (`family`), and no family has code of its own.
 
-Shapes: N items; latents and noise are float32 (N, ...) in the form in which the pipeline's loop has them; timesteps (N,)
-are whole where the schedule preserves variance and real where it is a flow.
+Shapes: N items; latents and noise are float32 (N, ...) in the form in which the pipeline's loop has them; timesteps
+(N,) are whole where the schedule preserves variance and real where it is a flow.
 """
 
 from __future__ import annotations

@@ -89,9 +89,7 @@ class Predictor:
                 return way
         return Way(by_row=True)
 
-    def _recorded(
-        self, latents: Tensor, t: Tensor, given: Values, way: Way, expected: Tensor
-    ) -> DirectCall | None:
+    def _recorded(self, latents: Tensor, t: Tensor, given: Values, way: Way, expected: Tensor) -> DirectCall | None:
         """A direct call that gives what is expected, if there is one."""
         if not all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(given)):
             # A record of how a text is encoded would be of that text.
@@ -99,9 +97,7 @@ class Predictor:
         # Recorded elsewhere than compared: what a record took for a constant shows.
         other = pytree.tree_map(lambda leaf: leaf / 2 if leaf.is_floating_point() else leaf, given)
         for sigmas in (SIGMAS, None):
-            direct = record(
-                self.family.watcher, self.family.size, latents / 2, 1 + t // 2, other, way.blank, sigmas
-            )
+            direct = record(self.family.watcher, self.family.size, latents / 2, 1 + t // 2, other, way.blank, sigmas)
             if direct:
                 module = self.family.watcher.networks[direct.network]
                 if torch.equal(direct(module, latents, t, pytree.tree_leaves(given)), expected):

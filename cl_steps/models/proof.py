@@ -133,12 +133,17 @@ def _other_size(denoiser: Denoiser) -> Size | None:
     """Another size of picture that it takes, if one of those tried is."""
     width, height = denoiser.size
     for size in ((width, height // 2), (width * 2, height), (width, height * 3 // 4)):
-        try:
-            derive(denoiser.pipeline, denoiser.device, size)
-        except Exception:  # a pipeline may refuse a size in any way
-            continue
-        return size
+        if _takes(denoiser, size):
+            return size
     return None
+
+
+def _takes(denoiser: Denoiser, size: Size) -> bool:
+    try:
+        derive(denoiser.pipeline, denoiser.device, size)
+    except Exception:  # a pipeline may refuse a size in any way
+        return False
+    return True
 
 
 def _rows(denoiser: Denoiser, other: Size | None) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -31,6 +31,8 @@ OURS = ("latents", "timesteps", "sigmas", "generator", "num_inference_steps")
 """Arguments of a call that are no conditions of a caption."""
 FIXED: Mapping[str, Any] = {"use_resolution_binning": False, "num_frames": 1}
 """What a call is told wherever it can be: the size is ours, and a picture is one frame."""
+
+
 class Stopped(BaseException):
     """Ends a watched call; not an Exception, so that no pipeline takes it for one of its own."""
 
@@ -48,10 +50,18 @@ class Previous(tuple[Tensor, Tensor]):
         return self[0]
 
 
-class Scheduler(Protocol):
-    """What is asked of a scheduler here: its configuration."""
+@dataclass(frozen=True)
+class NetworkCall:
+    """A call of one of the networks: its name among the pipeline's parts, its own forward pass, and the arguments."""
 
-    config: Mapping[str, Any]
+    name: str
+    own: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Values
+
+    def run(self) -> Any:
+        """What the network gives."""
+        return self.own(*self.args, **self.kwargs)
 
 
 class Script:
@@ -68,9 +78,9 @@ class Script:
     def on_timesteps(self, scheduler: Any) -> None:
         """After the loop's timesteps were set."""
 
-    def on_network(self, name: str, own: Callable[..., Any], args: tuple[Any, ...], kwargs: Values) -> Any:
-        """In place of a network's forward pass, which is `own`."""
-        return own(*args, **kwargs)
+    def on_network(self, call: NetworkCall) -> Any:
+        """In place of a network's forward pass."""
+        return call.run()
 
     def on_step(self, output: Tensor, t: Tensor, sample: Tensor) -> Tensor:
         """In place of the scheduler's step: the latents of the next one."""
@@ -177,7 +187,7 @@ def placed(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeli
 
 
 def stand_in(scheduler: Any, script: Script) -> Any:
-    """A copy of a scheduler that is of a class of its own, so that a pipeline which asks for its kind is told the truth.
+    """A copy of a scheduler, of a subclass of its class: a pipeline that asks for its kind is told the truth.
 
     Its `step` and `scale_model_input` change nothing, whatever the space in which the real one keeps latents.
     """
@@ -227,11 +237,10 @@ def noise_levels(timesteps: Tensor, num_timesteps: int) -> Tensor:
 
 
 def _forwarding(script: Script, name: str, own: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: script.on_network(name, own, args, kwargs)
+    return lambda *args, **kwargs: script.on_network(NetworkCall(name, own, args, kwargs))
 
 
 def _is_tensors(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, Tensor) for item in value)
     return isinstance(value, Tensor)
-

@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cl_steps.config import Params
+from cl_steps.config import Lora, Params
 from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
+from cl_steps.models.interchange import read_foreign
 from cl_steps.models.loading import check_index, folder_of
+from cl_steps.models.lora import write_adapter
 from cl_steps.models.model import Denoiser, open_denoiser
+from cl_steps.models.proof import prove
+from cl_steps.progress import say
 
 KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja")
 PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")
@@ -37,10 +41,32 @@ def keep_base(base: str, source: Path, target: Path) -> None:
 
 
 def open_base(folder: Path, params: Params) -> Denoiser:
-    """The base with a fresh adapter `default` of the line's shape; raises UsageError where either cannot be."""
+    """The base with a fresh adapter `default` of the line's shape, once it is shown that it can be kept up to date.
+
+    Raises:
+        UsageError: it cannot, and why; or the adapter does not fit it.
+    """
     denoiser = open_denoiser(folder, params.compute)
+    for line in prove(denoiser, params.update.lora).lines():
+        say(line)
     denoiser.adapters.add_fresh("default", params.update.lora, params.seed)
     return denoiser
+
+
+def begin_adapter(denoiser: Denoiser, file: Path | None, target: Path) -> Lora:
+    """Write the adapter that a line begins with, and return its shape: the fresh one, or that of another tool's file.
+
+    Raises:
+        UsageError: the file is no LoRA, or none for this base.
+    """
+    if file is None:
+        denoiser.adapters.save("default", target)
+    else:
+        adapter = read_foreign(file, denoiser.pipeline, denoiser.family.watcher.networks)
+        write_adapter(target, adapter)
+        denoiser.adapters.remove("default")
+        denoiser.adapters.load("default", target)
+    return denoiser.adapters.shape("default")
 
 
 def copy_model(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.champion import CHAMPION, Champion
 from cl_steps.ledger.names import tag_of
-from cl_steps.operations.first_state import write_state
+from cl_steps.operations.first_state import Sources, write_state
 from cl_steps.operations.stages import template
 from cl_steps.pipeline import STATE
 from cl_steps.progress import say
@@ -54,8 +54,9 @@ def init_line(
     extractor: str | None = None,
     data: str | None = None,
     overrides: dict[str, Any] | None = None,
+    adapter: str | None = None,
 ) -> Line:
-    """A new line in `folder`: v1 is the base as it came, with an adapter that changes nothing yet.
+    """A new line in `folder`: v1 is the base as it came, with an adapter that changes nothing yet, or the one given.
 
     Args:
         folder: does not exist, or is empty.
@@ -63,6 +64,7 @@ def init_line(
         extractor: a folder or hub id of the model whose features drift and gate look at; None chooses by base.
         data: an imagefolder with what the base knows already: the line's first slices.
         overrides: parameters, dotted, that the new params.yaml gets.
+        adapter: a LoRA file to go on from, of whatever tool.
 
     Raises:
         UsageError: the folder is taken, base or parameters are not right.
@@ -76,7 +78,8 @@ def init_line(
     try:
         draft.mkdir(parents=True)
         params = _write_templates(draft, folder.resolve().name, overrides or {})
-        slices = write_state(draft, params, base, extractor, data)
+        slices, lora = write_state(draft, params, Sources(base, extractor, data, adapter))
+        _edit_params(draft / "params.yaml", {f"update.lora.{key}": value for key, value in lora})
         line = _with_keys(draft)
         say("init: storing the first version")
         _write_record(draft, slices, store_state(draft))

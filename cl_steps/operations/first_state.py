@@ -1,15 +1,16 @@
-"""The state of v1: base, extractor, an adapter that changes nothing yet, and what the base knows, as slices."""
+"""The state of v1: base, extractor, the adapter that it begins with, and what both know, as slices."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from cl_steps.config import Params
+from cl_steps.config import Lora, Params
 from cl_steps.data.intake import take_in
 from cl_steps.data.replay import select
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
@@ -18,7 +19,7 @@ from cl_steps.errors import NoUsableData
 from cl_steps.models.loading import hub_snapshot
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import Denoiser
-from cl_steps.operations.base import copy_model, find_base, keep_base, open_base
+from cl_steps.operations.base import begin_adapter, copy_model, find_base, keep_base, open_base
 from cl_steps.progress import progress, say
 from cl_steps.stats.features import Extractor
 from cl_steps.steps.drift import build_reference
@@ -27,26 +28,39 @@ DEMO = Path(__file__).parents[1] / "demo"
 HUB_EXTRACTOR = "openai/clip-vit-base-patch32"
 PROMPTS = Path(__file__).with_name("prompts.txt")
 RUN = "init"
+AT_ONCE = 8
+"""Pictures of the base that are drawn at a time."""
 
 
-def write_state(root: Path, params: Params, base: str | None, extractor: str | None, data: str | None) -> list[str]:
-    """Fill `root/state` and return the names of the slices; raises as `init_line` does."""
+@dataclass(frozen=True)
+class Sources:
+    """Where a line's first things come from, as `init_line` says."""
+
+    base: str | None = None
+    extractor: str | None = None
+    data: str | None = None
+    adapter: str | None = None
+
+
+def write_state(root: Path, params: Params, sources: Sources) -> tuple[list[str], Lora]:
+    """Fill `root/state`; returns the names of the slices, and the adapter's shape; raises as `init_line` does."""
+    base, data = sources.base, sources.data
     state = root / "state"
     say("init: taking the base")
     name = base or str(DEMO / "base")
-    source, seer = find_base(name), _extractor_folder(base, extractor)
+    source, seer = find_base(name), _extractor_folder(base, sources.extractor)
     Extractor.open(seer)
     keep_base(name, source, state / "base")
     copy_model(seer, state / "extractor")
     denoiser = open_base(state / "base", params)
-    denoiser.adapters.save("default", state / "adapter")
+    lora = begin_adapter(denoiser, Path(sources.adapter) if sources.adapter else None, state / "adapter")
     assets = _take(Path(data), params) if data else _own_samples(denoiser, params)
     _write_slices(state, assets, params)
     # The base's own drawings say nothing of what real pictures look like: the first night is then first data.
     build_reference(
         state / "reference", assets if data else [], Extractor.open(state / "extractor"), params.drift, params.seed
     )
-    return sorted({asset.slice for asset in assets})
+    return sorted({asset.slice for asset in assets}), lora
 
 
 def _extractor_folder(base: str | None, extractor: str | None) -> Path:
@@ -68,16 +82,19 @@ def _take(folder: Path, params: Params) -> list[Asset]:
 
 
 def _own_samples(denoiser: Denoiser, params: Params) -> list[Asset]:
-    """The base's own pictures of shipped prompts, as the slice `general`: what it knows when nobody brings data."""
+    """The model's own pictures of shipped prompts, as the slice `general`: what it knows when nobody brings data."""
     prompts = PROMPTS.read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
         lines = []
-        for number, prompt in enumerate(progress(prompts, len(prompts), "init: the base's own samples")):
-            [image] = denoiser.sample([prompt], [params.seed + number], params.serving, None)
-            image.save(Path(scratch) / f"{number:03d}.png")
-            lines.append(
-                json.dumps({"file_name": f"{number:03d}.png", "text": prompt, "source": "the base's own sample"})
-            )
+        for begin in progress(range(0, len(prompts), AT_ONCE), -(-len(prompts) // AT_ONCE), "init: the base's samples"):
+            some = prompts[begin : begin + AT_ONCE]
+            seeds = [params.seed + begin + place for place in range(len(some))]
+            for number, image in enumerate(denoiser.sample(some, seeds, params.serving), start=begin):
+                name = f"{number:03d}.png"
+                image.save(Path(scratch) / name)
+                lines.append(
+                    json.dumps({"file_name": name, "text": prompts[number], "source": "the base's own sample"})
+                )
         (Path(scratch) / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
         return _take(Path(scratch), params)
 

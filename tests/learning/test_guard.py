@@ -29,7 +29,7 @@ def test_compare_is_the_paired_formula() -> None:
 
 def test_a_bank_is_balanced_fixed_and_limited() -> None:
     many = pool(0, 3 * MAX_PER_SLICE, ("a", "a", "b"))
-    bank = Bank.of(many, 0, 1000)
+    bank = Bank.of(many, 0)
     assert bank.pool.slices.count("a") == bank.pool.slices.count("b") == MAX_PER_SLICE
     assert torch.equal(bank.u, Bank.of(many, 0).u)
     quarters = (bank.u.view(-1, DRAWS) * 4).long().sort(dim=1).values
@@ -44,7 +44,9 @@ def test_the_unit_is_the_image(make_learner: MakeLearner) -> None:
         rows = slice(image * DRAWS, (image + 1) * DRAWS)
         latents = bank.pool.latents[image : image + 1].expand(DRAWS, -1, -1, -1)
         texts = [bank.pool.texts[image]] * DRAWS
-        errors = learner.denoiser.errors(latents, bank.noise[rows], learner.denoiser.schedule.at(bank.u[rows]), texts, STUDENT)
+        errors = learner.denoiser.errors(
+            latents, bank.noise[rows], learner.denoiser.schedule.at(bank.u[rows]), texts, STUDENT
+        )
         assert float(measured[image]) == pytest.approx(float(errors.mean()), rel=1e-5)
 
 
@@ -97,7 +99,7 @@ def test_its_memory_survives_a_checkpoint(make_learner: MakeLearner) -> None:
 
 def test_without_probes_it_says_nothing(make_learner: MakeLearner) -> None:
     learner = make_learner()
-    empty = Bank.of(pool(0, 0), 0, 1000)
+    empty = Bank.of(pool(0, 0), 0)
     guard = Guard.before(learner, empty, empty)
     guard.look(learner)
     probe = guard.settle(learner, may_back_off=True)

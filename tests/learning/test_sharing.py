@@ -86,7 +86,7 @@ def rows_of(plan: Plan) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("parts", [1, 2, 4, 16])
 @pytest.mark.parametrize("processes", [1, 2, 3, 20])
 def test_every_row_is_in_one_part_with_its_own_noise_and_counts_once(processes: int, parts: int) -> None:
-    plan = Planner(0, 50, 30, 11, (4, 2, 2), 1000, 0.5).plan(3)
+    plan = Planner(0, 50, 30, 11, (4, 2, 2), 0.5).plan(3)
     found = [part for rank in range(processes) for part in parts_of(plan, rank, processes, parts)]
     assert sum(part.new for part in found) == pytest.approx(1)
     assert sum(part.replayed for part in found) == pytest.approx(1)
@@ -124,7 +124,7 @@ def test_out_of_memory_ends_as_if_the_parts_were_known_before(
 
 def test_looking_at_probes_keeps_to_the_memory_too(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = make_learner()
-    bank, none = Bank.of(pool(3, 4), 0, 1000), Bank.of(pool(3, 0), 0, 1000)
+    bank, none = Bank.of(pool(3, 4), 0), Bank.of(pool(3, 0), 0)
     plenty = Guard.before(learner, bank, none).teacher_old
     short_of_memory(monkeypatch, 2)
     torch.testing.assert_close(Guard.before(learner, bank, none).teacher_old, plenty, atol=1e-5, rtol=1e-5)

@@ -31,6 +31,12 @@ def inputs(denoiser: Denoiser) -> tuple[Tensor, Tensor, list[Conditions]]:
     return x, T, denoiser.encode_prompts(["a b", "c"])
 
 
+def unet_inputs(denoiser: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for the UNet itself."""
+    x, t, conditions = inputs(denoiser)
+    return x, t, torch.cat([own["prompt_embeds"] for own in conditions])
+
+
 def output(denoiser: Denoiser, adapter: str | None) -> Tensor:
     with torch.no_grad():
         return denoiser.predict(*inputs(denoiser), adapter)
@@ -81,8 +87,7 @@ def test_diffusers_and_peft_load_it_and_compute_the_same(
     pipeline = StableDiffusionPipeline.from_pretrained(base, local_files_only=True, safety_checker=None)
     pipeline.load_lora_weights(tmp_path)
     assert pipeline.unet.peft_config["default_0"].lora_alpha == lora.alpha
-    x, t, conditions = inputs(denoiser)
-    embeddings = torch.cat([own["prompt_embeds"] for own in conditions])
+    x, t, embeddings = unet_inputs(denoiser)
     with torch.no_grad():
         theirs = pipeline.unet(x, t, embeddings, return_dict=False)[0]
     assert (output(denoiser, None) - theirs).abs().max() > 0.01
@@ -132,7 +137,7 @@ def test_after_a_nested_adapter_the_one_before_is_back(denoiser: Denoiser, lora:
 
     def now() -> str | None:
         with torch.no_grad():
-            found = unet(*inputs(denoiser), return_dict=False)[0]
+            found = unet(*unet_inputs(denoiser), return_dict=False)[0]
         (name,) = (name for name, value in expected.items() if torch.equal(found, value))
         return name
 
@@ -200,7 +205,7 @@ def test_gradients_are_those_of_peft(base: Path, denoiser: Denoiser, lora: Lora,
     pipeline = StableDiffusionPipeline.from_pretrained(base, local_files_only=True, safety_checker=None)
     pipeline.load_lora_weights(tmp_path)
     pipeline.unet.eval()
-    (pipeline.unet(*inputs(denoiser), return_dict=False)[0] - 1).square().mean().backward()
+    (pipeline.unet(*unet_inputs(denoiser), return_dict=False)[0] - 1).square().mean().backward()
     theirs = {key: value.grad for key, value in pipeline.unet.named_parameters() if "lora" in key}
     names = [
         key.removeprefix("unet.").replace(".weight", ".default_0.weight")
@@ -233,8 +238,7 @@ def test_a_base_in_half_precision_casts_the_adapter_once_a_pass(
     adapters.add_fresh("default", lora, seed=0)
     adapters.put("default", denoiser.adapters.flat("default"))
     flat = adapters.train("default")
-    x, t, conditions = inputs(denoiser)
-    embeddings = torch.cat([own["prompt_embeds"] for own in conditions])
+    x, t, embeddings = unet_inputs(denoiser)
     with adapters.active("default"), profile() as profiled:
         found = half(x.to(dtype), t, embeddings.to(dtype), return_dict=False)[0]
         found.float().square().mean().backward()

@@ -21,6 +21,7 @@ from cl_steps.models.latents import Finished
 from cl_steps.models.model import Denoiser
 from cl_steps.models.prediction import Predictor
 from cl_steps.models.targets import attention_targets
+from cl_steps.models.watching import NetworkCall
 from tests.models.zoo import TINY, guidance_off
 from tests.tiny import disturb
 
@@ -39,7 +40,7 @@ REFUSED = {
 }
 """What `retain init` says of classes that cannot be trained here."""
 ROUNDED = {"Cosmos2_5_PredictBasePipeline": 2e-3}
-"""Classes whose own sampler rounds the timestep that it tells its scheduler and not the one that it tells its network."""
+"""Classes whose own sampler rounds the timestep that it tells its scheduler, and not its network's."""
 TAKEN = [name for name in TINY if name not in REFUSED]
 EVERY = pytest.mark.parametrize("name", TAKEN)
 TWO_SIZES = pytest.mark.parametrize("place", [0, 1])
@@ -115,7 +116,9 @@ class Steps:
                 patch.setattr(pipeline.scheduler, "scale_model_input", scale)
             arguments = {**guidance_off(pipeline), **tiny.arguments, **tiny.conditions(number)}
             random = [torch.Generator().manual_seed(row) for row in range(number)]
-            pipeline(width=width, height=height, num_inference_steps=3, generator=random, output_type="latent", **arguments)
+            pipeline(
+                width=width, height=height, num_inference_steps=3, generator=random, output_type="latent", **arguments
+            )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return iter(self.seen)
@@ -150,8 +153,8 @@ def test_the_latents_of_a_code_are_decoded_from_that_code(name: str, place: int)
     code = torch.randn((1, *own.codes.code), generator=torch.Generator().manual_seed(0))
     latents = own.codes.latents_of(code)
     assert latents.shape[1:] == own.codes.latents
-    script = Finished(latents, own.schedule.at(torch.tensor([0.5])), {part: None for part in own.networks})
-    script.on_network = lambda _, network, args, kwargs: network(*args, **kwargs)  # type: ignore[method-assign]
+    script = Finished(latents, own.schedule.at(torch.tensor([0.5])), dict.fromkeys(own.networks))
+    script.on_network = NetworkCall.run  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         decoded = own.watcher.watch(script, own.size, TINY[name].conditions(1))
     assert float((decoded.reshape(code.shape) - code).abs().max()) <= ROUND_TRIP * float(code.abs().max())
@@ -191,7 +194,9 @@ def test_diffusers_draws_the_same_with_the_saved_adapter(name: str, tmp_path: Pa
         width, height = tiny.sizes[0]
         random = torch.Generator().manual_seed(0)
         return torch.as_tensor(
-            pipeline(width=width, height=height, num_inference_steps=2, generator=random, return_dict=False, **arguments)[0]
+            pipeline(
+                width=width, height=height, num_inference_steps=2, generator=random, return_dict=False, **arguments
+            )[0]
         )
 
     plain = drawn()

@@ -125,7 +125,7 @@ def change_index(base: Path, folder: Path, key: str, value: object) -> Path:
 
 
 def test_other_families_and_foreign_code_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'MyPipeline', which diffusers .* has no pipeline of"):
+    with pytest.raises(UsageError, match=r"'MyPipeline', which diffusers .* has no pipeline of"):
         load_pipeline(change_index(base, tmp_path / "own", "_class_name", "MyPipeline"))
     with pytest.raises(UsageError, match="is a 'UNet2DModel', which"):
         load_pipeline(change_index(base, tmp_path / "part", "_class_name", "UNet2DModel"))
@@ -151,7 +151,7 @@ def test_pickled_weights_are_refused(base: Path, tmp_path: Path) -> None:
     (tmp_path / "pickled/unet/diffusion_pytorch_model.safetensors").rename(
         tmp_path / "pickled/unet/diffusion_pytorch_model.bin"
     )
-    with pytest.raises(UsageError, match="has its unet as diffusion_pytorch_model.bin, a pickle.*save_pretrained"):
+    with pytest.raises(UsageError, match=r"has its unet as diffusion_pytorch_model\.bin, a pickle.*save_pretrained"):
         load_pipeline(tmp_path / "pickled")
 
 

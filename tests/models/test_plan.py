@@ -9,9 +9,7 @@ import torch
 
 from cl_steps.learning.plan import Planner, generator, stratified
 
-PLANNER = Planner(
-    seed=0, num_new=7, num_replay=5, batch_size=6, latent_shape=(2, 3, 3), caption_dropout=0.25
-)
+PLANNER = Planner(seed=0, num_new=7, num_replay=5, batch_size=6, latent_shape=(2, 3, 3), caption_dropout=0.25)
 
 
 def test_a_plan_depends_on_seed_and_step_only() -> None:

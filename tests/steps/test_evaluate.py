@@ -255,7 +255,9 @@ def test_each_image_has_noise_of_its_own_and_every_model_the_same() -> None:
 
     def plan(image: str, number: str = "1") -> tuple[torch.Tensor, torch.Tensor]:
         bench: Any = SimpleNamespace(
-            evaluate=Evaluate(loss_draws=4), model=SimpleNamespace(schedule=SimpleNamespace(at=lambda u: u * 1000)), plan=number
+            evaluate=Evaluate(loss_draws=4),
+            model=SimpleNamespace(schedule=SimpleNamespace(at=lambda u: u * 1000)),
+            plan=number,
         )
         return measure.noise_plan(bench, image * 64, shape)
 
