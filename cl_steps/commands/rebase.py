@@ -61,6 +61,6 @@ def _asked(line: Line, base: str, spec: RunSpec) -> RunSpec:
         with reading(line.git) as main:
             params = main.params(spec)
             refuse_same(main, folder)
-        open_base(folder, params)
+        open_base(folder, params, "rebase")
         event = ask(line, folder, RebaseRequest(spec.id, spec.reason, spec.by, "command line"))
     return spec.model_copy(update={"rebase": event.after["md5"]})

@@ -36,7 +36,7 @@ class Proof:
         """The table."""
         width = max(len(name) for name, _ in self.rows)
         for name, value in self.rows:
-            yield f"  {name:{width}}  {value}"
+            yield f"{name:{width}}  {value}"
 
 
 def prove(denoiser: Denoiser, lora: Lora) -> Proof:

@@ -40,7 +40,7 @@ def keep_base(base: str, source: Path, target: Path) -> None:
         write_json(target / SOURCE, {"hub_id": base, "revision": source.name})
 
 
-def open_base(folder: Path, params: Params) -> Denoiser:
+def open_base(folder: Path, params: Params, label: str) -> Denoiser:
     """The base with a fresh adapter `default` of the line's shape, once it is shown that it can be kept up to date.
 
     Raises:
@@ -48,7 +48,7 @@ def open_base(folder: Path, params: Params) -> Denoiser:
     """
     denoiser = open_denoiser(folder, params.compute)
     for line in prove(denoiser, params.update.lora).lines():
-        say(line)
+        say(f"{label}: {line}")
     denoiser.adapters.add_fresh("default", params.update.lora, params.seed)
     return denoiser
 

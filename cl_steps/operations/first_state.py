@@ -52,7 +52,7 @@ def write_state(root: Path, params: Params, sources: Sources) -> tuple[list[str]
     Extractor.open(seer)
     keep_base(name, source, state / "base")
     copy_model(seer, state / "extractor")
-    denoiser = open_base(state / "base", params)
+    denoiser = open_base(state / "base", params, "init")
     lora = begin_adapter(denoiser, Path(sources.adapter) if sources.adapter else None, state / "adapter")
     assets = _take(Path(data), params) if data else _own_samples(denoiser, params)
     _write_slices(state, assets, params)
