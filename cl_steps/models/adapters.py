@@ -64,6 +64,7 @@ class Adapters:
     def put(self, name: str, flat: Tensor) -> None:
         """Give an adapter other values, in the order of `flat`."""
         self._attached[name].flat.copy_(flat)
+        self._attached[name].refresh()
 
     def add_fresh(self, name: str, lora: Lora, seed: int) -> None:
         """A new adapter that changes nothing yet: B = 0, A uniform in +-1/sqrt(fan in) (Kaiming, a = sqrt 5).
@@ -109,6 +110,7 @@ class Adapters:
         """Make one adapter trainable and all others frozen, until called again; returns its `flat`."""
         for other, attached in self._attached.items():
             attached.flat.requires_grad_(other == name)
+            attached.refresh()
         return self.flat(name)
 
     @contextmanager
@@ -121,6 +123,8 @@ class Adapters:
         before = self._active
         try:
             self._switch(name)
+            if name is not None and name != before and self._attached[name].flat.requires_grad:
+                self._attached[name].refresh()
             yield
         finally:
             self._switch(before)
@@ -167,17 +171,15 @@ class Attached:
         row = torch.cat([adapter.weights[key].to(device, torch.float32).flatten() for key in self._keys])
         self.flat = nn.Parameter(row, requires_grad=False)
         self._branches = [Branch(self, name, layer) for name, layer in layers.items()]
-        self._cast: dict[tuple[torch.dtype, bool], dict[str, Tensor]] = {}
-        self._version = -1
+        self._cast: dict[torch.dtype, dict[str, Tensor]] = {}
+        self.refresh()
 
     def named(self) -> dict[str, Tensor]:
         """The weights by name, without gradients."""
         return self._views(self.flat.detach())
 
     def enter(self) -> None:
-        """Make the layers compute with it as it is now: a fused optimizer leaves no trace in the tensor's version."""
-        if self.flat.requires_grad:
-            self._cast = {}
+        """Make the layers compute with it."""
         for branch in self._branches:
             branch.enter()
 
@@ -186,14 +188,18 @@ class Attached:
         for branch in self._branches:
             branch.leave()
 
+    def refresh(self) -> None:
+        """Take the weights as they are now, each branch in the precision that it last computed in."""
+        self._cast = {}
+        for branch in self._branches:
+            branch.take(branch.dtype)
+
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The weights by name in a precision, cast once for all layers while they stay."""
-        if self._version != self.flat._version:
-            self._cast, self._version = {}, self.flat._version
-        key = (dtype, self.flat.requires_grad and torch.is_grad_enabled())
-        if key not in self._cast:
-            self._cast[key] = self._views(self.flat.to(dtype))
-        return self._cast[key]
+        """The weights by name in a precision, cast once for all layers."""
+        if dtype not in self._cast:
+            with torch.enable_grad():
+                self._cast[dtype] = self._views(self.flat.to(dtype))
+        return self._cast[dtype]
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         parts = torch.split(flat, self._sizes)
@@ -205,10 +211,11 @@ class Branch:
 
     def __init__(self, attached: Attached, name: str, layer: nn.Module) -> None:
         self._attached, self._layer = attached, layer
-        self._down, self._up = shapes(name, layer, attached.lora.rank)
+        self._down_key, self._up_key = shapes(name, layer, attached.lora.rank)
         self._scale = attached.lora.alpha / attached.lora.rank
         self._own: Callable[[Tensor], Tensor] | None = None
         self._base: Callable[[Tensor], Tensor] = layer.forward
+        self.dtype = torch.float32
 
     def enter(self) -> None:
         """Stand before the layer's forward, be it the class's or one that was put there (as offloading does)."""
@@ -222,16 +229,22 @@ class Branch:
             if self._own is not None:
                 self._layer.__dict__["forward"] = self._own
 
+    def take(self, dtype: torch.dtype) -> None:
+        """Have A and B at hand in a precision: that which the layer gave when it was last called."""
+        weights = self._attached.tensors(dtype)
+        self.dtype, self._down, self._up = dtype, weights[self._down_key], weights[self._up_key]
+
     def __call__(self, x: Tensor) -> Tensor:
         """What the layer gives with the adapter: x (..., in) or (N, in, h, w)."""
         y = self._base(x)
-        weights = self._attached.tensors(y.dtype)
-        down, up, x = weights[self._down], weights[self._up], x.to(y.dtype)
+        if y.dtype != self.dtype:
+            self.take(y.dtype)
+        x = x.to(y.dtype)
         if isinstance(self._layer, nn.Conv2d):
-            inner = self._layer._conv_forward(x, down, None)
-            return torch.add(y, functional.conv2d(inner, up), alpha=self._scale)
-        rows = x.reshape(-1, x.shape[-1]) @ down.t()
-        return torch.addmm(y.reshape(-1, y.shape[-1]), rows, up.t(), alpha=self._scale).view(y.shape)
+            inner = self._layer._conv_forward(x, self._down, None)
+            return torch.add(y, functional.conv2d(inner, self._up), alpha=self._scale)
+        rows = x.reshape(-1, x.shape[-1]) @ self._down.t()
+        return torch.addmm(y.reshape(-1, y.shape[-1]), rows, self._up.t(), alpha=self._scale).view(y.shape)
 
 
 def _all_shapes(layers: Mapping[str, nn.Module], rank: int) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """What a training step costs: ours, the inner loop of diffusers' own script, and summed weights, in turns.
 
-python tests/benchmarks/step.py [--sizes 1,10,50] [--targets attention,all] [--batch 4] [--rounds 20] [--threads 1]
+python tests/benchmarks/step.py [--sizes 1,13,80] [--targets attention,all] [--batch 4] [--rounds 20] [--threads 1]
 
 Each round does one step of each, so that a busy machine slows all alike. Given are the median and the least seconds of
 the wall and of the CPU, the ratio of the CPU's medians to diffusers', and the bytes kept for the backward pass.
@@ -41,7 +41,7 @@ DEMO = Path(__file__).parents[2] / "cl_steps" / "demo" / "base"
 RANK, ALPHA, TOKENS = 16, 64, 16
 ITEMS = 64
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
-WIDTHS = {"10": (64, 128, 192), "50": (128, 256, 512)}
+WIDTHS = {"13": (64, 128, 256), "80": (160, 320, 640)}
 """Millions of parameters, about: block_out_channels of a UNet for latents of 16x16; `1` is the demo's, 8x8."""
 TARGETS = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
@@ -160,11 +160,11 @@ def _loop(
 
 
 def kept_bytes(step: Step) -> int:
-    """The bytes of the tensors that a step keeps for its backward pass, each storage once, without parameters."""
+    """The bytes that a step keeps for its backward pass, each storage once, without weights as they are."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
+        if not tensor.is_leaf:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -200,7 +200,7 @@ def measure(steps: dict[str, Step], rounds: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sizes", default="1,10,50")
+    parser.add_argument("--sizes", default="1,13,80")
     parser.add_argument("--targets", default="attention,all")
     for name, default in (("batch", 4), ("rounds", 20), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -251,6 +251,48 @@ def test_a_base_in_half_precision_casts_the_adapter_once_a_pass(
     assert len(casts) == 1
 
 
+def half_network() -> tuple[nn.Sequential, Adapters]:
+    """Two layers in bfloat16 and an adapter on each, `default` and `teacher` disturbed alike."""
+    network = nn.Sequential(OrderedDict(to_q=nn.Linear(6, 4), to_k=nn.Linear(4, 5))).to(torch.bfloat16)
+    adapters = Adapters({"net": network.requires_grad_(False)})
+    for name in ("default", "teacher"):
+        adapters.add_fresh(name, Lora(rank=2, alpha=4, target_modules=("to_q", "to_k")), 0)
+        adapters.put(name, torch.randn(adapters.flat(name).shape, generator=torch.Generator().manual_seed(0)))
+    return network, adapters
+
+
+def test_in_half_precision_new_weights_count_too_however_they_came() -> None:
+    """What is cast is a copy: an optimizer changes it from the next `active` on, `put` at once."""
+    network, adapters = half_network()
+    flat, x = adapters.train("default"), torch.ones(1, 6, dtype=torch.bfloat16)
+    optimizer = torch.optim.AdamW([flat], 0.1, fused=True)
+    with adapters.active("default"):
+        first = network(x)
+        first.sum().backward()
+    optimizer.step()
+    with adapters.active("default"):
+        assert not torch.equal(network(x), first)
+        adapters.put("default", adapters.flat("teacher"))
+        last = network(x)
+    with adapters.active("teacher"):
+        assert torch.equal(network(x), last)
+        assert not network(x).requires_grad
+    adapters.train("teacher")
+    with adapters.active("default"):
+        assert not network(x).requires_grad
+
+
+def test_a_compiled_network_is_one_graph_for_each_adapter_and_for_the_base() -> None:
+    network, adapters = half_network()
+    adapters.put("teacher", 2 * adapters.flat("default"))
+    x = torch.ones(1, 6, dtype=torch.bfloat16)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    for name in ("default", "teacher", None, "default"):
+        with adapters.active(name):
+            network(x)
+            assert torch.equal(compiled(x), network(x))
+
+
 class Quantised(nn.Module):
     """A layer that has sizes and a forward and no weight of its shape, as those of bitsandbytes and torchao."""
 
