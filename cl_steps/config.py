@@ -41,7 +41,9 @@ def _whole(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """`auto` alone is one module's name."""
+    """`auto` alone is one module's name; JSON has lists for tuples."""
+    if isinstance(value, list):
+        return tuple(value)
     return (value,) if isinstance(value, str) else value
 
 

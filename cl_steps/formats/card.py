@@ -15,6 +15,7 @@ import yaml
 from cl_steps.formats.bom import LIMITATIONS
 from cl_steps.formats.facts import SILENT, Facts
 
+CLASS = re.compile(r"[A-Za-z0-9_]+")
 HUB_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 MARKUP = re.compile(r"[\\`*_{}\[\]()#!|~<>&$:@]|^[-+]|(?<=www)\.", re.IGNORECASE)
 METRICS = {
@@ -79,7 +80,7 @@ def model_card(facts: Facts, folder: str, merged: bool = False) -> str:
         version=facts.version,
         origin=_origin(facts),
         folder=place,
-        pipeline=facts.base.pipeline or "DiffusionPipeline",
+        pipeline=facts.base.pipeline if CLASS.fullmatch(facts.base.pipeline) else "DiffusionPipeline",
         load="" if merged else LOAD.format(folder=place),
         slices=_bullets(escape(name) for name in sorted(facts.record.slices)),
         made=_bullets(_made(facts)),

@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from cl_steps.demo.nights import write_initial, write_night
 from tests.commands.conftest import SETTINGS, Cli
+from tests.data.landings import fill
 from tests.models.whole import WHOLE
 
 EXTRACTOR = Path(__file__).parents[2] / "cl_steps/demo/extractor"
@@ -23,21 +23,28 @@ FAMILIES = (
     "QwenImagePipeline",
     "ZImagePipeline",
 )
-AUTO = ("--set", "update.lora.target_modules=auto", "--set", "update.lora.rank=2", "--set", "serving.guidance_scale=null")
+AUTO = (
+    "--set",
+    "update.lora.target_modules=auto",
+    "--set",
+    "update.lora.rank=2",
+    "--set",
+    "serving.guidance_scale=null",
+)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_line_begins_learns_and_is_exported(name: str, tmp_path: Path, cli: Cli) -> None:
     base, line = tmp_path / "base", tmp_path / "line"
     WHOLE[name](base)
-    write_initial(tmp_path / "known", 0)
+    fill(tmp_path / "known", range(60))
     models = ("--base", base, "--extractor", EXTRACTOR, "--data", tmp_path / "known")
     code, _, said = cli("init", line, *models, *SETTINGS, *AUTO)
     assert code == 0, said
     assert f"pipeline    {name}" in said
     code, _, said = cli("night", line)
     assert code == 10, said
-    write_night(line / "landing" / "night", 2, 0)
+    fill(line / "landing" / "night", range(100, 130), "chalk")
     code, _, said = cli("night", line, "--set", "update.learning_rate=1e-7")
     assert code in (0, 11, 12), said
     [ran] = [run for run in json.loads(cli("runs", line, "--json")[1])["runs"] if run["drift"] == "drifted"]

@@ -170,7 +170,7 @@ def test_a_base_of_the_hub_is_fetched_with_its_card(tmp_path: Path, monkeypatch:
     asked: dict[str, object] = {}
     snapshot = tmp_path / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
-    monkeypatch.setattr(loading.StableDiffusionPipeline, "download", lambda name, **_: str(snapshot))
+    monkeypatch.setattr(loading.DiffusionPipeline, "download", lambda name, **_: str(snapshot))
     monkeypatch.setattr(loading, "snapshot_download", lambda name, **more: asked.update(more, name=name))
     assert loading.folder_of("owner/name") == snapshot
     assert (asked["name"], asked["revision"]) == ("owner/name", "abc")

@@ -241,7 +241,7 @@ STABLE = {
     "LatentConsistencyModelPipeline": Tiny(_latent_consistency, text, SMALL),
     "AnimateDiffPipeline": Tiny(_animate, text, SMALL, TWO),
     "AnimateDiffSDXLPipeline": Tiny(_animate_xl, pooled_text, SMALL, TWO),
-    "TextToVideoSDPipeline": Tiny(_text_to_video, text, SMALL, TWO),
+    "TextToVideoSDPipeline": Tiny(_text_to_video, text, SMALL, {"num_frames": 1}),
     "IFPipeline": Tiny(_deepfloyd, text, SMALL),
     "Kandinsky3Pipeline": Tiny(_kandinsky3, _kandinsky3_text, ((64, 64), (128, 64))),
 }
