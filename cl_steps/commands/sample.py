@@ -20,7 +20,7 @@ def sample(prompt: str, dir: str, version: str | None, out: str, count: int, see
 
         from cl_steps.models.model import open_denoiser
 
-        denoiser = open_denoiser(model.base, model.params.compute)
+        denoiser = open_denoiser(model.base, model.params.compute, model.params.serving)
         denoiser.adapters.load("default", model.adapter)
         pictures = denoiser.sample([prompt] * count, list(range(seed, seed + count)), model.params.serving)
         width, height = pictures[0].size

@@ -61,15 +61,19 @@ class LossSpace:
         return " and ".join(word for name, word in words.items() if getattr(self, name) != getattr(other, name))
 
 
-def open_denoiser(path_or_id: str | Path, compute: Compute) -> Denoiser:
+def open_denoiser(path_or_id: str | Path, compute: Compute, serving: Serving | None = None) -> Denoiser:
     """The pipeline in a folder (or of a hub id) on the device and in the precision of `compute`.
+
+    It works at the size at which a line is served, where `serving` says one, and otherwise at the pipeline's own.
 
     Raises:
         UsageError, Unavailable: as `load_pipeline`, `choose_device` and `derive` do.
     """
     device = choose_device(compute)
     dtype = choose_dtype(compute, device)
-    return Denoiser(load_pipeline(path_or_id, device, dtype), device, dtype)
+    pipeline = load_pipeline(path_or_id, device, dtype)
+    size = (serving.width, serving.height) if serving and serving.width and serving.height else None
+    return Denoiser(pipeline, device, dtype, derive(pipeline, device, size))
 
 
 class Denoiser:
@@ -97,7 +101,7 @@ class Denoiser:
 
     @property
     def size(self) -> Size:
-        """(width, height) in pixels of the images that the pipeline draws when it is not told."""
+        """(width, height) in pixels of the images that it learns from and draws."""
         return self.family.size
 
     @property

@@ -46,7 +46,7 @@ def open_base(folder: Path, params: Params, label: str) -> Denoiser:
     Raises:
         UsageError: it cannot, and why; or the adapter does not fit it.
     """
-    denoiser = open_denoiser(folder, params.compute)
+    denoiser = open_denoiser(folder, params.compute, params.serving)
     for line in prove(denoiser, params.update.lora).lines():
         say(f"{label}: {line}")
     denoiser.adapters.add_fresh("default", params.update.lora, params.seed)

@@ -124,7 +124,7 @@ def _benches(context: Context, line: Line) -> Benches:
     own = _bench(context, line)
     if not context.run.rebase:
         return Benches(own, own)
-    new = open_denoiser(context.path(NEW_BASE), context.params.compute)
+    new = open_denoiser(context.path(NEW_BASE), context.params.compute, context.params.serving)
     new.adapters.load("candidate", context.path("tonight/candidate/adapter"))
     assert isinstance(own.model, Denoiser)
     differs = own.model.loss_space.differs(new.loss_space)
@@ -138,7 +138,7 @@ def _bench(context: Context, line: Line) -> Bench:
     plan = seed_plan(params.seed, line.seed_plan)
     folders = [context.path(name) for name in SET_FOLDERS]
     groups = choose(manifest_of(folders).to_pylist(), plan, params.evaluate.images_per_slice)
-    denoiser = open_denoiser(context.path("state/base"), params.compute)
+    denoiser = open_denoiser(context.path("state/base"), params.compute, params.serving)
     _load_adapters(context, denoiser, line)
     extractor = Extractor(context.path("state/extractor"), str(denoiser.device))
     images = _images(folders, groups, denoiser.size)

@@ -86,7 +86,8 @@ def learn(
 ) -> StepReport:
     """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty."""
     method = REBASE if context.run.rebase else METHODS[context.params.update.method]
-    denoiser = open_denoiser(context.path(NEW_BASE if context.run.rebase else BASE), context.params.compute)
+    base, params = context.path(NEW_BASE if context.run.rebase else BASE), context.params
+    denoiser = open_denoiser(base, params.compute, params.serving)
     learner = prepare(context, denoiser, method, processes, parts)
     if processes.rank:
         train(learner, None, is_abandoned)

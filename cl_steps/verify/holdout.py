@@ -77,7 +77,7 @@ def audit_sealed(line: Line, main: Mainline) -> list[SliceAudit]:
 def ask(state: Path, params: Params, slices: list[str], plan: int) -> list[SliceAudit]:
     """The same on a state that lies in a folder."""
     anchors: dict[str, str] = json.loads((state / "anchors" / "anchors.json").read_text(encoding="utf-8"))
-    denoiser = open_denoiser(state / "base", params.compute)
+    denoiser = open_denoiser(state / "base", params.compute, params.serving)
     denoiser.adapters.load("champion", state / "adapter")
     for digest in sorted({anchors[name] for name in slices}):
         denoiser.adapters.load(digest, state / "anchors" / digest)

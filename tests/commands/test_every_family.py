@@ -30,6 +30,10 @@ AUTO = (
     "update.lora.rank=2",
     "--set",
     "serving.guidance_scale=null",
+    "--set",
+    "serving.width=32",
+    "--set",
+    "serving.height=32",
 )
 
 
