@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cl_steps.repository.line import Line
 
 os.environ.update({"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "MPLBACKEND": "Agg"})
+# Matrices as small as those of tests take longer on several threads than on one.
+os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,15 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-VARIABLE = "TESTS_MADE_ONCE"
+VARIABLE, BEGUN_BY = "TESTS_MADE_ONCE", "TESTS_BEGUN_BY"
 if VARIABLE not in os.environ:
     # The process that begins it all; those that it starts find its folder.
     os.environ[VARIABLE] = tempfile.mkdtemp(prefix="retain-tests-")
+    os.environ[BEGUN_BY] = str(os.getpid())
     atexit.register(shutil.rmtree, os.environ[VARIABLE], ignore_errors=True)
 PLACE = Path(os.environ[VARIABLE])
 
@@ -24,11 +26,18 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
     It is there whole or not at all, and must not name its own place.
     """
     folder = PLACE / name
-    with (PLACE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(name):
         if not folder.is_dir():
             draft = PLACE / f"{name}.draft"
             shutil.rmtree(draft, ignore_errors=True)
             make(draft)
             draft.rename(folder)
     return folder
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Of the processes of a test run one at a time gets here, for each name."""
+    with (PLACE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

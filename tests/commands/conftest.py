@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,14 @@ import pytest
 
 from cl_steps.__main__ import main
 from cl_steps.demo.nights import write_initial, write_night
+from cl_steps.report import evidently_report
+from cl_steps.repository.git import git
+from cl_steps.repository.line import local
+from tests.lines.small import keyed
+from tests.once import made_once
 
 QUICK = {
+    "ingest.probe_share": 0.03,
     "update.steps": 4,
     "update.batch_size": 8,
     "update.learning_rate": 1e-5,
@@ -30,6 +38,12 @@ SETTINGS = tuple(word for key, value in QUICK.items() for word in ("--set", f"{k
 Cli = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def _a_short_page_of_evidently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its whole page takes as long as all else in a night here; `tests/report` looks at it."""
+    monkeypatch.setattr(evidently_report, "MAX_COLUMNS", 2)
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run a command here; its exit code, what it printed, and what it said."""
@@ -45,9 +59,17 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A line in its first version, with night 1's arrivals in its landing."""
-    place = tmp_path_factory.mktemp("lines")
-    write_initial(place / "known", 0)
-    assert main(["init", str(place / "line"), "--data", str(place / "known"), *SETTINGS]) == 0
-    write_night(place / "line" / "landing" / "night-1", 1, 0)
-    return place / "line"
+    """A line in its first version, with night 1's arrivals in its landing; made once and copied."""
+    folder = tmp_path_factory.mktemp("lines") / "line"
+    shutil.copytree(made_once("demo-line", _make), folder, symlinks=True)
+    found = keyed(local(folder), folder)
+    found.save(folder)
+    git(folder, "remote", "set-url", "origin", found.git)
+    return folder
+
+
+def _make(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as known:
+        write_initial(Path(known), 0)
+        assert main(["init", str(folder), "--data", known, "--set", "name=line", *SETTINGS]) == 0
+    write_night(folder / "landing" / "night-1", 1, 0)

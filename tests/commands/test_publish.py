@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from cl_steps.repository.run_branch import open_run, read_run
 from cl_steps.store.places import Place
 from tests.cluster.running import Running, running
 from tests.commands.conftest import Cli
+from tests.forks import run
 
 RUN = "2026-01-01-aaaa"
 
@@ -223,7 +222,7 @@ def test_to_a_git_server_and_s3_by_files_alone_and_a_step_as_a_pod_runs_it(
         "HOME": str(tmp_path / "nobody"),
     }
     for name in ("ingest", "drift"):
-        words = [sys.executable, "-m", "cl_steps", "step", name, "--workspace", url, "--run", RUN]
-        done = subprocess.run(words, env={**os.environ, **pod}, capture_output=True, text=True, check=False)
+        words = ["-m", "cl_steps", "step", name, "--workspace", url, "--run", RUN]
+        done = run(words, env={**os.environ, **pod})
         assert done.returncode == 0, done.stderr
     assert read_run(resolve(str(folder)), RUN).reports["drift"].status == "done"

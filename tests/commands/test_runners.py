@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cl_steps.__main__ import main
 from cl_steps.config import RunSpec
 from cl_steps.demo.nights import write_night
 from cl_steps.pipeline import STEPS
@@ -20,6 +23,7 @@ from cl_steps.repository.line import local
 from cl_steps.repository.mainline import reading
 from cl_steps.repository.run_branch import open_run, read_run
 from cl_steps.store.pointers import lock_outs
+from tests.forks import Fork, run
 
 NO_NETWORK = """
 import socket, sys
@@ -85,28 +89,34 @@ def test_dvc_runs_the_same_stages(line: Path, tmp_path: Path) -> None:
 
 def test_a_step_killed_anywhere_and_tried_again_ends_the_same(line: Path, tmp_path: Path) -> None:
     write_night(line / "landing" / "more", 1, 7)
-    ends = []
+    ends: list[object] = []
+    took: dict[str, float] = {}
     for name in ("whole", "killed"):
         folder = tmp_path / name / "line"
         shutil.copytree(line, folder)
         local(folder).save(folder)
         open_run(local(folder), RunSpec(id="2026-01-01-aaaa", force=True, reason="x"))
         for step in STEPS:
-            words = retain("step", step, "--workspace", folder, "--run", "2026-01-01-aaaa")
-            if name == "killed":
-                kill_on_the_way(words)
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
+            words = ("step", step, "--workspace", str(folder), "--run", "2026-01-01-aaaa")
+            if name == "whole":
+                began = time.monotonic()
+                assert main(words) == 0
+                took[step] = time.monotonic() - began
+            else:
+                kill_on_the_way(words, random.Random(step).uniform(0.05, 0.6) * took[step])
+                done = run(["-m", "cl_steps", *words])
+                assert done.returncode == 0, done.stderr
         state = read_run(local(folder), "2026-01-01-aaaa")
         digests = {path: out["md5"] for path, out in lock_outs(state.lock).items()}
-        with reading(local(folder).git) as main:
-            assert main.ledger().outcome("2026-01-01-aaaa") == "promoted"
-            ends.append((digests, main.tree("state"), len(main.records()), len(main.ledger().runs)))
+        with reading(local(folder).git) as found:
+            assert found.ledger().outcome("2026-01-01-aaaa") == "promoted"
+            ends.append((digests, found.tree("state"), len(found.records()), len(found.ledger().runs)))
     assert ends[0] == ends[1]
 
 
-def kill_on_the_way(words: list[str]) -> None:
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(random.Random(words[4]).uniform(0.3, 5))
-    os.killpg(process.pid, signal.SIGKILL)
+def kill_on_the_way(words: Sequence[str], seconds: float) -> None:
+    process = Fork(["-m", "cl_steps", *words], session=True)
+    time.sleep(seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()

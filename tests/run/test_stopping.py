@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cl_steps.repository.git import text
 from cl_steps.repository.line import Line
 from cl_steps.repository.run_branch import open_run, read_run
 from cl_steps.run.stopping import GRACE_SECONDS
+from tests.forks import Fork
 
 STEP = """
 import sys, time, threading
@@ -51,7 +51,7 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
-def started(line: Line, tmp_path: Path, where: str) -> subprocess.Popen[bytes]:
+def started(line: Line, tmp_path: Path, where: str) -> Fork:
     """A step that hangs in one place: in a command of Git, or in its own work."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     own = subprocess.run(["which", "git"], capture_output=True, text=True, check=True).stdout.strip()
@@ -66,7 +66,7 @@ def started(line: Line, tmp_path: Path, where: str) -> subprocess.Popen[bytes]:
         "RETAIN_STORE_URL": line.store,
         "RETAIN_LANDING": line.landing,
     }
-    return subprocess.Popen([sys.executable, "-c", STEP, where, tmp_path / "there", line.git], env=env)
+    return Fork(["-c", STEP, where, tmp_path / "there", line.git], env=env)
 
 
 @pytest.mark.parametrize("where", ["clone", "run", "push", "thread", "import"])
