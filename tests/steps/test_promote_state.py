@@ -66,7 +66,7 @@ def test_what_a_run_says_that_it_read_is_what_main_had(tmp_path: Path) -> None:
     [read] = [dep for dep in lock["stages"]["drift"]["deps"] if dep["path"].startswith("state/")][:1]
     read["md5"] = f"{'0' * 32}.dir"
     forge(line, "r-1", {"dvc.lock": yaml.safe_dump(lock).encode()})
-    with pytest.raises(IntegrityError, match="drift read another state/.* than main's then; do not promote it"):
+    with pytest.raises(IntegrityError, match=r"drift read another state/.* than main's then; do not promote it"):
         promote.run(line, "r-1")
 
 
