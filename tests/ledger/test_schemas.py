@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from cl_steps.errors import IntegrityError
-from cl_steps.ledger.champion import Champion, parse_champion
+from cl_steps.ledger.champion import Champion, champion_bytes, parse_champion
 from cl_steps.ledger.events import Event, event_bytes, event_moment, event_of, event_path, parse_event
 from cl_steps.ledger.lasting import WrongShape
 from cl_steps.ledger.record import RECORD_SCHEMA, Record, parse_record, record_bytes
@@ -143,6 +143,11 @@ def test_what_was_read_is_what_is_given_back_key_by_key(name: str) -> None:
     else:
         return
     assert found.document() == document
+
+
+def test_a_champion_is_read_as_it_was_written() -> None:
+    champion = Champion.from_document(DOCUMENTS["champion"])
+    assert parse_champion(champion_bytes(champion)) == champion
 
 
 def test_an_old_record_has_what_later_ones_say_more_of_as_nothing() -> None:
