@@ -80,6 +80,14 @@ def test_a_job_runs_in_a_folder_of_its_own_and_not_in_the_cloned_workspace(
     assert not Path(found["job"]).exists()
 
 
+@pytest.mark.parametrize("known", ["", "/of/the/step"])
+def test_a_job_finds_our_modules_first_and_then_those_of_the_step(monkeypatch: pytest.MonkeyPatch, known: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", known)
+    fake_job(monkeypatch, "(job / 'result.json').write_text(json.dumps({'path': os.environ['PYTHONPATH']}))")
+    path = launch.launch("m", {}, Machine(processes=2))["path"].split(os.pathsep)
+    assert path == [str(launch.PACKAGE.parent), *([known] if known else [])]
+
+
 def test_sigterm_reaches_what_was_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told = tmp_path / "told"
     fake_job(

@@ -126,12 +126,14 @@ def test_an_event_is_the_one_that_its_file_is_named_after() -> None:
         "events/20261120T020002000000Z-run-r-1.json": RUN,
         "events/20261120T020003000000Z-run-r-1.json": {**RUN, "outcome": "well"},
         "events/20261120T020004000000Z-run-r-1.json": b"[",
+        "events/20261120T020005000000Z-prune-x.json": {**named, "runs": 1},
     }
     events, findings = read_events(book_of({**files, "events/x.sig": b"", "eventslog/y.json": b""}))
-    one, two, three, four, five = files
+    one, two, three, *bad = files
     assert list(events) == [one, three]
-    assert [finding.where for finding in findings] == [two, four, five]
+    assert [finding.where for finding in findings] == [two, *bad]
     assert findings[0].why == f"it says that it is {named['id']}"
+    assert findings[-1].why.startswith("runs: ")
 
 
 def test_records_of_before_there_were_judges_name_none() -> None:
