@@ -64,9 +64,12 @@ def test_another_nodes_eviction_ends_this_one_as_its_own_would(monkeypatch: pyte
     assert stopped.value.code == 143
 
 
-def test_a_node_that_helps_has_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_helps_says_so_and_has_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_job(monkeypatch)
     assert launch.launch("m", {}, Machine(processes=1, nodes=2, node=1, address="x")) == {}
+    assert "1 processes on each of 2 nodes; this is node 1" in capsys.readouterr().err
 
 
 def test_a_job_runs_in_a_folder_of_its_own_and_not_in_the_cloned_workspace(
