@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cl_steps.documents import json_text
 from cl_steps.ledger.fold import Ledger
+from cl_steps.ledger.record import Record
+from cl_steps.repository.git import git, text
 from cl_steps.repository.history import Commit
+from cl_steps.store.digests import Digests
 from cl_steps.store.pointers import dvc_file
 from cl_steps.verify import append_only
 from cl_steps.verify.append_only import check_history, check_intakes, check_versions
+from cl_steps.verify.authenticity import Doubt
+from cl_steps.verify.beginnings import check_links
 from cl_steps.verify.evidence import Evidence
 from cl_steps.verify.findings import Finding, Verification
 from cl_steps.verify.judged import check_judges
 from cl_steps.verify.signers import read_events
-from cl_steps.verify.stored import Walk, check_quarantine
-from tests.lasting import MD5, event, whole_event, whole_record
+from cl_steps.verify.stored import Walk, check_files, check_quarantine
+from tests.lasting import AT, COMMIT, MD5, event, whole_event, whole_record
 
 EARLIER = "2026-11-19T02:00:00+00:00"
 RUN = whole_event({"kind": "run", "run": "r-1", "outcome": "no_update"})
@@ -140,6 +148,64 @@ def test_records_of_before_there_were_judges_name_none() -> None:
     book = book_of({"versions/v0001.json": record("v1"), "versions/v0002.json": record("v2", "v1", schema=2)})
     assert not list(check_judges(object(), list(book.versions.values())))  # type: ignore[arg-type]
     assert not list(check_judges(None, list(book.versions.values())))
+
+
+class Judges:
+    """Those whose findings count since `AT`, and who doubt what they are shown."""
+
+    judges_since = datetime.fromisoformat(AT)
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def statement(self, *_: object) -> None:
+        raise Doubt(self.kind, "so it is")
+
+
+@pytest.mark.parametrize(
+    ("kind", "created", "judged", "found"),
+    [
+        ("untrusted", EARLIER, {"gate": "{}", "evaluate": "{}"}, ("unsigned", False)),
+        ("bad_signature", EARLIER, {"gate": "{}", "evaluate": "{}"}, ("bad_signature", True)),
+        ("bad_signature", EARLIER, {}, ("unsigned", False)),
+        ("untrusted", AT, {"gate": "{}", "evaluate": "{}"}, ("untrusted", True)),
+        ("bad_signature", AT, {}, ("bad_signature", True)),
+    ],
+)
+def test_what_was_found_before_there_were_judges_may_be_signed_by_nobody_and_never_changed(
+    kind: str, created: str, judged: dict[str, str], found: tuple[str, bool]
+) -> None:
+    third = {"schema": 3, "begun": {"commit": COMMIT, "main": COMMIT}, "custody": "separate"}
+    book = book_of({"versions/v0002.json": record("v2", "v1", **third, created=created, judged=judged)})
+    findings = list(check_judges(Judges(kind), list(book.versions.values())))  # type: ignore[arg-type]
+    assert [(finding.where, finding.kind, finding.fault) for finding in findings] == [
+        (f"v2 {step}", *found) for step in ("evaluate", "gate")
+    ]
+
+
+def test_links_and_submodules_of_main_are_named(tmp_path: Path) -> None:
+    git(None, "init", "-q", "-b", "main", str(tmp_path))
+    (tmp_path / "plain").write_text("120000", encoding="utf-8")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module")
+    tree = text(tmp_path, "write-tree")
+    main = SimpleNamespace(folder=tmp_path, tip=tree)
+    found = check_links(Evidence(main, None, [], {}, {}))  # type: ignore[arg-type]
+    assert [finding.where for finding in found] == ["link", "module"]
+
+
+def test_files_of_a_folder_that_is_not_there_are_not_named_one_by_one() -> None:
+    files = {"adapter/x": "0" * 64, "base/y": "0" * 64}
+    made = Record.from_document(record("v2", "v1", schema=2, files=files))
+    assert not list(check_files(Walk({}, {}), "v2", made))
+    held = {"a": Digests("a", "0" * 64, 1), "b": Digests("b", "1" * 64, 1)}
+    both = Walk(held, {MD5: {"x": "a", "y": "b"}})
+    assert whys(check_files(both, "v2", made)) == {
+        ("v2 adapter/y", "record and store do not both name this file"),
+        ("v2 base/x", "record and store do not both name this file"),
+        ("v2 base/y", "its SHA-256 is not the record's"),
+    }
 
 
 def test_a_quarantine_is_counted_where_it_can_be_read() -> None:
