@@ -224,6 +224,13 @@ def test_a_shipped_suite_that_disagrees_is_no_verdict(suite: Suite, verdict: str
         gate._check_shipped(suite, decision)
 
 
+def test_a_gate_whose_shipped_suite_crashed_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "run_suite", lambda *_, **__: Suite((), "they crashed"))
+    with pytest.raises(RetainError, match="they crashed"):
+        decide_on(tmp_path, BAD)
+    assert not (tmp_path / "reports").exists()
+
+
 def test_the_shipped_suite_runs_where_nothing_can_be_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "isolation", lambda: {"files": False, "calls": False, "network": False})
     assert decide_on(tmp_path, BAD).verdict == "reject"
