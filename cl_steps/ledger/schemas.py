@@ -123,7 +123,9 @@ def _plain(said: Any, parts: Json) -> Any:
         return said
     if "$ref" in said:
         return _plain(parts[said["$ref"].rpartition("/")[2]], parts)
-    kept = {key: value for key, value in said.items() if key != "$defs" and (key not in UNSAID or isinstance(value, dict))}
+    kept = {
+        key: value for key, value in said.items() if key != "$defs" and (key not in UNSAID or isinstance(value, dict))
+    }
     if "const" in kept or "enum" in kept:
         kept.pop("type", None)
     if keys := kept.pop("patternProperties", None):
