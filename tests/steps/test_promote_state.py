@@ -11,7 +11,7 @@ from cl_steps.errors import IntegrityError, StaleRun, UsageError
 from cl_steps.ledger.champion import Champion
 from cl_steps.repository.line import Line
 from cl_steps.repository.mainline import reading
-from cl_steps.steps import promote
+from cl_steps.steps import close, promote
 from cl_steps.store import dvc
 from tests.promoting import SAME, forge, on_branch, play, ready
 
@@ -57,6 +57,9 @@ def test_what_cannot_be_promoted_is_refused_before_anything_is_fetched(
             promote.run(line, "r-2")
     promote.run(line, "r-1")
     with pytest.raises(StaleRun):  # and nobody is asked for a yes that would change nothing
+        promote.run(line, "r-2")
+    assert close.run(line, "r-2") == "stale"
+    with pytest.raises(StaleRun):
         promote.run(line, "r-2")
 
 
