@@ -58,7 +58,7 @@ def test_what_cannot_be_promoted_is_refused_before_anything_is_fetched(
     promote.run(line, "r-1")
     with pytest.raises(StaleRun):  # and nobody is asked for a yes that would change nothing
         promote.run(line, "r-2")
-    assert close.run(line, "r-2") == "stale"
+    assert close.run(line, "r-2") == "held"
     with pytest.raises(StaleRun):
         promote.run(line, "r-2")
 
