@@ -13,8 +13,10 @@ def test_a_record_is_the_version_that_its_file_is_named_after() -> None:
             "versions/v0003.json": {"schema": 1},
             "versions/v0004.json": b"{",
             "versions/v0004.sig": b"",
+            "versionslog/x.json": b"",
         }
     )
+    assert book.below("versions", ".json") == [f"versions/v000{number}.json" for number in range(1, 5)]
     faults = [version.fault for version in book.versions.values()]
     assert faults[0] is None
     assert faults[1] == "it says that it is v3"
