@@ -103,7 +103,7 @@ class Rebased(Lasting):
 
 def in_words(error: ValidationError) -> str:
     """The place of the first thing that is wrong, and what is."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    first = error.errors()[0]
     place = "/".join(str(part) for part in first["loc"]) or "the document"
     return f"{place:.200}: {first['msg'].removeprefix('Value error, '):.120}"
 

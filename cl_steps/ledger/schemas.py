@@ -123,7 +123,9 @@ def _plain(said: Any, parts: Json) -> Any:
         return said
     if "$ref" in said:
         return _plain(parts[said["$ref"].rpartition("/")[2]], parts)
-    kept = {key: value for key, value in said.items() if key != "$defs" and (key not in UNSAID or _is_shape(value))}
+    kept = {
+        key: value for key, value in said.items() if key != "$defs" and (key not in UNSAID or isinstance(value, dict))
+    }
     if "const" in kept or "enum" in kept:
         kept.pop("type", None)
     if keys := kept.pop("patternProperties", None):
@@ -132,10 +134,6 @@ def _plain(said: Any, parts: Json) -> Any:
     if "properties" in kept:
         kept["properties"] = {key: _plain(value, parts) for key, value in kept["properties"].items()}
     return {key: value if key == "properties" else _plain(value, parts) for key, value in kept.items()}
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value)
 
 
 if __name__ == "__main__":

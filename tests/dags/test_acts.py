@@ -31,7 +31,7 @@ from dags import acts, maintenance
 from tests.dags.acting import ActingChild, with_versions
 from tests.dags.conftest import WORKSPACE, make_line
 from tests.dags.test_pods import LARGE
-from tests.lasting import read_json, whole_champion
+from tests.lasting import event, read_json, whole_champion
 from tests.lines.small import GOOD, make_workspace, play
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -107,6 +107,21 @@ def test_a_cleared_rollback_is_not_made_again_after_later_nights(player: Player,
     with_versions(line, 4)
     act("rollback", datetime.now(UTC) + timedelta(seconds=2), **form)
     assert len(ActingChild.CALLS) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "is_this"),
+    [({}, True), ({"seconds": 1}, True), ({"seconds": -1}, False), ({"version": "v1"}, False), ({"by": "bob"}, False),
+     ({"reason": "another"}, False), ({"relearn": True}, False)],
+)  # fmt: skip
+def test_a_rollback_on_record_is_the_one_asked_for_where_it_says_the_same_and_came_no_sooner(
+    said: dict[str, Any], is_this: bool
+) -> None:
+    asked = datetime(2026, 1, 1, 2, 0, 0, 700_000, tzinfo=UTC)
+    at = asked.replace(microsecond=0) + timedelta(seconds=said.pop("seconds", 0))
+    form = {"version": "v2", "reason": " worse ", "relearn": False}
+    made = {"version": "v2", "lineage": ["v1", "v2"], "by": "ann", "reason": "worse", **said}
+    assert acts._is_this(event(kind="rollback", at=at.isoformat(), **made), form, "ann", asked) is is_this  # type: ignore[arg-type]
 
 
 def test_what_the_command_refuses_is_red_and_nobody_is_told_of_a_version(player: Player, line: Line) -> None:

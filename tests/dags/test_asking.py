@@ -76,12 +76,19 @@ def test_nobody_is_asked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ask.execute({})  # type: ignore[typeddict-item]
 
 
-@pytest.mark.parametrize(("gate", "words"), [(None, "be learnt"), ("inconclusive", "be promoted")])
-def test_the_question_says_what_a_yes_does_and_quotes_the_data(gate: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("gate", "words", "then"),
+    [
+        (None, "be learnt", "the next run learns exactly this batch"),
+        ("inconclusive", "be promoted", "its candidate becomes the champion now"),
+    ],
+)
+def test_the_question_says_what_a_yes_does_and_quotes_the_data(gate: str | None, words: str, then: str) -> None:
     said = {"kind": "run", "run": "r-1", "gate": gate, "why": "slice `x`\n# <img src=x>", "outcome": "held"}
     event = RunEvent.from_document(whole_event({**said, "batch": {"runs": ["r-1"], "assets": 12}}))
     headline, body = question(ENTRY, event)
     assert words in headline
+    assert f"**Approve**: {then}." in body
     assert "    slice `x` # <img src=x>" in body.splitlines()
     assert "12 images" in body
 

@@ -68,11 +68,16 @@ def test_all_is_well(lines: Any) -> None:
     assert TOLD == []
 
 
-def test_lines_without_a_finished_run_are_named_and_their_people_told_once_a_day(lines: Any) -> None:
+def test_lines_without_a_finished_run_are_named_and_their_people_told_once_a_day(
+    lines: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     lines(a=26.2, b=3, c=40, d=26.2 + 24)
     with pytest.raises(AirflowFailException, match=r"a for 26 hours, c for 40 hours, d for 50 hours"):
         watch()
     assert TOLD == ["a", "d"]
+    assert [record.getMessage()[:6] for record in caplog.records if record.name == "retain.watch"] == [
+        "line a", "line c", "line d",
+    ]  # fmt: skip
 
 
 def test_a_line_that_cannot_be_read_is_looked_at_again_and_hides_no_other(lines: Any, tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def test_a_rise_that_may_be_chance_backs_nothing_off(
     assert guard.kept_step == 1, "it is kept as one within the budget"
     probe = guard.settle(learner, may_back_off=True)
     assert (probe["backed_off"], probe["last"]["beyond_budget"]) == (False, False)
+    monkeypatch.setattr(module, "compare", lambda *_: {"a": {**FEW["a"], "rise_lower": learner.update.probe_budget}})
+    guard.look(learner)
+    assert guard.settle(learner, may_back_off=True)["backed_off"] is False, "the budget may be spent"
     monkeypatch.setattr(module, "compare", lambda *_: {"a": {**FEW["a"], "rise_lower": 0.06}})
     guard.look(learner)
     assert guard.settle(learner, may_back_off=True)["backed_off"] is True

@@ -64,9 +64,12 @@ def test_another_nodes_eviction_ends_this_one_as_its_own_would(monkeypatch: pyte
     assert stopped.value.code == 143
 
 
-def test_a_node_that_helps_has_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_helps_says_so_and_has_no_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_job(monkeypatch)
     assert launch.launch("m", {}, Machine(processes=1, nodes=2, node=1, address="x")) == {}
+    assert "1 processes on each of 2 nodes; this is node 1" in capsys.readouterr().err
 
 
 def test_a_job_runs_in_a_folder_of_its_own_and_not_in_the_cloned_workspace(
@@ -78,6 +81,14 @@ def test_a_job_runs_in_a_folder_of_its_own_and_not_in_the_cloned_workspace(
     found = launch.launch("m", {}, Machine(processes=2))
     assert found["cwd"] == found["job"]
     assert not Path(found["job"]).exists()
+
+
+@pytest.mark.parametrize("known", ["", "/of/the/step"])
+def test_a_job_finds_our_modules_first_and_then_those_of_the_step(monkeypatch: pytest.MonkeyPatch, known: str) -> None:
+    monkeypatch.setenv("PYTHONPATH", known)
+    fake_job(monkeypatch, "(job / 'result.json').write_text(json.dumps({'path': os.environ['PYTHONPATH']}))")
+    path = launch.launch("m", {}, Machine(processes=2))["path"].split(os.pathsep)
+    assert path == [str(launch.PACKAGE.parent), *([known] if known else [])]
 
 
 def test_sigterm_reaches_what_was_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

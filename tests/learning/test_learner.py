@@ -220,6 +220,16 @@ def test_float16_skips_a_step_that_overflows_and_gives_up_after_many(make_learne
         learner.advance()
 
 
+def test_the_report_has_each_terms_mean_over_the_last_tenth(make_learner: MakeLearner) -> None:
+    learner, terms = make_learner(steps=20), []
+    for step in range(20):
+        terms.append(learner.terms(learner.planner.plan(step)).detach())
+        learner.advance()
+    expected = torch.stack(terms[18:]).double().mean(dim=0)
+    assert list(learner.tail_means()) == ["new", "replay", "distillation"]
+    assert list(learner.tail_means().values()) == pytest.approx(expected.tolist(), rel=1e-5)
+
+
 WEIGHT = 3.0
 
 

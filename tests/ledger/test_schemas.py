@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from cl_steps.ledger.champion import Champion
-from cl_steps.ledger.events import Event, event_bytes, event_of, parse_event
+from cl_steps.errors import IntegrityError, RetainError
+from cl_steps.ledger.champion import Champion, champion_bytes, parse_champion
+from cl_steps.ledger.events import Event, event_bytes, event_moment, event_of, event_path, parse_event
 from cl_steps.ledger.lasting import WrongShape
 from cl_steps.ledger.record import RECORD_SCHEMA, Record, parse_record, record_bytes
-from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, schemas
+from cl_steps.ledger.schemas import FOLDER, event_fault, record_fault, refuse_faults, schemas
 from tests.lasting import COMMIT, MD5, report_fault, whole_champion, whole_event, whole_record
 
 DIR, SHA256, AT = f"{MD5}.dir", "0" * 64, "2026-11-20T02:00:00+00:00"
@@ -144,12 +146,54 @@ def test_what_was_read_is_what_is_given_back_key_by_key(name: str) -> None:
     assert found.document() == document
 
 
+def test_a_champion_is_read_as_it_was_written() -> None:
+    champion = Champion.from_document(DOCUMENTS["champion"])
+    assert parse_champion(champion_bytes(champion)) == champion
+
+
 def test_an_old_record_has_what_later_ones_say_more_of_as_nothing() -> None:
     old = Record.from_document(DOCUMENTS["record-1"])
+    assert (old.number, old.parent) == (2, "v1")
     assert (old.files, old.main, old.begun, old.judged, old.custody) == ({}, None, None, {}, None)
     assert parse_record("versions/v0002.json", record_bytes(old)) == old
     assert "files" not in json.loads(record_bytes(old))
     assert RECORD_SCHEMA == 3
+
+
+def test_what_is_wrong_is_said_with_its_place() -> None:
+    assert record_fault({**FIRST, "digests": {**FIRST["digests"], "state": {"adapter": 1}}}) == (
+        "digests/state/adapter: Input should be a valid string"
+    )
+    assert record_fault({**FIRST, "version": "v2"}) == "the document: only v1 has no parent"
+    run = DOCUMENTS["event-run"]
+    assert event_fault({**run, "at": "2026-11-20T02:00:00"}) == "at: a moment needs its time zone"
+    assert [str(event_fault({**run, "seconds": odd})).partition(":")[0] for odd in (math.inf, math.nan)] == [
+        "seconds/int", "seconds/int",
+    ]  # fmt: skip
+    assert record_fault({**FIRST, "schema": 4}) == "it is no record of a kind that this version of retain knows"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"version": "v1"}', b"[" * 100_000])
+def test_a_champion_that_names_no_version_is_none(content: bytes) -> None:
+    with pytest.raises(IntegrityError, match=r"state/champion\.json names no version"):
+        parse_champion(content)
+
+
+def test_of_what_is_written_on_main_only_what_lasts_is_looked_at() -> None:
+    champion = json.dumps(DOCUMENTS["champion"]).encode()
+    refuse_faults({"state/champion.json": champion, "state/other.json": b"{", "versions/v0001.sig": b"{", "x": None})
+    for path in ("state/champion.json", "versions/v0001.json", "events/x.json"):
+        with pytest.raises(RetainError, match=path):
+            refuse_faults({path: b"{}"})
+
+
+@pytest.mark.parametrize("microsecond", [0, 7, 999_999])
+def test_an_events_file_is_named_after_its_moment(microsecond: int) -> None:
+    at = datetime(2026, 11, 20, 2, 3, 4, microsecond, tzinfo=UTC)
+    path = event_path("run", "r-1", at)
+    assert path == f"events/20261120T020304{microsecond:06d}Z-run-r-1.json"
+    assert event_moment(path.removeprefix("events/")) == at
+    assert event_moment("yesterday-run-r-1.json") is None
 
 
 def test_events_of_a_kind_that_nobody_knows_yet_are_read() -> None:

@@ -39,6 +39,7 @@ def test_a_step_that_runs_again_adds_to_what_it_took(tmp_path: Path) -> None:
     assert times["update"] == {"seconds": 115.0, "device": "cpu", "processes": 1, "gpu_seconds": 25.0}
     assert times["gate"] == {"seconds": 7.0, "device": "cpu", "processes": 1, "gpu_seconds": 0.0}
     assert gpu_seconds(times) == 25.0
+    assert gpu_seconds({"update": {"gpu_seconds": 1.26}, "gate": {"gpu_seconds": 2}}) == 3.3
     assert read_times(tmp_path / "elsewhere") == {}
 
 

@@ -52,7 +52,7 @@ class Tests:
             return "time"
         said = self.copy.log()
         files = tuple(dict.fromkeys(name.partition("::")[0] for name in names))
-        if code == 2 and self._collects(files):
+        if code in (1, 2) and self._collects(files):
             return "import"
         raise RuntimeError(f"pytest ended with {code}, {mutant.path}:{mutant.line} {mutant.change}: {said[-3000:]}")
 

@@ -15,6 +15,7 @@ from tests.mutants.results import HERE, Results, identity, read_accepted, row_of
 
 TOY = """\
 FIRST = 3
+KIND = int | str
 
 
 def smaller(a: int, b: int) -> int:
@@ -78,8 +79,9 @@ def test_a_fault_is_killed_and_an_equivalent_one_survives(toy: Path) -> None:
     assert rows["a < b -> a > b"]["by"] == "tests/test_numbers.py::test_smaller"
     assert rows["a += FIRST -> pass"]["by"] == "tests/test_numbers.py::test_after"
     assert (rows["a + 1 -> a - 1"]["outcome"], rows["a + 1 -> a - 1"]["tests"]) == ("survived", 2)
+    assert rows["int | str -> int & str"]["by"] == "import"
     assert {row["by"] for row in rows.values()} <= {
-        "", "tests/test_numbers.py::test_smaller", "tests/test_numbers.py::test_after",
+        "", "import", "tests/test_numbers.py::test_smaller", "tests/test_numbers.py::test_after",
     }  # fmt: skip
     assert (toy / "toy/numbers.py").read_text(encoding="utf-8") == TOY
     accepted = read_accepted(args.accepted)

@@ -246,11 +246,13 @@ def test_keyless_needs_an_identity_and_a_network(
     monkeypatch.delenv(TOKEN, raising=False)
     with pytest.raises(UsageError, match="identity"):
         sign(signer, tmp_path / "state/adapter")
-    monkeypatch.setenv(TOKEN, "hush")
-    with pytest.raises(Unavailable, match="sigstore") as raised:
-        sign(signer, tmp_path / "state/adapter")
-    assert "hush" not in str(raised.value)
-    assert raised.value.__cause__ is None
+    for ambient, given in (("hush", ""), (None, "hush")):
+        monkeypatch.setattr(sigstore.oidc, "detect_credential", lambda ambient=ambient: ambient)
+        monkeypatch.setenv(TOKEN, given)
+        with pytest.raises(Unavailable, match="sigstore") as raised:
+            sign(signer, tmp_path / "state/adapter")
+        assert "hush" not in str(raised.value)
+        assert raised.value.__cause__ is None
 
 
 def test_a_keyless_signature_asks_sigstore(line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from cl_steps.checks import sandbox as room
 from cl_steps.checks.junit import Case, read_cases, write_junit
 from cl_steps.checks.own import run_own
+from cl_steps.checks.sandbox import Suite
 from cl_steps.config import Gate, Params, RunSpec
 from cl_steps.errors import RetainError, UsageError
 from cl_steps.run.context import Context, StepReport
@@ -203,14 +204,46 @@ def test_a_symbolic_link_among_the_checks_is_refused(tmp_path: Path) -> None:
         room.run_suite(tmp_path / "w/checks", tmp_path, Params(), 10)
 
 
-def test_a_shipped_suite_that_disagrees_is_no_verdict() -> None:
-    promoted = replace(gate.rule.decide(BAD, Params()), verdict="promote")
-    with pytest.raises(RetainError, match="nothing was decided"):
-        gate._check_shipped(room.Suite((Case("a", "b", "failed"),)), promoted)
-    with pytest.raises(RetainError, match="nothing was decided"):
-        gate._check_shipped(room.Suite((Case("a", "b", "passed"),), "they crashed"), promoted)
-    with pytest.raises(RetainError, match="nothing was decided"):
-        gate._check_shipped(room.Suite((Case("a", "b", "passed"), Case("a", "c", "skipped"))), promoted)
+PASSED, FAILED = Case("a", "b", "passed"), Case("a", "c", "failed")
+
+
+@pytest.mark.parametrize(
+    ("suite", "verdict", "reason"),
+    [
+        (Suite(()), "promote", "they do not say promote"),
+        (Suite((PASSED, FAILED)), "promote", "they do not say promote"),
+        (Suite((PASSED, replace(FAILED, outcome="skipped"))), "promote", "they do not say promote"),
+        (Suite((PASSED,)), "reject", "they do not say reject"),
+        (Suite((PASSED,), "they crashed"), "promote", "they crashed"),
+        (Suite((FAILED,), "they crashed"), "reject", "they crashed"),
+    ],
+)
+def test_a_shipped_suite_that_disagrees_is_no_verdict(suite: Suite, verdict: str, reason: str) -> None:
+    decision = replace(gate.rule.decide(BAD, Params()), verdict=verdict)
+    with pytest.raises(RetainError, match=rf"{reason}\): nothing was decided"):
+        gate._check_shipped(suite, decision)
+
+
+def test_a_gate_whose_shipped_suite_crashed_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "run_suite", lambda *_, **__: Suite((), "they crashed"))
+    with pytest.raises(RetainError, match="they crashed"):
+        decide_on(tmp_path, BAD)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_the_shipped_suite_runs_where_nothing_can_be_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "isolation", lambda: {"files": False, "calls": False, "network": False})
+    assert decide_on(tmp_path, BAD).verdict == "reject"
+
+
+def test_every_check_is_counted_and_a_suite_that_did_not_end_as_one_that_failed() -> None:
+    own = Suite((PASSED, PASSED, PASSED, FAILED, replace(PASSED, outcome="skipped")), "it took too long")
+    decision = gate.rule.decide(GOOD, Params())
+    assert gate._figures(decision, own)["user_checks"] == {"passed": 3, "failed": 2, "skipped": 1}
+    assert gate._verdict(decision, own) == (
+        "reject",
+        "rejected: your check a::c failed: no message; your checks could not be completed: it took too long",
+    )
 
 
 @pytest.mark.parametrize(
