@@ -8,12 +8,14 @@ together again.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from cl_steps.models.direct import tensors
@@ -22,6 +24,7 @@ from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values,
 Conditions = Mapping[str, Any]
 """Arguments of the pipeline's call for one caption: tensors, lists of one tensor, or of the text itself."""
 NEGATIVE = "negative_"
+UNLIMITED = 10**9
 
 
 @dataclass
@@ -99,6 +102,17 @@ def encoded(watcher: Watcher, size: Size | None, spoken: Values) -> Values:
     """What a call makes of the captions that it is given, on the CPU; empty where it keeps that to itself."""
     filled = watcher.watch(Filled(watcher, spoken), size, spoken)
     return {name: _on_cpu(value) for name, value in filled.items() if not name.startswith(NEGATIVE)}
+
+
+def cut(pipeline: DiffusionPipeline, texts: Collection[str]) -> int:
+    """How many captions are longer than any of the pipeline's text encoders reads, so that their ends have no say."""
+    asked = inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters.get("max_sequence_length")
+    most = asked.default if asked and isinstance(asked.default, int) else UNLIMITED
+    readers = [part for part in pipeline.components.values() if hasattr(part, "model_max_length") and callable(part)]
+    limits = [(reader, min(int(reader.model_max_length), most)) for reader in readers]
+    if not limits:
+        return 0
+    return sum(all(len(reader(text).input_ids) > limit for reader, limit in limits) for text in set(texts))
 
 
 def row_places(one: Conditions, two: Conditions) -> Mapping[str, int] | None:

@@ -176,5 +176,7 @@ def _variant(folder: Path) -> str | None:
 
 
 def _quiet() -> None:
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    # What they warn of here nobody can help, but for captions that are cut: `captions.cut` counts those.
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()

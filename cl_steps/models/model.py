@@ -9,7 +9,7 @@ Shapes: N items; latents and noise are float32 (N, ...) in the form in which the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cl_steps.config import Compute, Serving
 from cl_steps.models.adapters import Adapters
-from cl_steps.models.captions import NEGATIVE, Captions, Conditions, joined, shapes
+from cl_steps.models.captions import NEGATIVE, Captions, Conditions, cut, joined, shapes
 from cl_steps.models.family import Family, derive
 from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
 from cl_steps.models.prediction import Predictor
@@ -127,6 +127,10 @@ class Denoiser:
             pixels = pixels[:, :, None] if len(codes.code) > len(pixels.shape) - 1 else pixels
             latents.append(codes.latents_of(_code(vae.encode(pixels.to(vae.device, vae.dtype))).float().cpu()))
         return torch.cat(latents) if latents else torch.empty((0, *self.latent_shape))
+
+    def cut(self, texts: Collection[str]) -> int:
+        """How many of the captions are longer than any text encoder reads."""
+        return cut(self.pipeline, texts)
 
     def encode_prompts(self, texts: Sequence[str]) -> list[Conditions]:
         """Each caption's conditions, on the CPU; each distinct text is encoded once and kept."""

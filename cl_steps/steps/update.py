@@ -49,7 +49,7 @@ from cl_steps.models.loading import choose_device
 from cl_steps.models.lora import adapter_digest, check_shape
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.pipeline import NEW_BASE
-from cl_steps.progress import progress
+from cl_steps.progress import progress, say
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
 
@@ -92,6 +92,8 @@ def learn(
     if processes.rank:
         train(learner, None, is_abandoned)
         return StepReport()
+    if count := denoiser.cut(learner.new.texts):
+        say(f"update: {count} captions are longer than the base's text encoder reads, and their ends are cut")
     guard = Guard.before(learner, *_banks(context, denoiser))
     keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
     train(learner, keeper, is_abandoned)

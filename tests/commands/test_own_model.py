@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from cl_steps.config import Compute, Lora, load_params
+from cl_steps.models.lora import read_adapter
+from cl_steps.models.model import open_denoiser
 from tests.commands.conftest import SETTINGS, Cli
-from tests.data.landings import encoded, jsonl, picture, put
-from tests.tiny import make_tiny_clip, make_tiny_pipeline
+from tests.data.landings import encoded, fill, jsonl, picture, put
+from tests.tiny import disturb, make_tiny_clip, make_tiny_pipeline
 
 
 def test_own_models_without_data_begin_with_the_bases_own_samples(tmp_path: Path, cli: Cli) -> None:
@@ -32,3 +37,26 @@ def test_own_models_without_data_begin_with_the_bases_own_samples(tmp_path: Path
     code, printed, said = cli("night", tmp_path / "line", "--until", "update")
     assert code == 0, said
     assert "first data of slice general" in said
+
+
+def test_a_line_goes_on_from_a_lora(tmp_path: Path, cli: Cli) -> None:
+    base = make_tiny_pipeline(tmp_path / "base")
+    denoiser = open_denoiser(base, Compute(device="cpu", threads=1))
+    denoiser.adapters.add_fresh("default", Lora(rank=3, alpha=6, target_modules=("to_q", "to_v")), seed=0)
+    disturb(denoiser, "default")
+    file = denoiser.adapters.save("default", tmp_path / "lora")
+    make_tiny_clip(tmp_path / "clip")
+    known = fill(tmp_path / "known", range(12))
+    models = ("--base", base, "--extractor", tmp_path / "clip", "--data", known, "--adapter", file)
+    code, _, said = cli("init", tmp_path / "line", *models, *SETTINGS)
+    assert code == 0, said
+    lora = load_params(tmp_path / "line").update.lora
+    assert (lora.rank, lora.alpha, lora.target_modules) == (3, 6, ("to_q", "to_v"))
+    begun = read_adapter(tmp_path / "line/state/adapter")
+    expected = denoiser.adapters.weights("default")
+    assert begun.weights.keys() == expected.keys()
+    assert all(torch.equal(begun.weights[name], expected[name]) for name in expected)
+    (tmp_path / "pickle.bin").write_bytes(b"no")
+    code, _, said = cli("init", tmp_path / "other", *models[:-1], tmp_path / "pickle.bin", *SETTINGS)
+    assert code == 2, said
+    assert not (tmp_path / "other").exists()
