@@ -122,6 +122,7 @@ COMMANDS = (
             arg("out", metavar="FOLDER", help="a folder that is not there yet"),
             IN,
             arg("--merged", action="store_true", help="the whole pipeline with the adapter in its weights"),
+            arg("--format", choices=["diffusers", "comfyui"], default="diffusers", help="comfyui: the LoRA alone"),
         ),
     ),
     Command(

@@ -139,12 +139,7 @@ class Lora(Block):
 
     rank: Count = 16
     alpha: Count = 64
-    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1), BeforeValidator(_listed)] = (
-        "to_q",
-        "to_k",
-        "to_v",
-        "to_out.0",
-    )
+    target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1), BeforeValidator(_listed)] = AUTO
 
     @property
     def is_auto(self) -> bool:
@@ -201,8 +196,8 @@ class Evaluate(Block):
 class Serving(Block):
     """How the line is sampled where it is used; the gate samples in the same way. None is what the pipeline does."""
 
-    num_inference_steps: Count | None = 30
-    guidance_scale: Amount | None = 7.5
+    num_inference_steps: Count | None = None
+    guidance_scale: Amount | None = None
     negative_prompt: Text = ""
     height: Side | None = None
     width: Side | None = None
@@ -248,7 +243,7 @@ class Compute(Block):
     """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
 
 

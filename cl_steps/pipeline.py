@@ -127,7 +127,7 @@ UPDATE = Step(
     "learn the batch with replay and distillation: the candidate",
     reads=("tonight/batch", "reports/drift.json", "state/base", "state/adapter", "state/replay"),
     writes=("tonight/candidate/adapter", "tonight/candidate/replay"),
-    params=("seed", "update", "compute"),
+    params=("seed", "update", "serving", "compute"),
     device="gpu",
 )
 EVALUATE = Step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,15 +21,19 @@ LICENCES = ("licen[cs]e*", "LICEN[CS]E*")
 """Files of a base that go along also where its weights are written anew."""
 
 
-def export(version: str, out: str, dir: str, merged: bool) -> str:
+def export(version: str, out: str, dir: str, merged: bool, format: str) -> str:
     """Write the pipeline and its LoRA, or with `merged` one pipeline with the LoRA in its weights.
+
+    The format `comfyui` is the LoRA alone, in one file as ComfyUI (and A1111 that of a UNet) loads it.
 
     Beside it: a model card, a bill of materials, and the definition of the content credentials of its pictures.
 
     Raises:
         UsageError: the folder is there already, or there is no such version.
     """
-    target = Path(out)
+    target, comfyui = Path(out), format == "comfyui"
+    if merged and comfyui:
+        raise UsageError("--format comfyui is the LoRA alone, and --merged has none: choose one of them")
     if target.exists():
         raise UsageError(f"{out} is there already: choose a folder that is not")
     line = resolve(dir)
@@ -37,12 +42,18 @@ def export(version: str, out: str, dir: str, merged: bool) -> str:
         draft = target.with_name(f".{target.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         try:
-            _write_merged(model, draft) if merged else _write_parts(model, draft)
-            _write_papers(model, facts, draft, target.name, merged)
+            if comfyui:
+                _write_comfyui(model, draft / f"{target.name}.safetensors")
+            else:
+                _write_merged(model, draft) if merged else _write_parts(model, draft)
+            card = model_card(facts, target.name, merged, f"{target.name}.safetensors" if comfyui else "")
+            _write_papers(model, facts, draft, card)
+            (draft / BOM).write_text(json_text(bill_of_materials(facts, merged, comfyui)), encoding="utf-8")
             draft.rename(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return f"{out}: {model.version}{', merged' if merged else ', base and LoRA'}"
+        what = "the LoRA for ComfyUI" if comfyui else "merged" if merged else "base and LoRA"
+        return f"{out}: {model.version}, {what}"
 
 
 def _write_parts(model: Model, folder: Path) -> None:
@@ -60,12 +71,20 @@ def _write_merged(model: Model, folder: Path) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def _write_papers(model: Model, facts: Facts, folder: Path, name: str, merged: bool) -> None:
-    """What goes along: a card, what the base brought, the bill of materials, and how to mark pictures."""
+def _write_comfyui(model: Model, file: Path) -> None:
+    from cl_steps.models.interchange import write_comfyui
+    from cl_steps.models.lora import read_adapter
+
+    adapter = read_adapter(model.adapter)
+    index = json.loads((model.base / "model_index.json").read_text(encoding="utf-8"))
+    write_comfyui(file, adapter, str(index[adapter.parts[0]][1]))
+
+
+def _write_papers(model: Model, facts: Facts, folder: Path, card: str) -> None:
+    """What goes along: a card, what the base brought, and how to mark pictures."""
     if (model.base / CARD).is_file():
         shutil.copyfile(model.base / CARD, folder / BASE_CARD)
     for path in (path for pattern in LICENCES for path in model.base.glob(pattern) if path.is_file()):
         shutil.copyfile(path, folder / path.name)
-    (folder / CARD).write_text(model_card(facts, name, merged), encoding="utf-8")
-    (folder / BOM).write_text(json_text(bill_of_materials(facts, merged)), encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
     (folder / CREDENTIALS).write_text(json_text(manifest(facts)), encoding="utf-8")

@@ -51,21 +51,30 @@ SYNTHETIC = {
 }
 
 
-def bill_of_materials(facts: Facts, merged: bool = False) -> Json:
-    """The document, as JSON values; `merged` of an export whose adapter is in the pipeline's weights."""
+PARTS = "base and adapter"
+"""An export that is both, one beside the other."""
+
+
+def bill_of_materials(facts: Facts, merged: bool = False, comfyui: bool = False) -> Json:
+    """The document, as JSON values; `merged` of an export whose adapter is in the pipeline's weights.
+
+    `comfyui` of one that is the adapter alone, written as ComfyUI reads it.
+    """
     data = list(_data(facts))
     libraries = list(_libraries(facts))
     base = _base(facts)
     parts = [base, *data, *libraries]
+    form = "adapter for ComfyUI" if comfyui else "merged" if merged else PARTS
+    kind = "comfyui" if comfyui else str(merged)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, f'{facts.record_sha256} {merged}')}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(NAMESPACE, f'{facts.record_sha256} {kind}')}",
         "version": 1,
         "metadata": {
             "timestamp": facts.record.created,
             "tools": {"components": [{"type": "application", "name": "retain", "version": version()}]},
-            "component": _model(facts, data, merged),
+            "component": _model(facts, data, form),
         },
         "components": parts,
         "dependencies": [{"ref": MODEL, "dependsOn": [part["bom-ref"] for part in parts]}]
@@ -73,14 +82,14 @@ def bill_of_materials(facts: Facts, merged: bool = False) -> Json:
     }
 
 
-def _model(facts: Facts, data: list[Json], merged: bool) -> Json:
+def _model(facts: Facts, data: list[Json], form: str) -> Json:
     return {
         "type": "machine-learning-model",
         "bom-ref": MODEL,
         "name": facts.line,
         "version": facts.version,
         "description": "A diffusion model that draws pictures from text, kept up to date without forgetting.",
-        **_hashes("SHA-256", "" if merged else facts.adapter_sha256),
+        **_hashes("SHA-256", facts.adapter_sha256 if form == PARTS else ""),
         **_licences({facts.base.licence_name or facts.base.licence: 1}),
         "pedigree": {"ancestors": list(_ancestors(facts)), "notes": "Each version is learnt from its parent."},
         "modelCard": {
@@ -92,7 +101,7 @@ def _model(facts: Facts, data: list[Json], merged: bool) -> Json:
                 "ethicalConsiderations": [SYNTHETIC],
             },
         },
-        "properties": _properties(facts, merged),
+        "properties": _properties(facts, form),
     }
 
 
@@ -115,7 +124,7 @@ def _metrics(facts: Facts) -> Iterator[Json]:
                 yield {"type": metric, "value": f"{value:.6g}", "slice": name}
 
 
-def _properties(facts: Facts, merged: bool) -> list[Json]:
+def _properties(facts: Facts, form: str) -> list[Json]:
     record = facts.record
     made_from = ("adapter",) if record.rebase is not None else ("teacher", "adapter")
     found = {
@@ -124,7 +133,7 @@ def _properties(facts: Facts, merged: bool) -> list[Json]:
         "code-sha256": record.code,
         "gate": facts.record.verdict("gate"),
         "gpu-seconds": record.gpu_seconds,
-        "export": "merged" if merged else "base and adapter",
+        "export": form,
         **{f"{name}-md5": facts.digest(name) for name in made_from},
         **{f"file-sha256:{name}": digest for name, digest in sorted(facts.files.items())},
     }

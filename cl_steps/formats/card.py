@@ -29,11 +29,7 @@ TEXT = """# {name} {version}
 A diffusion model that draws pictures from text. {origin} It is kept up to date with
 Retain, which promotes a new version only where it measured that nothing known was lost.
 
-```python
-from diffusers import {pipeline}
-
-pipeline = {pipeline}.from_pretrained({folder})
-{load}```
+{use}
 
 ## What it knows
 
@@ -69,24 +65,30 @@ retain mark picture.png --version {version} --certificates chain.pem --key key.p
 
 {licences}
 """
+USE = """```python
+from diffusers import {pipeline}
+
+pipeline = {pipeline}.from_pretrained({folder})
+{load}```"""
+COMFYUI = "Put `{file}` where ComfyUI has its `models/loras`, or A1111 its `models/Lora`, and load it with its base."
 LOAD = 'pipeline.load_lora_weights({folder}, weight_name="pytorch_lora_weights.safetensors")\n'
 
 
-def model_card(facts: Facts, folder: str, merged: bool = False) -> str:
-    """The card of an export into a folder of that name; `merged`: the adapter is in the pipeline's weights."""
-    place = json.dumps(folder)
+def model_card(facts: Facts, folder: str, merged: bool = False, comfyui: str = "") -> str:
+    """The card of an export into a folder of that name.
+
+    `merged`: the adapter is in the pipeline's weights; `comfyui`: the export is this file alone.
+    """
     body = TEXT.format(
         name=escape(facts.line),
         version=facts.version,
         origin=_origin(facts),
-        folder=place,
-        pipeline=facts.base.pipeline if CLASS.fullmatch(facts.base.pipeline) else "DiffusionPipeline",
-        load="" if merged else LOAD.format(folder=place),
+        use=COMFYUI.format(file=comfyui) if comfyui else _use(facts, folder, merged),
         slices=_bullets(escape(name) for name in sorted(facts.record.slices)),
         made=_bullets(_made(facts)),
         evaluation=_evaluation(facts),
         limits=_bullets(_limits(facts)),
-        verify=_bullets(_verify(facts, merged)),
+        verify=_bullets(_verify(facts, merged or bool(comfyui))),
         licences=_bullets(_licences(facts)),
     )
     return f"---\n{yaml.safe_dump(_header(facts, merged), sort_keys=False, allow_unicode=True)}---\n{body}"
@@ -96,6 +98,15 @@ def escape(text: object) -> str:
     """Text that Markdown and the HTML in it take for nothing but text, on one line."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
     return MARKUP.sub(lambda found: f"&#{ord(found[0])};", line)
+
+
+def _use(facts: Facts, folder: str, merged: bool) -> str:
+    kind, place = facts.base.pipeline, json.dumps(folder)
+    return USE.format(
+        folder=place,
+        pipeline=kind if CLASS.fullmatch(kind) else "DiffusionPipeline",
+        load="" if merged else LOAD.format(folder=place),
+    )
 
 
 def _header(facts: Facts, merged: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_steps.config import Compute, Serving
 from cl_steps.models.adapters import Adapters
@@ -30,6 +30,8 @@ from cl_steps.models.prediction import Predictor
 from cl_steps.models.schedule import digest
 from cl_steps.models.watching import FIXED, Size, Values, autoencoder, placed
 
+ENCODED_AT_ONCE = 8
+"""Images that a GPU encodes at a time; a CPU is no faster with several."""
 DECODING = ("decoder.", "post_quant_conv.")
 """What of an autoencoder has no say in what an image is encoded to."""
 
@@ -80,7 +82,7 @@ class Denoiser:
     """A latent diffusion model with named adapters on one frozen base.
 
     Nothing depends on the global random state. Latents and conditions of an item do not depend on which other items
-    are encoded with it: each is encoded alone.
+    are encoded with it: captions are encoded alone, images in batches of one size.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Denoiser:
         self.adapters = Adapters(self.family.watcher.networks, device)
         self.captions = Captions(self.family.watcher, self.family.size)
         self._predictor = Predictor(self.family)
+        self.encoded_at_once = ENCODED_AT_ONCE if device.type == "cuda" else 1
         self._against: dict[tuple[str, str], Conditions] = {}
 
     @property
@@ -119,14 +122,19 @@ class Denoiser:
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image]) -> Tensor:
         """Posterior means as latents (N, ...), on the CPU; images are RGB, all of `size` (see `data.shards.decode`)."""
-        codes, vae = self.family.codes, self.autoencoder
-        latents = []
-        for image in images:
-            pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+        codes, vae, rows = self.family.codes, self.autoencoder, self.encoded_at_once
+        latents = [torch.empty((0, *self.latent_shape))]
+        for begin in range(0, len(images), rows):
+            some = images[begin : begin + rows]
+            # Always as many rows, so that what an image becomes does not depend on how many there are beside it.
+            full = [*some, *[some[-1]] * (rows - len(some))]
+            pixels = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in full]))
+            pixels = pixels.permute(0, 3, 1, 2) / 127.5 - 1
             # An autoencoder of videos takes frames behind the channels.
-            pixels = pixels[:, :, None] if len(codes.code) > len(pixels.shape) - 1 else pixels
-            latents.append(codes.latents_of(_code(vae.encode(pixels.to(vae.device, vae.dtype))).float().cpu()))
-        return torch.cat(latents) if latents else torch.empty((0, *self.latent_shape))
+            pixels = pixels[:, :, None] if len(codes.code) == len(pixels.shape) else pixels
+            code = _code(vae.encode(pixels.to(vae.device, vae.dtype))).float().cpu()
+            latents.append(codes.latents_of(code)[: len(some)])
+        return torch.cat(latents)
 
     def cut(self, texts: Collection[str]) -> int:
         """How many of the captions are longer than any text encoder reads."""
@@ -135,6 +143,15 @@ class Denoiser:
     def encode_prompts(self, texts: Sequence[str]) -> list[Conditions]:
         """Each caption's conditions, on the CPU; each distinct text is encoded once and kept."""
         return [self.captions.conditions(text) for text in texts]
+
+    def rest(self) -> None:
+        """Give the device's memory back that only encoding needs: all pictures and captions to come are encoded."""
+        networks = list(self.family.watcher.networks.values())
+        for part in self.pipeline.components.values():
+            if isinstance(part, nn.Module) and not any(part is network for network in networks):
+                part.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def predict(
         self, x_t: Tensor, t: Tensor, conditions: Sequence[Conditions], adapter: str | None = "default"

@@ -29,7 +29,18 @@ EARLIER: Mapping[str, tuple[Json, ...]] = {
             "outs": ["tonight/intake", "tonight/batch"],
             "metrics": [{"reports/ingest.json": {"cache": False}}],
         },
-    )
+    ),
+    "update": (
+        # A line learnt at the base's own size, whatever it was served at.
+        {
+            "desc": "learn the batch with replay and distillation: the candidate",
+            "cmd": "retain step update",
+            "deps": ["tonight/batch", "reports/drift.json", "state/base", "state/adapter", "state/replay"],
+            "params": ["seed", "update", "compute", {"run.yaml": None}],
+            "outs": ["tonight/candidate/adapter", "tonight/candidate/replay"],
+            "metrics": [{"reports/update.json": {"cache": False}}],
+        },
+    ),
 }
 """What earlier releases wrote into new workspaces where it was another than today's. Whoever changes a stage of the
 shipped `dvc.yaml` puts the one before here.

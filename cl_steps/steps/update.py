@@ -22,11 +22,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -53,6 +53,7 @@ from cl_steps.progress import progress, say
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
 
+Item = TypeVar("Item")
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
 
 
@@ -90,11 +91,15 @@ def learn(
     denoiser = open_denoiser(base, params.compute, params.serving)
     learner = prepare(context, denoiser, method, processes, parts)
     if processes.rank:
+        denoiser.rest()
         train(learner, None, is_abandoned)
         return StepReport()
     if count := denoiser.cut(learner.new.texts):
         say(f"update: {count} captions are longer than the base's text encoder reads, and their ends are cut")
-    guard = Guard.before(learner, *_banks(context, denoiser))
+    banks = _banks(context, denoiser)
+    denoiser.encode_prompts([text for bank in banks for text in bank.pool.texts])
+    denoiser.rest()
+    guard = Guard.before(learner, *banks)
     keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
     train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=method.guarded)
@@ -198,13 +203,21 @@ def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
     """The latents of one split of a dataset folder, each image encoded once, sorted by SHA-256."""
     rows = read_manifest(folder)["split"].to_pylist().count(split)
     assets = progress(iter_assets(folder, split), rows, f"update: encode {folder.name} ({split})") if rows else ()
-    items = [
-        (asset.sha256, asset.text, asset.slice, denoiser.encode_images([decode(asset.image, denoiser.size)]))
-        for asset in assets
-    ]
-    items.sort(key=lambda item: item[0])
-    latents = torch.cat([item[3] for item in items]) if items else torch.empty((0, *denoiser.latent_shape))
-    return Pool(latents, tuple(item[1] for item in items), tuple(item[2] for item in items))
+    items: list[tuple[str, str, str]] = []
+    latents = [torch.empty((0, *denoiser.latent_shape))]
+    for some in batched(assets, denoiser.encoded_at_once):
+        items += [(asset.sha256, asset.text, asset.slice) for asset in some]
+        latents.append(denoiser.encode_images([decode(asset.image, denoiser.size) for asset in some]))
+    order = sorted(range(len(items)), key=lambda place: items[place][0])
+    _, texts, slices = zip(*(items[place] for place in order), strict=True) if items else ((), (), ())
+    return Pool(torch.cat(latents)[order], tuple(texts), tuple(slices))
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of `size`, the last of which may be shorter."""
+    some = iter(items)
+    while part := list(islice(some, size)):
+        yield part
 
 
 def run_key(context: Context) -> str:
@@ -217,6 +230,7 @@ def run_key(context: Context) -> str:
         context.params.update.model_dump_json(),
         context.params.compute.model_dump_json(exclude={"threads"}),
         str(context.params.seed),
+        str((context.params.serving.width, context.params.serving.height)),
         adapter_digest(context.path(ADAPTER)),
         *(_digest_of(file for file in sorted(context.path(base).rglob("*")) if file.is_file()) for base in bases),
         content_digest(read_manifest(context.path(BATCH))),

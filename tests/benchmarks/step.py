@@ -139,7 +139,7 @@ def _loop(
 ) -> Step:
     """The inner loop of train_text_to_image_lora.py, on latents and captions that are encoded already."""
     schedule, latents, texts = DDPMScheduler.from_config(denoiser.pipeline.scheduler.config), *_items(denoiser)
-    embeddings = denoiser.encode_prompts(texts)
+    embeddings = torch.cat([own["prompt_embeds"] for own in denoiser.encode_prompts(texts)])
     rate = get_scheduler("cosine", optimizer, num_warmup_steps=50, num_training_steps=1000)
 
     def step() -> float:

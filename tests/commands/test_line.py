@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from cl_steps.demo.nights import write_night
+from cl_steps.models.lora import read_adapter
 from cl_steps.repository.git import text
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import Change, reading
@@ -167,6 +170,21 @@ def test_an_export_needs_nothing_of_ours(line: Path, cli: Cli, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", PLAIN, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1e-3
+
+
+def test_an_export_for_comfyui_is_the_lora_alone(line: Path, cli: Cli, tmp_path: Path) -> None:
+    assert cli("export", "v2", tmp_path / "out", "--dir", line, "--format", "comfyui", "--merged")[0] == 2
+    assert cli("export", "v2", tmp_path / "out", "--dir", line, "--format", "comfyui")[0] == 0
+    own, theirs = read_adapter(line / "state/adapter"), load_file(tmp_path / "out/out.safetensors")
+    assert len(theirs) == len(own.weights) * 3 // 2
+    for name, weight in own.weights.items():
+        layer, _, side = name.removeprefix("unet.").removesuffix(".weight").rpartition(".lora_")
+        flat = f"lora_unet_{layer.replace('.', '_')}"
+        assert torch.equal(theirs[f"{flat}.lora_{'down' if side == 'A' else 'up'}.weight"], weight)
+        assert float(theirs[f"{flat}.alpha"]) == own.lora.alpha
+    assert "Put `out.safetensors` where ComfyUI" in (tmp_path / "out/README.md").read_text()
+    assert "adapter for ComfyUI" in (tmp_path / "out/bom.cdx.json").read_text()
+    assert not (tmp_path / "out/unet").exists()
 
 
 def set_aside_what_was_rejected(line: Path) -> None:

@@ -50,6 +50,9 @@ def test_latents_are_scaled_posterior_means_and_independent_of_the_batch(denoise
     images = pictures(3)
     latents = denoiser.encode_images(images)
     assert torch.equal(latents[1:2], denoiser.encode_images(images[1:2]))
+    denoiser.encoded_at_once = 2
+    torch.testing.assert_close(denoiser.encode_images(images), latents, atol=1e-5, rtol=1e-4)
+    assert torch.equal(denoiser.encode_images(images[2:]), denoiser.encode_images(images)[2:])
     pixels = torch.tensor(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         means = denoiser.pipeline.vae.encode(pixels).latent_dist.mean
@@ -105,6 +108,20 @@ def test_errors_are_each_items_own_mean_square(denoiser: Denoiser) -> None:
         with torch.no_grad():
             output = denoiser.pipeline.unet(x_t, t[one], denoiser.encode_prompts(texts[one])[0]["prompt_embeds"]).sample
         torch.testing.assert_close(errors[row], (output - noise[one]).square().mean(), atol=1e-6, rtol=1e-5)
+
+
+def test_what_only_encodes_leaves_the_device_and_what_is_encoded_still_serves(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, t = torch.zeros((1, 4, 8, 8)), torch.tensor([5])
+    before = denoiser.predict(x, t, denoiser.encode_prompts(["a"]), None)
+    moved: list[tuple[str, object]] = []
+    for name in ("unet", "vae", "text_encoder"):
+        part = getattr(denoiser.pipeline, name)
+        monkeypatch.setattr(part, "to", lambda device, name=name: moved.append((name, device)))
+    denoiser.rest()
+    assert moved == [("vae", "cpu"), ("text_encoder", "cpu")]
+    assert torch.equal(denoiser.predict(x, t, denoiser.encode_prompts(["a"]), None), before)
 
 
 def test_half_precision_is_near(base: Path, denoiser: Denoiser) -> None:

@@ -11,14 +11,13 @@ from diffusers import FluxTransformer2DModel, Kandinsky5Transformer3DModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cl_steps.config import Lora
 from cl_steps.errors import UsageError
 from cl_steps.models.model import Denoiser
 from cl_steps.models.targets import adaptable, attention_targets, endings, find_layers
 
 
 def test_of_a_unet_it_is_what_params_begin_with(denoiser: Denoiser) -> None:
-    assert attention_targets({"unet": denoiser.pipeline.unet}) == tuple(sorted(Lora().target_modules))
+    assert attention_targets({"unet": denoiser.pipeline.unet}) == ("to_k", "to_out.0", "to_q", "to_v")
 
 
 def test_of_flux_both_streams_and_neither_mlp_nor_modulation() -> None:

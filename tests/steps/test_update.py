@@ -203,7 +203,7 @@ def test_parts_of_a_batch_are_learnt_as_the_whole(
         own = Learner.terms
 
         def terms(self: Learner, plan: Plan) -> torch.Tensor:
-            if len(plan.t) > 3:
+            if len(plan.u) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return own(self, plan)
 
@@ -257,6 +257,7 @@ def test_the_key_of_checkpoints_changes_with_every_input(root: Path) -> None:
         return update.run_key(Context(root, PARAMS.model_copy(update=changes), RunSpec()))
 
     keys = [key(), key(seed=1), key(update=PARAMS.update.model_copy(update={"steps": 7}))]
+    keys.append(key(serving=PARAMS.serving.model_copy(update={"width": 24, "height": 16})))
     assert key() == keys[0]
     for folder, names in (("tonight/batch", ("other",)), ("state/replay", ("old a",))):
         shutil.rmtree(root / folder)
