@@ -7,6 +7,7 @@ bit for bit; where it does not, or cannot be, the pipeline's own call is watched
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from cl_steps.models.watching import Values
 
 TOLERANCE = 1e-2
 """How near a row alone must be to the same row beside others, relative to the largest; half precision included."""
+ONE_AT_A_TIME = threading.RLock()
+"""While a call is recorded, `torch.fx` sees every module that is called in this process, in whatever thread."""
 MAX_SHAPES = 256
 """How many shapes' records are kept; the oldest goes."""
 
@@ -45,6 +48,10 @@ class Predictor:
 
     def __call__(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Tensor:
         """The output (N, ...) for latents (N, ...) at t (N,), as the scheduler's step is given it, in float32."""
+        with ONE_AT_A_TIME:
+            return self._predicted(latents, t, conditions)
+
+    def _predicted(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Tensor:
         groups: dict[Any, list[int]] = {}
         for row, own in enumerate(conditions):
             groups.setdefault(shapes(own), []).append(row)

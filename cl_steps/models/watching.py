@@ -160,15 +160,20 @@ class Watcher:
         pipeline.scheduler = stand_in(self.pipeline.scheduler, script)
         seen = {name: module for name, module in self.networks.items() if "forward" not in vars(module)}
         vae = autoencoder(self.pipeline)
+        # A module that was compiled in place calls that instead of its forward pass.
+        compiled: dict[str, Any] = {}
         try:
             for name, module in seen.items():
                 module.forward = _forwarding(script, name, module.forward)
+                compiled[name] = vars(module).pop("_compiled_call_impl", None)
             if vae is not None:
                 vae.decode = lambda code, *_, **__: script.on_decode(code)
             yield pipeline
         finally:
-            for module in seen.values():
+            for name, module in seen.items():
                 vars(module).pop("forward", None)
+                if compiled.get(name) is not None:
+                    module._compiled_call_impl = compiled[name]
             if vae is not None:
                 vars(vae).pop("decode", None)
 

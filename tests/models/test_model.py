@@ -124,6 +124,15 @@ def test_what_only_encodes_leaves_the_device_and_what_is_encoded_still_serves(
     assert torch.equal(denoiser.predict(x, t, denoiser.encode_prompts(["a"]), None), before)
 
 
+def test_a_network_that_was_compiled_in_place_predicts_the_same(denoiser: Denoiser) -> None:
+    x, t, conditions = torch.ones((1, 4, 8, 8)), torch.tensor([5]), denoiser.encode_prompts(["a"])
+    before = denoiser.predict(x, t, conditions, None)
+    denoiser.pipeline.unet.compile(backend="eager")
+    again = Denoiser(denoiser.pipeline, denoiser.device)
+    with torch.no_grad():
+        torch.testing.assert_close(again.predict(x, t, conditions, None), before)
+
+
 def test_half_precision_is_near(base: Path, denoiser: Denoiser) -> None:
     half = open_denoiser(base, Compute(device="cpu", precision="bfloat16", threads=1))
     x = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0))

@@ -14,10 +14,12 @@ import torch
 from cl_steps.stats.measure import NO_TEXT, Measured, figures_of, noise_plan, summary
 from tests.stats.nights import night
 
+THOUSAND = SimpleNamespace(at=lambda u: (u * 1000).long())
+
 
 def bench(draws: int = 4, plan: str = "p", reads_text: bool = False, held_out: Any = None) -> Any:
     return SimpleNamespace(
-        evaluate=SimpleNamespace(loss_draws=draws), model=SimpleNamespace(num_timesteps=1000), plan=plan,
+        evaluate=SimpleNamespace(loss_draws=draws), model=SimpleNamespace(schedule=THOUSAND), plan=plan,
         reader=SimpleNamespace(reads_text=reads_text), held_out=held_out or {},
     )  # fmt: skip
 
