@@ -87,7 +87,8 @@ def derive(
 
 def _conditions(watcher: Watcher, size: Size, given: Values) -> Values:
     """What the call makes of texts, or what it is given in their place; without what the network does not see."""
-    return encoded(watcher, size, given) or given if "prompt" in given else given
+    own = encoded(watcher, size, given) if "prompt" in given else {}
+    return own or given
 
 
 @dataclass

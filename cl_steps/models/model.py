@@ -22,6 +22,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from cl_steps.config import Compute, Serving
+from cl_steps.errors import UsageError
 from cl_steps.models.adapters import Adapters
 from cl_steps.models.captions import NEGATIVE, Captions, Conditions, cut, joined, shapes
 from cl_steps.models.family import Family, derive
@@ -30,6 +31,7 @@ from cl_steps.models.prediction import Predictor
 from cl_steps.models.schedule import digest
 from cl_steps.models.watching import FIXED, Size, Values, autoencoder, placed
 
+CANNOT = "this base cannot be kept up to date: "
 ENCODED_AT_ONCE = 8
 """Images that a GPU encodes at a time; a CPU is no faster with several."""
 DECODING = ("decoder.", "post_quant_conv.")
@@ -75,7 +77,10 @@ def open_denoiser(path_or_id: str | Path, compute: Compute, serving: Serving | N
     dtype = choose_dtype(compute, device)
     pipeline = load_pipeline(path_or_id, device, dtype)
     size = (serving.width, serving.height) if serving and serving.width and serving.height else None
-    return Denoiser(pipeline, device, dtype, derive(pipeline, device, size))
+    try:
+        return Denoiser(pipeline, device, dtype, derive(pipeline, device, size))
+    except UsageError as error:
+        raise UsageError(f"{CANNOT}{error}") from error
 
 
 class Denoiser:

@@ -17,7 +17,7 @@ from cl_steps.config import Lora, Serving
 from cl_steps.errors import UsageError
 from cl_steps.models.direct import tensors
 from cl_steps.models.family import derive
-from cl_steps.models.model import Denoiser
+from cl_steps.models.model import CANNOT, Denoiser
 from cl_steps.models.watching import Size
 
 CAPTIONS = ("a red circle on a white table", "three blue squares in the dark")
@@ -54,7 +54,7 @@ def prove(denoiser: Denoiser, lora: Lora) -> Proof:
 
 
 def _refuse(what: str) -> UsageError:
-    return UsageError(f"this base cannot be kept up to date: {what}")
+    return UsageError(f"{CANNOT}{what}")
 
 
 def _check_weights(denoiser: Denoiser) -> None:

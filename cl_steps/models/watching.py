@@ -124,11 +124,13 @@ class Watcher:
         The call's arguments are those of `settings`, then those given; a caption that is not given is None.
         """
         known = self.parameters
+        # A pipeline may write into a list of captions that it is given.
+        given = {name: list(value) if isinstance(value, list) else value for name, value in given.items()}
         arguments: Values = {name: None for name in TEXTS if name in known}
         arguments |= {name: value for name, value in FIXED.items() if name in known}
         arguments |= dict(zip(("width", "height"), size, strict=True)) if size else {}
         arguments |= {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
-        arguments = {name: value for name, value in (arguments | self.settings | dict(given)).items() if name in known}
+        arguments = {name: value for name, value in (arguments | self.settings | given).items() if name in known}
         with self._replaced(script) as pipeline:
             try:
                 return self.call(pipeline, **arguments)

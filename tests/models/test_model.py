@@ -172,6 +172,16 @@ def test_what_is_no_pipeline_is_refused_in_one_sentence(base: Path, tmp_path: Pa
         load_pipeline(tmp_path / "torn")
 
 
+def test_a_base_that_cannot_be_watched_is_refused_with_the_property_that_is_missing(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "edm")
+    config = tmp_path / "edm/scheduler/scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "other"}))
+    with pytest.raises(
+        UsageError, match=r"this base cannot be kept up to date: its scheduler is a .* 'other': neither"
+    ):
+        open_denoiser(tmp_path / "edm", Compute(device="cpu", threads=1))
+
+
 def test_pickled_weights_are_refused(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "pickled")
     (tmp_path / "pickled/unet/diffusion_pytorch_model.safetensors").rename(
