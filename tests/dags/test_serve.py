@@ -134,11 +134,12 @@ def test_nothing_is_left_of_all_that_was_started(
     step = [sys.executable, "-c", f"{deaf} time.sleep(601)"]
     task = [sys.executable, "-c", f"{deaf} subprocess.Popen({step!r}, start_new_session=True); time.sleep(602)"]
     part = f"{deaf} subprocess.Popen({task!r}, process_group=0); subprocess.Popen(['sleep', '603']); time.sleep(604)"
+    before = set(psutil.Process().children(recursive=True))
     with Processes(tmp_path) as family:
         family.start("first", ["sleep", "605"])
         family.start("part", [sys.executable, "-c", part])
-        wait_for(lambda: len(psutil.Process().children(recursive=True)) == 5)
-        started = psutil.Process().children(recursive=True)
+        wait_for(lambda: len(set(psutil.Process().children(recursive=True)) - before) == 5)
+        started = set(psutil.Process().children(recursive=True)) - before
     assert [process for process in started if lives(process)] == []
 
 
