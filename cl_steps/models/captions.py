@@ -8,14 +8,12 @@ together again.
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from cl_steps.models.direct import tensors
@@ -87,6 +85,17 @@ class Captions:
         filled = served.watch(Filled(served, texts), self.size, texts)
         return {name: _on_cpu(value) for name, value in filled.items() if name.startswith(NEGATIVE)}
 
+    def cut(self, texts: Collection[str]) -> int:
+        """How many captions are longer than any of the pipeline's text encoders reads: their ends have no say."""
+        asked = self.watcher.parameters.get("max_sequence_length")
+        most = asked.default if asked and isinstance(asked.default, int) else UNLIMITED
+        parts = self.watcher.pipeline.components.values()
+        readers = [part for part in parts if hasattr(part, "model_max_length") and callable(part)]
+        limits = [(reader, min(int(reader.model_max_length), most)) for reader in readers]
+        if not limits:
+            return 0
+        return sum(all(len(reader(text).input_ids) > limit for reader, limit in limits) for text in set(texts))
+
     def _takes(self, own: Conditions, spoken: Values) -> bool:
         """Whether an encoded caption, given back, is to the network what the caption itself is."""
         try:
@@ -102,17 +111,6 @@ def encoded(watcher: Watcher, size: Size | None, spoken: Values) -> Values:
     """What a call makes of the captions that it is given, on the CPU; empty where it keeps that to itself."""
     filled = watcher.watch(Filled(watcher, spoken), size, spoken)
     return {name: _on_cpu(value) for name, value in filled.items() if not name.startswith(NEGATIVE)}
-
-
-def cut(pipeline: DiffusionPipeline, texts: Collection[str]) -> int:
-    """How many captions are longer than any of the pipeline's text encoders reads, so that their ends have no say."""
-    asked = inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters.get("max_sequence_length")
-    most = asked.default if asked and isinstance(asked.default, int) else UNLIMITED
-    readers = [part for part in pipeline.components.values() if hasattr(part, "model_max_length") and callable(part)]
-    limits = [(reader, min(int(reader.model_max_length), most)) for reader in readers]
-    if not limits:
-        return 0
-    return sum(all(len(reader(text).input_ids) > limit for reader, limit in limits) for text in set(texts))
 
 
 def row_places(one: Conditions, two: Conditions) -> Mapping[str, int] | None:
@@ -144,6 +142,14 @@ def joined(rows: Sequence[Conditions], device: torch.device, places: Mapping[str
         else:
             together[name] = [item for row in rows for item in row[name]]
     return _moved(together, device)
+
+
+def alike(rows: Sequence[Conditions]) -> list[list[int]]:
+    """The places of rows that can be put together, group by group."""
+    groups: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(shapes(row), []).append(place)
+    return list(groups.values())
 
 
 def shapes(conditions: Conditions) -> tuple[Any, ...]:

@@ -36,7 +36,6 @@ class Family:
 
     Attributes:
         watcher: sees the loop's networks only; guidance is off.
-        networks: their names, in the order in which they come to work as noise falls.
         codes: latents of pictures.
         rows: which dimension of a caption's conditions has the rows, where it is not the first.
         by_row: whether a call takes one timestep, or one caption, for all its rows.
@@ -44,7 +43,6 @@ class Family:
 
     watcher: Watcher
     size: Size
-    networks: tuple[str, ...]
     codes: CodeMap
     schedule: Schedule
     rows: Mapping[str, int]
@@ -82,7 +80,7 @@ def derive(
     codes = code_map(watcher, size, one, begun, high, dict(surveyed.calls))
     schedule = schedule_of(pipeline.scheduler, _levels(watcher, size, one), device)
     places = row_places(*(_conditions(watcher, size, given(count)) for count in (1, 2)))
-    return Family(watcher, size, tuple(found), codes, schedule, places or {}, len(found) > 1 or places is None)
+    return Family(watcher, size, codes, schedule, places or {}, len(found) > 1 or places is None)
 
 
 def _conditions(watcher: Watcher, size: Size, given: Values) -> Values:

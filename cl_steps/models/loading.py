@@ -176,7 +176,7 @@ def _variant(folder: Path) -> str | None:
 
 
 def _quiet() -> None:
-    # What they warn of here nobody can help, but for captions that are cut: `captions.cut` counts those.
+    # What they warn of here nobody can help, but for captions that are cut: `Captions.cut` counts those.
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()

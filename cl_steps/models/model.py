@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cl_steps.config import Compute, Serving
 from cl_steps.errors import UsageError
 from cl_steps.models.adapters import Adapters
-from cl_steps.models.captions import NEGATIVE, Captions, Conditions, cut, joined, shapes
+from cl_steps.models.captions import NEGATIVE, Captions, Conditions, alike, joined
 from cl_steps.models.family import Family, derive
 from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
 from cl_steps.models.prediction import Predictor
@@ -143,7 +143,7 @@ class Denoiser:
 
     def cut(self, texts: Collection[str]) -> int:
         """How many of the captions are longer than any text encoder reads."""
-        return cut(self.pipeline, texts)
+        return self.captions.cut(texts)
 
     def encode_prompts(self, texts: Sequence[str]) -> list[Conditions]:
         """Each caption's conditions, on the CPU; each distinct text is encoded once and kept."""
@@ -194,11 +194,8 @@ class Denoiser:
         """
         settings, rows = self._settings(serving), self.encode_prompts(prompts)
         against = self._negatives(serving.negative_prompt, settings)
-        groups: dict[Any, list[int]] = {}
-        for place, conditions in enumerate(rows):
-            groups.setdefault(shapes(conditions), []).append(place)
         drawn: dict[int, Image] = {}
-        for places in groups.values():
+        for places in alike(rows):
             for begin in range(0, len(places), batch_size):
                 batch = places[begin : begin + batch_size]
                 given = joined([rows[place] for place in batch], self.device, self.family.rows)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from cl_steps.models.captions import Conditions, joined, shapes
+from cl_steps.models.captions import Conditions, alike, joined, shapes
 from cl_steps.models.direct import SIGMAS, Asked, DirectCall, record
 from cl_steps.models.family import Family
 from cl_steps.models.watching import Values
@@ -52,13 +52,11 @@ class Predictor:
             return self._predicted(latents, t, conditions)
 
     def _predicted(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Tensor:
-        groups: dict[Any, list[int]] = {}
-        for row, own in enumerate(conditions):
-            groups.setdefault(shapes(own), []).append(row)
+        groups = alike(conditions)
         if len(groups) == 1:
             return self._alike(latents, t, conditions).float()
-        parts = [self._alike(latents[rows], t[rows], [conditions[row] for row in rows]) for rows in groups.values()]
-        order = torch.tensor([row for rows in groups.values() for row in rows])
+        parts = [self._alike(latents[rows], t[rows], [conditions[row] for row in rows]) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows])
         return torch.cat(parts)[order.argsort().to(latents.device)].float()
 
     def _alike(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Tensor:

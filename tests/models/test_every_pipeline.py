@@ -144,7 +144,7 @@ def test_the_latents_of_a_code_are_decoded_from_that_code(name: str, place: int)
     code = torch.randn((1, *own.codes.code), generator=torch.Generator().manual_seed(0))
     latents = own.codes.latents_of(code)
     assert latents.shape[1:] == own.codes.latents
-    script = Finished(latents, own.schedule.at(torch.tensor([0.5])), dict.fromkeys(own.networks))
+    script = Finished(latents, own.schedule.at(torch.tensor([0.5])), dict.fromkeys(own.watcher.networks))
     script.on_network = NetworkCall.run  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         decoded = own.watcher.watch(script, own.size, TINY[name].conditions(1))
