@@ -4,7 +4,8 @@ Generative Distillation, arXiv 2311.14028, eq. 5).
 L = mean over the replayed items of || output_student(x_t, t, c) - output_teacher(x_t, t, c) ||^2 / n
 
 n is how many numbers a latent has. Both see the same x_t, t and caption (dropped or not); both outputs are raw,
-unguided and in the model's own parametrisation. Real replayed items take the place of the paper's samples of the teacher.
+unguided and in the model's own parametrisation. Real replayed items take the place of the paper's samples of the
+teacher.
 """
 
 from __future__ import annotations
