@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -88,6 +88,14 @@ def dhash(image: Image.Image) -> bytes:
     """64 bits: is a cell of a 9x8 grid brighter than its left neighbour? (N. Krawetz, "Kind of Like That", 2013)."""
     grid = np.asarray(image.resize((9, 8), Image.Resampling.BOX).convert("L"), dtype=np.int16)
     return np.packbits(grid[:, 1:] - grid[:, :-1] >= DHASH_STEP).tobytes()
+
+
+def by_size(sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
+    """The places of each size, in order."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, size in enumerate(sizes):
+        places.setdefault(size, []).append(place)
+    return places
 
 
 def _opened(image_bytes: bytes, max_pixels: int) -> Image.Image:

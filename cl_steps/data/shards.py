@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ __all__ = [
     "MANIFEST_SCHEMA",
     "SPLITS",
     "Asset",
+    "batched",
     "content_digest",
     "decode",
     "distinct",
@@ -39,6 +41,7 @@ __all__ = [
     "write_table",
 ]
 
+Item = TypeVar("Item")
 SPLITS = ("train", "probe", "evaluation")
 MANIFEST_NAME = "manifest.parquet"
 MAX_SHARD_BYTES = 256 * 2**20
@@ -176,9 +179,13 @@ def read_assets(folder: Path, split: str | None = None) -> list[Asset]:
     return sorted(iter_assets(folder, split), key=lambda asset: asset.sha256)
 
 
-def iter_assets(folder: Path, split: str | None = None) -> Iterator[Asset]:
-    """As `read_assets`, a row group at a time and in the order of the shards; raises as it does."""
-    rows = {row["sha256"]: row for row in read_manifest(folder).to_pylist() if split in (None, row["split"])}
+def iter_assets(folder: Path, split: str | None = None, names: Collection[str] | None = None) -> Iterator[Asset]:
+    """"""
+    rows = {
+        row["sha256"]: row
+        for row in read_manifest(folder).to_pylist()
+        if split in (None, row["split"]) and (names is None or row["sha256"] in names)
+    }
     for path in sorted(folder.rglob("shard-*.parquet")):
         for name, image in _images(path, rows.keys()):
             row = rows.pop(name, None)
@@ -186,6 +193,13 @@ def iter_assets(folder: Path, split: str | None = None) -> Iterator[Asset]:
                 yield _checked(Asset(**row, image=image), path)
     if rows:
         raise IntegrityError(f"{len(rows)} assets that {folder / MANIFEST_NAME} lists are in no shard: pull it again")
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 def content_digest(manifest: pa.Table) -> str:

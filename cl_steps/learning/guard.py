@@ -8,6 +8,7 @@ probes do not cry wolf; the gate decides with more data, the guard only keeps a 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,51 +16,90 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_steps.config import Update
+from cl_steps.data.images import by_size
 from cl_steps.documents import Json
 from cl_steps.learning.learner import STUDENT, Learner, Pool
 from cl_steps.learning.plan import generator, stratified
 from cl_steps.models.model import Denoiser
 
-DRAWS = 4
-MAX_PER_SLICE = 32
+SHARE = 0.1
+"""How much of the training's work the guard may cost at most, in rows: one that is learnt from costs three passes."""
+LEARNT, DRAWS = 3, 4
+MAX_PER_SLICE, MIN_PER_SLICE = 32, 8
+BESIDE = 2
+"""Looks beside those at checkpoints."""
 ROWS_AT_ONCE = 32
 Z_95 = 1.645
 
 
 @dataclass(frozen=True)
-class Bank:
-    """Probe images with `DRAWS` fixed timesteps and noises each: N images, N * DRAWS rows, an image's rows adjacent.
+class Looks:
+    """How much the guard sees: `images` a slice with `draws` timesteps and noises each, at every `every`-th checkpoint.
 
-    `u` are the timesteps' quantiles, as in a `Plan`.
+    It also looks before the first step and after the last.
+    """
+
+    images: int = MAX_PER_SLICE
+    draws: int = DRAWS
+    every: int = 1
+
+    @classmethod
+    def within(cls, update: Update, slices: int) -> Looks:
+        """What `SHARE` pays for with so many slices: it saves draws first, then images, then looks.
+
+        However little that is, it sees eight images a slice, and looks once between the first step and the last.
+        """
+        checkpoints = math.ceil(update.steps / update.checkpoint_every)
+        rows = SHARE * LEARNT * update.steps * update.batch_size / max(1, slices)
+        each = rows / (checkpoints + BESIDE)
+        images = int(min(MAX_PER_SLICE, max(MIN_PER_SLICE, each)))
+        draws = int(min(DRAWS, max(1, each / images)))
+        looks = max(1, int(rows / (images * draws)) - BESIDE)
+        return cls(images, draws, math.ceil(checkpoints / looks))
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Probe images with fixed timesteps and noises: N images with k draws each.
+
+    `u` (N, k) are the timesteps' quantiles, as in a `Plan`; `noise` of each image is (k, ...).
     """
 
     pool: Pool
     u: Tensor
-    noise: Tensor
+    noise: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, pool: Pool, seed: int) -> Bank:
-        """The first `MAX_PER_SLICE` images of each slice; each image's timesteps are spread over the whole range."""
-        kept = [place for place, name in enumerate(pool.slices) if pool.slices[:place].count(name) < MAX_PER_SLICE]
-        rows = torch.tensor(kept, dtype=torch.int64)
+    def of(cls, pool: Pool, seed: int, looks: Looks | None = None) -> Bank:
+        """The first images of each slice; each image's timesteps are spread over the whole range."""
+        looks = looks or Looks()
+        kept: list[int] = []
+        counts: Counter[str] = Counter()
+        for place, name in enumerate(pool.slices):
+            if counts[name] < looks.images:
+                kept.append(place)
+                counts[name] += 1
         random = generator(seed, "probe")
-        u = [stratified(DRAWS, random) for _ in kept]
-        small = Pool(
-            pool.latents[rows] if kept else pool.latents,
-            tuple(pool.texts[place] for place in kept),
-            tuple(pool.slices[place] for place in kept),
-        )
-        noise = torch.randn((len(kept) * DRAWS, *pool.latents.shape[1:]), generator=random)
-        return cls(small, torch.cat(u) if u else torch.empty(0, dtype=torch.float64), noise)
+        u = [stratified(looks.draws, random) for _ in kept]
+        latents = tuple(pool.latents[place] for place in kept)
+        noise = tuple(torch.randn((looks.draws, *own.shape), generator=random) for own in latents)
+        texts, slices = (tuple(rows[place] for place in kept) for rows in (pool.texts, pool.slices))
+        small = Pool(latents, texts, slices, tuple(pool.sizes[place] for place in kept))
+        return cls(small, torch.stack(u) if u else torch.empty((0, looks.draws), dtype=torch.float64), noise)
 
     def measure(self, denoiser: Denoiser, adapter: str, at_once: int = ROWS_AT_ONCE) -> Tensor:
         """Each image's mean denoising loss (N,), float64, computed for `at_once` rows at a time."""
-        if not len(self.pool):
-            return torch.empty(0, dtype=torch.float64)
-        latents = self.pool.latents.repeat_interleave(DRAWS, dim=0)
-        texts = [text for text in self.pool.texts for _ in range(DRAWS)]
-        errors = denoiser.errors(latents, self.noise, denoiser.schedule.at(self.u), texts, adapter, at_once)
-        return errors.double().view(-1, DRAWS).mean(dim=1)
+        means, draws = torch.empty(len(self.pool), dtype=torch.float64), self.u.shape[1]
+        for size, places in by_size(self.pool.sizes).items():
+            own = denoiser.at(size)
+            latents = torch.stack([self.pool.latents[place] for place in places]).repeat_interleave(draws, dim=0)
+            noise = torch.cat([self.noise[place] for place in places])
+            texts = [self.pool.texts[place] for place in places for _ in range(draws)]
+            t = own.schedule.at(self.u[places].flatten())
+            errors = own.errors(latents, noise, t, texts, adapter, at_once)
+            means[places] = errors.double().view(-1, draws).mean(dim=1)
+        return means
 
 
 @dataclass(frozen=True)
@@ -77,7 +117,10 @@ class Reading:
 
 @dataclass
 class Guard:
-    """Compares the moving average with the teacher at each look and remembers the last one within the budget."""
+    """Compares the moving average with the teacher at each look and remembers the last one within the budget.
+
+    It looks at every `every`-th checkpoint.
+    """
 
     old: Bank
     new: Bank
@@ -85,15 +128,21 @@ class Guard:
     teacher_new: Tensor
     budget: float
     kept: Tensor
+    every: int = 1
     kept_step: int = 0
     readings: list[Reading] = field(default_factory=list)
 
     @classmethod
-    def before(cls, learner: Learner, old: Bank, new: Bank) -> Guard:
+    def before(cls, learner: Learner, old: Bank, new: Bank, every: int = 1) -> Guard:
         """Measured before the first step, when the student still is the teacher."""
         assert learner.step == 0
         taught_old, taught_new = (_measured(bank, learner) for bank in (old, new))
-        return cls(old, new, taught_old, taught_new, learner.update.probe_budget, learner.average.clone())
+        return cls(old, new, taught_old, taught_new, learner.update.probe_budget, learner.average.clone(), every)
+
+    def is_due(self, learner: Learner) -> bool:
+        """Whether it looks at this checkpoint: at every `every`-th, and at the last."""
+        update = learner.update
+        return learner.step == update.steps or learner.step // update.checkpoint_every % self.every == 0
 
     def look(self, learner: Learner) -> None:
         """Measure the moving average; keep it where it is within the budget."""
@@ -114,10 +163,13 @@ class Guard:
         beyond = lower > self.budget
         backs_off = beyond and may_back_off
         learner.put(self.kept if backs_off else learner.average)
-        losses = [_measured(bank, learner) for bank in (self.old, self.new)]
+        if self.readings and self.readings[-1].step == learner.step and not backs_off:
+            old = self.readings[-1].slices
+        else:
+            old = compare(self.old.pool.slices, _measured(self.old, learner), self.teacher_old)
         return {
-            "old": compare(self.old.pool.slices, losses[0], self.teacher_old),
-            "new": compare(self.new.pool.slices, losses[1], self.teacher_new),
+            "old": old,
+            "new": compare(self.new.pool.slices, _measured(self.new, learner), self.teacher_new),
             "budget": self.budget,
             "last": {"worst_slice": worst, "rise": rise, "rise_lower": lower, "beyond_budget": beyond},
             "backed_off": backs_off,

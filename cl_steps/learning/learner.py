@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from cl_steps.learning.plan import Plan, Planner
 from cl_steps.learning.processes import ALONE, Processes
 from cl_steps.learning.sharing import Part, parts_of, rows_at_once
 from cl_steps.models.model import Denoiser
+from cl_steps.models.watching import Size
 from cl_steps.progress import say
 
 Result = TypeVar("Result")
@@ -41,16 +42,27 @@ MAX_SKIPPED = 100
 CLIP_EPSILON = 1e-6
 
 
+class Latents(Protocol):
+    """The latents of items, each without rows and of a shape of its own, on the CPU: a tensor, or what reads a disk."""
+
+    def __getitem__(self, place: int, /) -> Tensor:
+        """Of one item."""
+
+
 @dataclass(frozen=True)
 class Pool:
-    """N encoded items: latents (N, ...) on the CPU, captions and slices."""
+    """N encoded items: latents, captions, slices, and the sizes at which the pictures were encoded."""
 
-    latents: Tensor
+    latents: Latents
     texts: tuple[str, ...]
     slices: tuple[str, ...]
+    sizes: tuple[Size, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+EMPTY = Pool((), (), (), ())
 
 
 @dataclass(frozen=True)
@@ -81,13 +93,10 @@ class Learner:
         self.denoiser, self.update, self.penalties = denoiser, update, penalties
         self.processes, self.parts = processes, parts
         self.new, self.replay = pools.new, pools.replay
+        sizes = {*self.new.sizes, *self.replay.sizes}
+        shapes = {size: denoiser.at(size).latent_shape for size in sizes}
         self.planner = Planner(
-            seed,
-            len(self.new),
-            len(self.replay),
-            update.batch_size,
-            tuple(self.new.latents.shape[1:]),
-            update.caption_dropout,
+            seed, self.new.sizes, self.replay.sizes, update.batch_size, shapes, update.caption_dropout
         )
         self.student = denoiser.adapters.train(STUDENT)
         self.average = self.student.detach().clone()
@@ -99,7 +108,7 @@ class Learner:
         self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
         self._sums = torch.zeros(3 + len(penalties), dtype=torch.float64, device=denoiser.device)
         self._constants: dict[tuple[float, ...], Tensor] = {}
-        denoiser.encode_prompts(("", *self.new.texts, *self.replay.texts))
+        denoiser.keep_prompts(("", *self.new.texts, *self.replay.texts))
 
     def advance(self) -> None:
         """One step; nothing in it waits for the device.
@@ -141,12 +150,17 @@ class Learner:
         return rows_at_once(self.update.batch_size, self.processes.size, self.parts)
 
     def terms(self, plan: Plan) -> Tensor:
-        """(2 + penalties,): the denoising losses over the new and over the replayed items, and each penalty."""
-        forward, errors = self._forward(plan)
+        """(2 + penalties,): the denoising losses over the new and over the replayed items, and each penalty.
+
+        All rows of the plan have one size.
+        """
+        [size] = set(plan.sizes)
+        denoiser = self.denoiser.at(size)
+        forward, errors = self._forward(denoiser, plan)
         nothing = errors.new_zeros(())
         fresh, replayed = errors[: forward.num_new], errors[forward.num_new :]
         means = [rows.mean() if len(rows) else nothing for rows in (fresh, replayed)]
-        return torch.stack([*means, *(penalty(self.denoiser, forward) for penalty in self.penalties)])
+        return torch.stack([*means, *(penalty(denoiser, forward) for penalty in self.penalties)])
 
     def tail_means(self) -> dict[str, float]:
         """The terms of the loss by name, each as its mean over the last tenth of the steps."""
@@ -230,18 +244,19 @@ class Learner:
         if self.denoiser.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, plan: Plan) -> tuple[Forward, Tensor]:
+    def _forward(self, denoiser: Denoiser, plan: Plan) -> tuple[Forward, Tensor]:
         """The student's one pass over new and replayed items, and its errors (N,)."""
-        x0 = self.new.latents[plan.new]
-        if len(plan.replay):
-            x0 = torch.cat([x0, self.replay.latents[plan.replay]])
-        texts = [self.new.texts[place] for place in plan.new.tolist()]
-        texts += [self.replay.texts[place] for place in plan.replay.tolist()]
-        kept = ["" if dropped else text for text, dropped in zip(texts, plan.dropped.tolist(), strict=True)]
-        x0, noise, t = self._brought(x0), self._brought(plan.noise), self._brought(self.denoiser.schedule.at(plan.u))
-        x_t, conditions = self.denoiser.schedule.add_noise(x0, noise, t), self.denoiser.encode_prompts(kept)
-        output = self.denoiser.predict(x_t, t, conditions, STUDENT)
-        errors = (output - self.denoiser.schedule.target(x0, noise, t)).square().flatten(1).mean(dim=1)
+        rows = [(self.new, place) for place in plan.new.tolist()]
+        rows += [(self.replay, place) for place in plan.replay.tolist()]
+        texts = [
+            "" if dropped else pool.texts[place]
+            for (pool, place), dropped in zip(rows, plan.dropped.tolist(), strict=True)
+        ]
+        x0, noise = (torch.stack(own) for own in ([pool.latents[place] for pool, place in rows], plan.noise))
+        x0, noise, t = self._brought(x0), self._brought(noise), self._brought(denoiser.schedule.at(plan.u))
+        x_t, conditions = denoiser.schedule.add_noise(x0, noise, t), denoiser.encode_prompts(texts)
+        output = denoiser.predict(x_t, t, conditions, STUDENT)
+        errors = (output - denoiser.schedule.target(x0, noise, t)).square().flatten(1).mean(dim=1)
         return Forward(x_t, t, conditions, output, len(plan.new)), errors
 
     def _apply(self) -> None:

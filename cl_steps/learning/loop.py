@@ -68,7 +68,7 @@ def train(learner: Learner, keeper: Keeper | None, is_abandoned: Callable[[], bo
             learner.advance()
             stops = learner.processes.any(asked.is_set() or is_abandoned())
             is_due = learner.step % every == 0 or learner.step == steps
-            if keeper and is_due:
+            if keeper and is_due and keeper.guard.is_due(learner):
                 keeper.guard.look(learner)
             if keeper and (is_due or stops):
                 keeper.save(learner)

@@ -8,10 +8,17 @@ n new and m replayed items a step, in this order.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from cl_steps.data.images import by_size
+from cl_steps.models.watching import Size
+
+Items = Sequence[Size]
+"""The size of each item of a pool."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +26,21 @@ class Plan:
     """One step: `new` (n,) and `replay` (m,) are places in their pools; the rest has n + m rows.
 
     `u` says of each row's timestep which share of all draws lies below it: the model's schedule knows the timestep.
+    `sizes` are the pictures'; `noise` has the shape of the latents of that size.
     """
 
     new: Tensor
     replay: Tensor
     u: Tensor
-    noise: Tensor
+    noise: tuple[Tensor, ...]
     dropped: Tensor
+    sizes: tuple[Size, ...]
+
+    def only(self, rows: Tensor) -> Plan:
+        """These rows of it, which are in order."""
+        new, replayed = rows[rows < len(self.new)], rows[rows >= len(self.new)] - len(self.new)
+        noise, sizes = tuple(self.noise[row] for row in rows), tuple(self.sizes[row] for row in rows)
+        return Plan(self.new[new], self.replay[replayed], self.u[rows], noise, self.dropped[rows], sizes)
 
 
 @dataclass(frozen=True)
@@ -33,38 +48,70 @@ class Planner:
     """Plans steps of `batch_size` items: half new and half replayed, or all new where nothing is replayed.
 
     An odd item is a new one. Each pool is gone through in a new random order again and again, so that no item is seen
-    twice before all are seen once.
+    twice before all are seen once. In this order items of one size follow each other by as many as a step has of their
+    pool, so that few steps have more than one size of each.
+
+    Attributes:
+        shapes: of the latents of each size.
     """
 
     seed: int
-    num_new: int
-    num_replay: int
+    new: Items
+    replay: Items
     batch_size: int
-    latent_shape: tuple[int, ...]
+    shapes: Mapping[Size, tuple[int, ...]]
     caption_dropout: float
+    _rounds: dict[tuple[str, int], Tensor] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def plan(self, step: int) -> Plan:
         """The plan of a step, counted from 0."""
-        num_replay = self.batch_size // 2 if self.num_replay else 0
+        num_replay = self.batch_size // 2 if self.replay else 0
         num_new = self.batch_size - num_replay
         random = generator(self.seed, "step", step)
+        new = self._places("new", step * num_new, num_new, self.new)
+        replay = self._places("replay", step * num_replay, num_replay, self.replay)
+        sizes = (*(self.new[place] for place in new.tolist()), *(self.replay[place] for place in replay.tolist()))
         return Plan(
-            new=self._places("new", step * num_new, num_new, self.num_new),
-            replay=self._places("replay", step * num_replay, num_replay, self.num_replay),
+            new=new,
+            replay=replay,
             u=torch.cat([stratified(count, random) for count in (num_new, num_replay)]),
-            noise=torch.randn((self.batch_size, *self.latent_shape), generator=random),
+            noise=tuple(torch.randn(self.shapes[size], generator=random) for size in sizes),
             dropped=torch.rand(self.batch_size, generator=random) < self.caption_dropout,
+            sizes=sizes,
         )
 
-    def _places(self, pool: str, begin: int, count: int, size: int) -> Tensor:
+    def _places(self, pool: str, begin: int, count: int, items: Items) -> Tensor:
         """Places begin .. begin + count of the endless row of shuffled rounds through a pool."""
         if not count:
             return torch.empty(0, dtype=torch.int64)
-        first, last = begin // size, (begin + count - 1) // size
-        rounds = [
-            torch.randperm(size, generator=generator(self.seed, pool, round_)) for round_ in range(first, last + 1)
-        ]
-        return torch.cat(rounds)[begin - first * size :][:count]
+        first, last = begin // len(items), (begin + count - 1) // len(items)
+        for known in [key for key in self._rounds if key[0] == pool and key[1] < first]:
+            del self._rounds[known]
+        rounds = [self._round(pool, number, count, items) for number in range(first, last + 1)]
+        return torch.cat(rounds)[begin - first * len(items) :][:count]
+
+    def _round(self, pool: str, number: int, count: int, items: Items) -> Tensor:
+        """A shuffled round; a step takes `count` places of it, the first of which may belong to the one before."""
+        if (pool, number) not in self._rounds:
+            order = torch.randperm(len(items), generator=generator(self.seed, pool, number))
+            groups = by_size(items[place] for place in order.tolist()) if len(set(items)) > 1 else {}
+            begun = -number * len(items) % count
+            self._rounds[pool, number] = order[_together(list(groups.values()), count, begun)] if groups else order
+        return self._rounds[pool, number]
+
+
+def _together(groups: Sequence[Sequence[int]], count: int, begun: int) -> Tensor:
+    """All places, `count` of one group at a time; `begun` of those that are left over come first, the others last.
+
+    The parts follow each other as their first places do.
+    """
+    parts = [list(group[at : at + count]) for group in groups for at in range(0, len(group), count)]
+    whole = sorted(part for part in parts if len(part) == count)
+    left = sorted(place for part in parts if len(part) < count for place in part)
+    while len(left) < begun and whole:
+        left += whole.pop()
+    rows = [*left[:begun], *(place for part in whole for place in part), *left[begun:]]
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def stratified(count: int, random: torch.Generator) -> Tensor:

@@ -31,6 +31,10 @@ class Processes(Protocol):
     def size(self) -> int:
         """How many they are."""
 
+    @property
+    def here(self) -> tuple[int, int]:
+        """Which of those on this node it is, from 0, and how many these are."""
+
     def sum(self, terms: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Sum the gradients of the parameters over all processes, in place; returns the sum of `terms`."""
 
@@ -47,6 +51,7 @@ class Alone:
 
     rank: int = 0
     size: int = 1
+    here: tuple[int, int] = (0, 1)
 
     def sum(self, terms: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:  # noqa: ARG002
         """See `Processes`."""
@@ -70,6 +75,7 @@ class Group:
 
     rank: int
     size: int
+    here: tuple[int, int]
     device: torch.device
 
     def sum(self, terms: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -108,5 +114,6 @@ def joined(device: torch.device) -> Iterator[Group]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    here = (int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+    yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), here, device)
     torch.distributed.destroy_process_group()

@@ -2,8 +2,8 @@
 
 A call that is given a prompt encodes it and puts the outcome into those of its arguments which a user may also give
 himself (`prompt_embeds`, `pooled_prompt_embeds`, masks, ...). Stopped at the network, it shows them. So each caption is
-encoded once, alone, by the pipeline's own code, and kept on the CPU; rows whose conditions have equal shapes are put
-together again.
+encoded once, alone, by the pipeline's own code, and kept; rows whose conditions have equal shapes are put together
+again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cl_steps import digests
 from cl_steps.models.direct import tensors
+from cl_steps.models.packs import Packs, Parts
 from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values, Watcher
 
 Conditions = Mapping[str, Any]
@@ -56,26 +58,35 @@ class Captions:
 
     Attributes:
         watcher: with guidance off.
-        kept: by caption, on the CPU.
+        kept: by the caption's SHA-256: in memory, or in packs on the disk.
         are_encoded: whether the call takes encoded captions; where it does not, a caption stays its text, and the
             pipeline encodes it at every call.
     """
 
     watcher: Watcher
     size: Size
-    kept: dict[str, Conditions] = field(default_factory=dict)
+    kept: dict[str, Parts] | Packs = field(default_factory=dict)
     are_encoded: bool | None = None
 
-    @torch.no_grad()
     def conditions(self, text: str) -> Conditions:
-        """Those of a caption."""
-        if text not in self.kept:
-            spoken: Values = {"prompt": [text]}
-            own = {} if self.are_encoded is False else encoded(self.watcher, self.size, spoken)
-            if self.are_encoded is None:
-                self.are_encoded = bool(own) and self._takes(own, spoken)
-            self.kept[text] = own if self.are_encoded else spoken
-        return self.kept[text]
+        """Those of a caption, on the CPU, its arguments sorted by name."""
+        spoken: Values = {"prompt": [text]}
+        return whole(self.kept[digests.sha256(text.encode())]) if self.keep(text) else spoken
+
+    @torch.no_grad()
+    def keep(self, text: str) -> bool:
+        """Encode a caption, unless that was done before; whether it can be."""
+        name, spoken = digests.sha256(text.encode()), {"prompt": [text]}
+        if name in self.kept:
+            return True
+        if self.are_encoded is False:
+            return False
+        own = encoded(self.watcher, self.size, spoken)
+        if self.are_encoded is None:
+            self.are_encoded = bool(own) and self._takes(own, spoken)
+        if self.are_encoded:
+            self.kept[name] = parts_of(own)
+        return self.are_encoded
 
     @torch.no_grad()
     def against(self, negative: str, settings: Values) -> Conditions:
@@ -111,6 +122,28 @@ def encoded(watcher: Watcher, size: Size | None, spoken: Values) -> Values:
     """What a call makes of the captions that it is given, on the CPU; empty where it keeps that to itself."""
     filled = watcher.watch(Filled(watcher, spoken), size, spoken)
     return {name: _on_cpu(value) for name, value in filled.items() if not name.startswith(NEGATIVE)}
+
+
+def parts_of(conditions: Conditions) -> Parts:
+    """Conditions as tensors by name; those of a list are called `<argument>/<place>`."""
+    named = ((name, value if isinstance(value, list) else [value]) for name, value in conditions.items())
+    return {
+        f"{name}/{place}" if isinstance(conditions[name], list) else name: tensor
+        for name, rows in named
+        for place, tensor in enumerate(rows)
+    }
+
+
+def whole(parts: Parts) -> Values:
+    """Conditions of which `parts_of` made tensors, sorted by name."""
+    found: Values = {}
+    for name in sorted(parts, key=lambda name: (name.partition("/")[0], int(name.partition("/")[2] or 0))):
+        argument, slash, _ = name.partition("/")
+        if slash:
+            found.setdefault(argument, []).append(parts[name])
+        else:
+            found[argument] = parts[name]
+    return found
 
 
 def row_places(one: Conditions, two: Conditions) -> Mapping[str, int] | None:

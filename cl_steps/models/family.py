@@ -49,11 +49,16 @@ class Family:
     by_row: bool
 
 
+def empty_captions(count: int) -> Values:
+    """So many, as arguments of a pipeline's call."""
+    return {"prompt": [""] * count}
+
+
 def derive(
     pipeline: DiffusionPipeline,
     device: torch.device,
     size: Size | None = None,
-    given: Callable[[int], Values] = lambda count: {"prompt": [""] * count},
+    given: Callable[[int], Values] = empty_captions,
     settings: Mapping[str, Any] | None = None,
 ) -> Family:
     """Watch a pipeline until all of it is known.
@@ -72,15 +77,33 @@ def derive(
     watcher, surveyed = _without_guidance(begin, size, one, high)
     found = dict.fromkeys((*surveyed.loop, *_survey(watcher, size, one, low, surveyed.known).loop))
     watcher = replace(watcher, networks={name: seen[name] for name in found})
-    size, begun = size or surveyed.size, surveyed.steps[0][1]
+    size = size or surveyed.size
+    codes = _codes(watcher, size, one, surveyed)
+    schedule = schedule_of(pipeline.scheduler, _levels(watcher, size, one), device)
+    places = row_places(*(_conditions(watcher, size, given(count)) for count in (1, 2)))
+    return Family(watcher, size, codes, schedule, places or {}, len(found) > 1 or places is None)
+
+
+def resized(family: Family, size: Size, given: Callable[[int], Values] = empty_captions) -> Family:
+    """The same family at another size of picture; noise is as at its own, to which sizes of as many pixels are near.
+
+    Raises:
+        UsageError: as `derive`; of a size that does not suit it a pipeline may raise anything else.
+    """
+    watcher, one = family.watcher, given(1)
+    high, _ = _ends(watcher.pipeline)
+    codes = _codes(watcher, size, one, _survey(watcher, size, one, high, {}))
+    return replace(family, size=size, codes=codes)
+
+
+def _codes(watcher: Watcher, size: Size, given: Mapping[str, Any], surveyed: Survey) -> CodeMap:
+    """How latents of this size are seen by the autoencoder, from a call of it that was watched."""
+    begun = surveyed.steps[0][1]
     if surveyed.steps[0][0].shape != begun.shape:
         raise UsageError("what it predicts is not of the shape of its latents")
     if not SPREADS[0] < float(begun.float().std()) < SPREADS[1]:
         raise UsageError("its loop begins with noise whose spread is not 1, in a space that no schedule here knows")
-    codes = code_map(watcher, size, one, begun, high, dict(surveyed.calls))
-    schedule = schedule_of(pipeline.scheduler, _levels(watcher, size, one), device)
-    places = row_places(*(_conditions(watcher, size, given(count)) for count in (1, 2)))
-    return Family(watcher, size, codes, schedule, places or {}, len(found) > 1 or places is None)
+    return code_map(watcher, size, given, begun, surveyed.timesteps[0], dict(surveyed.calls))
 
 
 def _conditions(watcher: Watcher, size: Size, given: Values) -> Values:

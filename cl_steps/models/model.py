@@ -9,13 +9,15 @@ Shapes: N items; latents and noise are float32 (N, ...) in the form in which the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from diffusers import DiffusionPipeline
 from PIL.Image import Image
@@ -24,8 +26,9 @@ from torch import Tensor, nn
 from cl_steps.config import Compute, Serving
 from cl_steps.errors import UsageError
 from cl_steps.models.adapters import Adapters
+from cl_steps.models.buckets import buckets, by_nearness
 from cl_steps.models.captions import NEGATIVE, Captions, Conditions, alike, joined
-from cl_steps.models.family import Family, derive
+from cl_steps.models.family import Family, derive, resized
 from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
 from cl_steps.models.prediction import Predictor
 from cl_steps.models.schedule import digest
@@ -68,7 +71,8 @@ class LossSpace:
 def open_denoiser(path_or_id: str | Path, compute: Compute, serving: Serving | None = None) -> Denoiser:
     """The pipeline in a folder (or of a hub id) on the device and in the precision of `compute`.
 
-    It works at the size at which a line is served, where `serving` says one, and otherwise at the pipeline's own.
+    It works at the size at which a line is served, where `serving` says one, and otherwise at the pipeline's own and at
+    those of other shapes and as many pixels.
 
     Raises:
         UsageError, Unavailable: as `load_pipeline`, `choose_device` and `derive` do.
@@ -78,7 +82,7 @@ def open_denoiser(path_or_id: str | Path, compute: Compute, serving: Serving | N
     pipeline = load_pipeline(path_or_id, device, dtype)
     size = (serving.width, serving.height) if serving and serving.width and serving.height else None
     try:
-        return Denoiser(pipeline, device, dtype, derive(pipeline, device, size))
+        return Denoiser(pipeline, device, dtype, derive(pipeline, device, size), (size,) if size else None)
     except UsageError as error:
         raise UsageError(f"{CANNOT}{error}") from error
 
@@ -96,6 +100,7 @@ class Denoiser:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         family: Family | None = None,
+        sizes: tuple[Size, ...] | None = None,
     ) -> None:
         self.pipeline, self.device, self.dtype = pipeline, device, dtype
         self.family = family or derive(pipeline, device)
@@ -106,10 +111,41 @@ class Denoiser:
         self._predictor = Predictor(self.family)
         self.encoded_at_once = ENCODED_AT_ONCE if device.type == "cuda" else 1
         self._against: dict[tuple[str, str], Conditions] = {}
+        self._sizes = sizes or buckets(self.family.size)
+        self._resized: dict[Size, Denoiser | None] = {self.family.size: self}
+
+    def size_for(self, picture: Size) -> Size:
+        """At which of its sizes it works with a picture of this (width, height)."""
+        return next(size for size in by_nearness(self._sizes, picture) if self._at(size))
+
+    def at(self, size: Size) -> Denoiser:
+        """The same model, with the same adapters and captions, at one of the sizes of `size_for`."""
+        found = self._at(size)
+        if found is None:
+            raise UsageError(f"{CANNOT}it takes no pictures of {size[0]} x {size[1]}")
+        return found
+
+    def _at(self, size: Size) -> Denoiser | None:
+        if size not in self._resized:
+            self._resized[size] = self._tried(size)
+        return self._resized[size]
+
+    def _tried(self, size: Size) -> Denoiser | None:
+        try:
+            other = copy.copy(self)
+            other.family = resized(self.family, size)
+            other._predictor = Predictor(other.family)
+            # A pipeline that rounds a size has latents of another than the picture's.
+            other.encode_images([PIL.Image.new("RGB", size)])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a pipeline may refuse a size in any way
+            return None
+        return other
 
     @property
     def size(self) -> Size:
-        """(width, height) in pixels of the images that it learns from and draws."""
+        """(width, height) in pixels of the images that it works with here; see `at`."""
         return self.family.size
 
     @property
@@ -146,8 +182,13 @@ class Denoiser:
         return self.captions.cut(texts)
 
     def encode_prompts(self, texts: Sequence[str]) -> list[Conditions]:
-        """Each caption's conditions, on the CPU; each distinct text is encoded once and kept."""
+        """Each caption's conditions, on the CPU; each distinct text is encoded once and kept (`captions.kept`)."""
         return [self.captions.conditions(text) for text in texts]
+
+    def keep_prompts(self, texts: Iterable[str]) -> None:
+        """Encode captions for later, each once."""
+        for text in dict.fromkeys(texts):
+            self.captions.keep(text)
 
     def rest(self) -> None:
         """Give the device's memory back that only encoding needs: all pictures and captions to come are encoded."""

@@ -8,7 +8,8 @@ Shapes: n images or samples, k timesteps an image, d features; latents (n, ...).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from cl_steps.config import Evaluate, Serving
+from cl_steps.data.images import by_size
 from cl_steps.stats import kid
 from cl_steps.stats.decision import scaler
 from cl_steps.stats.evaluation_set import Draw, SliceSet, derived_seed, draws, prompt_unit
@@ -45,12 +47,14 @@ class Model(Protocol):
     def schedule(self) -> Times:
         """Where timesteps come from."""
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+    def size_for(self, picture: tuple[int, int]) -> tuple[int, int]:
+        """At which size (width, height) in pixels it works with a picture of this one."""
+
+    def at(self, size: tuple[int, int]) -> Model:
+        """The same model at that size."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Latents."""
+        """Latents of images that have its size."""
 
     def errors(
         self, x0: Tensor, noise: Tensor, t: Tensor, texts: Sequence[str], adapter: str | None, *, batch_size: int
@@ -77,19 +81,38 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A slice's evaluation set, encoded: its images' latents and features, and its captions' features by caption."""
+    """A slice's evaluation set, encoded: its images' latents and features, and its captions' features by caption.
+
+    `sizes` are those at which each image was encoded.
+    """
 
     group: SliceSet
-    latents: Tensor
-    features: Floats
-    captions: Mapping[str, Floats]
+    latents: tuple[Tensor, ...]
+    sizes: tuple[tuple[int, int], ...]
+    features: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    captions: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, group: SliceSet, images: Sequence[Image.Image], model: Model, reader: Reader) -> HeldOut:
-        """From the slice's images, in the order of its rows."""
-        texts = reader.text_features(group.prompts).astype(np.float64) if reader.reads_text else np.empty((0, 0))
+    def of(cls, group: SliceSet, images: Sequence[Image.Image], model: Model) -> HeldOut:
+        """From the slice's images, in the order of its rows, each of a size of the model's; without features."""
+        sizes = tuple(image.size for image in images)
+        latents: dict[int, Tensor] = {}
+        for size, places in by_size(sizes).items():
+            encoded = model.at(size).encode_images([images[place] for place in places])
+            latents |= dict(zip(places, encoded, strict=True))
+        return cls(group, tuple(latents[place] for place in range(len(images))), sizes)
+
+    def read(self, images: Sequence[Image.Image], reader: Reader) -> HeldOut:
+        """With the features of these images, and of the captions where the reader reads text."""
+        prompts = self.group.prompts
+        texts = reader.text_features(prompts).astype(np.float64) if reader.reads_text else np.empty((0, 0))
         features = reader.image_features(images).astype(np.float64)
-        return cls(group, model.encode_images(images), features, dict(zip(group.prompts, texts, strict=False)))
+        return replace(self, features=features, captions=dict(zip(prompts, texts, strict=False)))
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """The size of the first picture with each caption."""
+        return {row["text"]: (row["width"], row["height"]) for row in reversed(self.group.rows)}
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -129,16 +152,21 @@ class Measured:
 def measure_losses(bench: Bench, slice_name: str, adapter: str) -> dict[str, float]:
     """Each held-out image's denoising loss: the mean over its own timesteps and noises."""
     held, count = bench.held_out[slice_name], bench.evaluate.loss_draws
-    plans = [noise_plan(bench, sha256, held.latents.shape[1:]) for sha256 in held.units]
-    losses = bench.model.errors(
-        held.latents.repeat_interleave(count, dim=0),
-        torch.cat([noise for noise, _ in plans]),
-        torch.cat([timesteps for _, timesteps in plans]),
-        [row["text"] for row in held.group.rows for _ in range(count)],
-        adapter,
-        batch_size=bench.evaluate.batch_size,
-    )
-    return dict(zip(held.units, losses.double().reshape(-1, count).mean(dim=1).tolist(), strict=True))
+    found: dict[str, float] = {}
+    for size, places in by_size(held.sizes).items():
+        latents = torch.stack([held.latents[place] for place in places])
+        plans = [noise_plan(bench, held.units[place], latents.shape[1:]) for place in places]
+        losses = bench.model.at(size).errors(
+            latents.repeat_interleave(count, dim=0),
+            torch.cat([noise for noise, _ in plans]),
+            torch.cat([timesteps for _, timesteps in plans]),
+            [held.group.rows[place]["text"] for place in places for _ in range(count)],
+            adapter,
+            batch_size=bench.evaluate.batch_size,
+        )
+        means = losses.double().reshape(-1, count).mean(dim=1).tolist()
+        found |= {held.units[place]: mean for place, mean in zip(places, means, strict=True)}
+    return {unit: found[unit] for unit in held.units}
 
 
 def noise_plan(bench: Bench, sha256: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -150,13 +178,18 @@ def noise_plan(bench: Bench, sha256: str, shape: torch.Size) -> tuple[Tensor, Te
 
 
 def measure_samples(bench: Bench, measured: Measured, key: tuple[str, str], adapter: str, look: int) -> None:
-    """Draw what this look asks of (model, slice) and is not there yet."""
+    """Draw what this look asks of (model, slice) and is not there yet, each at the size for its caption's pictures."""
     known, shown = measured.samples.setdefault(key, {}), measured.pictures.setdefault(key, {})
-    wanted = [draw for draw in draws(bench.held_out[key[1]].group, bench.plan, look) if draw not in known]
+    held = bench.held_out[key[1]]
+    wanted = [draw for draw in draws(held.group, bench.plan, look) if draw not in known]
     if not wanted:
         return
-    prompts, seeds = [draw.prompt for draw in wanted], [draw.seed for draw in wanted]
-    pictures = bench.model.sample(prompts, seeds, bench.serving, adapter, batch_size=bench.evaluate.batch_size)
+    drawn: dict[int, Image.Image] = {}
+    for size, places in by_size(bench.model.size_for(held.shapes[draw.prompt]) for draw in wanted).items():
+        prompts, seeds = [wanted[place].prompt for place in places], [wanted[place].seed for place in places]
+        model, at_once = bench.model.at(size), bench.evaluate.batch_size
+        drawn |= zip(places, model.sample(prompts, seeds, bench.serving, adapter, batch_size=at_once), strict=True)
+    pictures = [drawn[place] for place in range(len(wanted))]
     known.update(zip(wanted, bench.reader.image_features(pictures).astype(np.float64), strict=True))
     shown.update(list(zip(wanted, pictures, strict=True))[: PICTURES_A_SLICE - len(shown)])
 

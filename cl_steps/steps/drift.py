@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cl_steps.config import Drift
 from cl_steps.data.shards import (
     MANIFEST_SCHEMA,
     Asset,
+    batched,
     decode,
     distinct,
     iter_assets,
@@ -93,7 +93,7 @@ def measure(assets: Iterable[Asset], extractor: Extractor, total: int) -> Items:
     seen: list[Asset] = []
     features = [np.empty((0, extractor.num_features), np.float32)]
     properties = [np.empty((0, len(PROPERTIES)))]
-    for some in _batches(progress(assets, total, "measuring pictures")):
+    for some in batched(progress(assets, total, "measuring pictures"), AT_ONCE):
         images = [decode(asset.image) for asset in some]
         features.append(extractor.image_features(images))
         properties.append(np.stack([properties_of(i, a.text) for i, a in zip(images, some, strict=True)]))
@@ -109,12 +109,6 @@ def _items(assets: list[Asset], features: Any, properties: Any, extractor: Extra
         texts = extractor.text_features(captions)
         fits, specific = agreement(features, texts), specificity(features, texts, captions, slices)
     return Items(tuple(asset.sha256 for asset in assets), slices, features, fits, specific, properties).sorted()
-
-
-def _batches(assets: Iterable[Asset]) -> Iterator[list[Asset]]:
-    iterator = iter(assets)
-    while some := list(islice(iterator, AT_ONCE)):
-        yield some
 
 
 def _without_image(asset: Asset) -> Asset:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cl_steps.config import Params
 from cl_steps.data.evaluation import write_next
@@ -141,11 +141,10 @@ def _bench(context: Context, line: Line) -> Bench:
     denoiser = open_denoiser(context.path("state/base"), params.compute, params.serving)
     _load_adapters(context, denoiser, line)
     extractor = Extractor(context.path("state/extractor"), str(denoiser.device))
-    images = _images(folders, groups, denoiser.size)
-    held_out = {
-        name: HeldOut.of(group, [images[row["sha256"]] for row in group.rows], denoiser, extractor)
-        for name, group in groups.items()
-    }
+    images, held_out = _images(folders, groups, denoiser), {}
+    for name, group in groups.items():
+        own = [images[row["sha256"]] for row in group.rows]
+        held_out[name] = HeldOut.of(group, own, denoiser).read(own, extractor)
     at_once = Machine.of(os.environ).at_once(params.evaluate.batch_size)
     evaluate = params.evaluate.model_copy(update={"batch_size": at_once})
     return Bench(denoiser, extractor, held_out, plan, evaluate, params.serving)
@@ -162,11 +161,11 @@ def _load_adapters(context: Context, denoiser: Denoiser, line: Line) -> None:
         denoiser.adapters.load(f"anchor-{digest}", folder)
 
 
-def _images(folders: list[Path], groups: Mapping[str, SliceSet], size: tuple[int, int]) -> dict[str, Image.Image]:
-    """The chosen images, by SHA-256; a sealed row is not decoded."""
+def _images(folders: list[Path], groups: Mapping[str, SliceSet], denoiser: Denoiser) -> dict[str, Image.Image]:
+    """The chosen images, by SHA-256, at their sizes; a sealed row is not decoded."""
     wanted = {row["sha256"] for group in groups.values() for row in group.rows}
-    assets = (asset for folder in folders for asset in iter_assets(folder, "evaluation"))
-    return {asset.sha256: decode(asset.image, size) for asset in assets if asset.sha256 in wanted}
+    assets = (asset for folder in folders for asset in iter_assets(folder, "evaluation", wanted))
+    return {asset.sha256: decode(asset.image, denoiser.size_for((asset.width, asset.height))) for asset in assets}
 
 
 def _measure(benches: Benches, line: Line, params: Params) -> tuple[Measured, Figures, Decision]:
@@ -213,12 +212,14 @@ def _write_samples(folder: Path, measured: Measured) -> None:
 
 
 def _grid(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures side by side, each at most `SIDE_IN_GRID` pixels wide and high."""
-    scale = min(1.0, SIDE_IN_GRID / max(pictures[0].size))
-    width, height = (max(1, round(side * scale)) for side in pictures[0].size)
+    """Pictures side by side, each at most `SIDE_IN_GRID` pixels wide and high, in cells that hold the largest."""
+    sides = [max(picture.size[axis] for picture in pictures) for axis in (0, 1)]
+    scale = min(1.0, SIDE_IN_GRID / max(sides))
+    width, height = (max(1, round(side * scale)) for side in sides)
     grid = Image.new("RGB", (width * len(pictures), height))
     for place, picture in enumerate(pictures):
-        grid.paste(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), (place * width, 0))
+        cell = ImageOps.pad(picture.convert("RGB"), (width, height), Image.Resampling.LANCZOS, "white")
+        grid.paste(cell, (place * width, 0))
     return grid
 
 

@@ -21,24 +21,29 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
+import diffusers
 import torch
+import transformers
 
 from cl_steps.config import Compute, Params, RunSpec
 from cl_steps.data.replay import write_next
-from cl_steps.data.shards import content_digest, decode, iter_assets, read_manifest
+from cl_steps.data.shards import content_digest, read_manifest
 from cl_steps.digests import file_sha256
 from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData, UsageError
-from cl_steps.learning.guard import Bank, Guard
+from cl_steps.learning.encoding import Encoder, encoder
+from cl_steps.learning.guard import Bank, Guard, Looks
 from cl_steps.learning.launch import employed, is_alive, launch
-from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
+from cl_steps.learning.learner import EMPTY, STUDENT, Learner, Pool, Pools
 from cl_steps.learning.loop import Keeper, train
 from cl_steps.learning.methods.catalogue import METHODS
 from cl_steps.learning.methods.method import TEACHER, Method
@@ -49,11 +54,11 @@ from cl_steps.models.loading import choose_device
 from cl_steps.models.lora import adapter_digest, check_shape
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.pipeline import NEW_BASE
-from cl_steps.progress import progress, say
+from cl_steps.progress import say
 from cl_steps.run.context import Context, StepReport
 from cl_steps.run.machine import Machine
+from cl_steps.store.places import open_work
 
-Item = TypeVar("Item")
 BATCH, REPLAY, BASE, ADAPTER = "tonight/batch", "state/replay", "state/base", "state/adapter"
 
 
@@ -73,33 +78,38 @@ def run(context: Context) -> StepReport:
     machine = Machine.of(os.environ).counted(torch.cuda.device_count)
     if machine.total > 1:
         return _shared(context, checkpoints, machine)
-    return learn(context, checkpoints, parts=machine.parts, began=began)
+    with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
+        return learn(context, checkpoints, Path(scratch), parts=machine.parts, began=began)
 
 
 def learn(
     context: Context,
     checkpoints: Checkpoints,
+    scratch: Path,
     processes: Processes = ALONE,
     *,
     parts: int = 1,
     began: float = 0.0,
     is_abandoned: Callable[[], bool] = lambda: False,
 ) -> StepReport:
-    """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty."""
+    """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty.
+
+    `scratch` is a folder of this node alone, for what is encoded.
+    """
     method = REBASE if context.run.rebase else METHODS[context.params.update.method]
     base, params = context.path(NEW_BASE if context.run.rebase else BASE), context.params
     denoiser = open_denoiser(base, params.compute, params.serving)
-    learner = prepare(context, denoiser, method, processes, parts)
+    place = open_work(context.work, "encoded", _encoded_by(denoiser, base)) if context.work else None
+    learner, probes = prepare(context, denoiser, method, encoder(denoiser, processes, place, scratch), parts)
+    denoiser.rest()
     if processes.rank:
-        denoiser.rest()
         train(learner, None, is_abandoned)
         return StepReport()
     if count := denoiser.cut(learner.new.texts):
         say(f"update: {count} captions are longer than the base's text encoder reads, and their ends are cut")
-    banks = _banks(context, denoiser)
-    denoiser.encode_prompts([text for bank in banks for text in bank.pool.texts])
-    denoiser.rest()
-    guard = Guard.before(learner, *banks)
+    looks = Looks.within(params.update, len({name for pool in probes for name in pool.slices}))
+    old, new = (Bank.of(pool, params.seed, looks) for pool in probes)
+    guard = Guard.before(learner, old, new, looks.every)
     keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
     train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=method.guarded)
@@ -132,7 +142,10 @@ def work(folder: Path) -> None:
         with joined(choose_device(params.compute)) as processes:
             checkpoints = Checkpoints(context.work, job["key"])
             abandoned = partial(_is_gone, int(job["parent"]))
-            report = learn(context, checkpoints, processes, parts=job["parts"], began=began, is_abandoned=abandoned)
+            report = learn(
+                context, checkpoints, folder / "encoded", processes,
+                parts=job["parts"], began=began, is_abandoned=abandoned,
+            )  # fmt: skip
         if not processes.rank:
             facts = {"why": report.why, "figures": report.figures, "earlier_seconds": report.earlier_seconds}
             write_json(folder / "result.json", facts)
@@ -166,9 +179,12 @@ def _is_gone(parent: int) -> bool:
 
 
 def prepare(
-    context: Context, denoiser: Denoiser, method: Method, processes: Processes = ALONE, parts: int = 1
-) -> Learner:
-    """The student where the champion ended (in a rebase: empty), its teacher if it has one, and what they look at."""
+    context: Context, denoiser: Denoiser, method: Method, encoder: Encoder, parts: int = 1
+) -> tuple[Learner, list[Pool]]:
+    """The student where the champion ended (in a rebase: empty), its teacher if it has one, and what they look at.
+
+    Beside the learner the probes of what the line knows, and of what it is to learn.
+    """
     update = context.params.update
     if method.teaches:
         denoiser.adapters.load(TEACHER, context.path(ADAPTER))
@@ -176,19 +192,22 @@ def prepare(
         denoiser.adapters.add_fresh(STUDENT, update.lora, context.params.seed)
     else:
         denoiser.adapters.load(STUDENT, context.path(ADAPTER))
-    new = encode(denoiser, context.path(REPLAY if context.run.rebase else BATCH), "train")
+    replay, batch = context.path(REPLAY), context.path(BATCH)
+    learnt = (replay if context.run.rebase else batch, "train")
+    replayed = [(replay, "train")] if method.replays else []
+    new, *kept, old_probe, new_probe = encoder.pools([learnt, *replayed, (replay, "probe"), (batch, "probe")])
     if not len(new):
         _refuse_empty(context)
-    replay = encode(denoiser, context.path(REPLAY), "train") if method.replays else encode(denoiser, Path(), "none")
-    return Learner(
+    learner = Learner(
         denoiser,
-        Pools(new, replay),
+        Pools(new, kept[0] if kept else EMPTY),
         update,
         seed=context.params.seed,
         penalties=method.penalties(update),
-        processes=processes,
+        processes=encoder.processes,
         parts=parts,
     )
+    return learner, [old_probe, new_probe]
 
 
 def _refuse_empty(context: Context) -> NoReturn:
@@ -197,27 +216,6 @@ def _refuse_empty(context: Context) -> NoReturn:
             "the replay buffer holds no training images to learn on the new base: `retain init` begins anew"
         )
     raise NoUsableData("the batch has no training images: let more assets land, or lower ingest.evaluation_share")
-
-
-def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
-    """The latents of one split of a dataset folder, each image encoded once, sorted by SHA-256."""
-    rows = read_manifest(folder)["split"].to_pylist().count(split)
-    assets = progress(iter_assets(folder, split), rows, f"update: encode {folder.name} ({split})") if rows else ()
-    items: list[tuple[str, str, str]] = []
-    latents = [torch.empty((0, *denoiser.latent_shape))]
-    for some in batched(assets, denoiser.encoded_at_once):
-        items += [(asset.sha256, asset.text, asset.slice) for asset in some]
-        latents.append(denoiser.encode_images([decode(asset.image, denoiser.size) for asset in some]))
-    order = sorted(range(len(items)), key=lambda place: items[place][0])
-    _, texts, slices = zip(*(items[place] for place in order), strict=True) if items else ((), (), ())
-    return Pool(torch.cat(latents)[order], tuple(texts), tuple(slices))
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items in lists of `size`, the last of which may be shorter."""
-    some = iter(items)
-    while part := list(islice(some, size)):
-        yield part
 
 
 def run_key(context: Context) -> str:
@@ -232,7 +230,7 @@ def run_key(context: Context) -> str:
         str(context.params.seed),
         str((context.params.serving.width, context.params.serving.height)),
         adapter_digest(context.path(ADAPTER)),
-        *(_digest_of(file for file in sorted(context.path(base).rglob("*")) if file.is_file()) for base in bases),
+        *(_digest_of(_files(context.path(base))) for base in bases),
         content_digest(read_manifest(context.path(BATCH))),
         content_digest(read_manifest(context.path(REPLAY))),
         _digest_of(code),
@@ -241,12 +239,17 @@ def run_key(context: Context) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _banks(context: Context, denoiser: Denoiser) -> tuple[Bank, Bank]:
-    """The probes of what the line knows and of what it is to learn, with fixed timesteps and noise."""
-    folders = (context.path(REPLAY), context.path(BATCH))
-    pools = [encode(denoiser, folder, "probe") for folder in folders]
-    old, new = (Bank.of(pool, context.params.seed) for pool in pools)
-    return old, new
+def _encoded_by(denoiser: Denoiser, base: Path) -> str:
+    """The digest of all that says what a picture or a caption becomes."""
+    package, device = Path(__file__).parents[1], denoiser.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    code = (*sorted((package / "models").glob("*.py")), package / "data" / "images.py")
+    parts = (_digest_of(_files(base)), _digest_of(code), str(denoiser.dtype), name, torch.__version__)
+    return hashlib.sha256("\n".join((*parts, diffusers.__version__, transformers.__version__)).encode()).hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*")) if file.is_file())
 
 
 def _digest_of(files: Iterable[Path]) -> str:
@@ -275,6 +278,7 @@ def _figures(context: Context, learner: Learner, method: Method, probe: dict[str
         "steps": learner.step,
         "examples_new": len(learner.new),
         "examples_replay": len(learner.replay),
+        "sizes": {f"{width}x{height}": count for (width, height), count in sorted(Counter(learner.new.sizes).items())},
         "parameters_trained": learner.student.numel(),
         "micro_batches": learner.parts,
         "learning_rate": context.params.update.learning_rate,

@@ -144,15 +144,13 @@ def _bench(state: Path, denoiser: Denoiser, params: Params, plan: str, slices: l
     ]
     wanted = {row["sha256"] for row in rows}
     images = {
-        asset.sha256: decode(asset.image, denoiser.size)
-        for asset in iter_assets(state / "global_eval", "evaluation")
-        if asset.sha256 in wanted
+        asset.sha256: decode(asset.image, denoiser.size_for((asset.width, asset.height)))
+        for asset in iter_assets(state / "global_eval", "evaluation", wanted)
     }
     held_out = {}
     for name in sorted({row["slice"] for row in rows}):
         group = SliceSet(name, tuple(row for row in rows if row["slice"] == name), ())
-        latents = denoiser.encode_images([images[row["sha256"]] for row in group.rows])
-        held_out[name] = HeldOut(group, latents, np.empty((0, 0)), {})
+        held_out[name] = HeldOut.of(group, [images[row["sha256"]] for row in group.rows], denoiser)
     at_once = Machine.of(os.environ).at_once(params.evaluate.batch_size)
     evaluate = params.evaluate.model_copy(update={"batch_size": at_once})
     # Losses need no extractor.

@@ -38,7 +38,7 @@ def denoiser(base: Path) -> Denoiser:
 def pool(seed: int, count: int, slices: tuple[str, ...] = ("a", "b")) -> Pool:
     latents = torch.randn((count, 4, 8, 8), generator=torch.Generator().manual_seed(seed))
     names = tuple(slices[place % len(slices)] for place in range(count))
-    return Pool(latents, tuple(f"{name} {place}" for place, name in enumerate(names)), names)
+    return Pool(latents, tuple(f"{name} {place}" for place, name in enumerate(names)), names, ((16, 16),) * count)
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def make_learner(base: Path) -> MakeLearner:
         precision: Precision = "float32",
         processes: Processes = ALONE,
         parts: int = 1,
+        pools: Pools | None = None,
         **changes: object,
     ) -> Learner:
         denoiser = open_denoiser(base, Compute(device="cpu", threads=1, precision=precision))
@@ -60,7 +61,7 @@ def make_learner(base: Path) -> MakeLearner:
         update = UPDATE.model_copy(update=changes)
         if num_replay is None:
             num_replay = 9 if METHODS[method].replays else 0
-        pools = Pools(pool(1, 11), pool(2, num_replay))
+        pools = pools or Pools(pool(1, 11), pool(2, num_replay))
         options = {"penalties": METHODS[method].penalties(update), "processes": processes, "parts": parts}
         return Learner(denoiser, pools, update, seed=seed, **options)
 

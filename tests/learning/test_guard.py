@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cl_steps.learning import guard as module
-from cl_steps.learning.guard import DRAWS, MAX_PER_SLICE, Bank, Guard, compare
+from cl_steps.learning.guard import DRAWS, MAX_PER_SLICE, MIN_PER_SLICE, Bank, Guard, Looks, compare
 from cl_steps.learning.learner import STUDENT, Learner
-from tests.learning.conftest import MakeLearner, pool
+from tests.learning.conftest import UPDATE, MakeLearner, pool
 
 
 def guard_of(learner: Learner) -> Guard:
@@ -36,16 +36,66 @@ def test_a_bank_is_balanced_fixed_and_limited() -> None:
     assert torch.equal(quarters, torch.arange(DRAWS).expand_as(quarters))
 
 
+@pytest.mark.parametrize("slices", [1, 2, 5, 20, 60])
+@pytest.mark.parametrize(("steps", "batch_size", "checkpoint_every"), [(1000, 4, 100), (240, 32, 60), (60, 4, 50)])
+def test_the_guard_costs_a_tenth_of_the_training(
+    slices: int, steps: int, batch_size: int, checkpoint_every: int
+) -> None:
+    update = UPDATE.model_copy(update={"steps": steps, "batch_size": batch_size, "checkpoint_every": checkpoint_every})
+    looks = Looks.within(update, slices)
+    checkpoints = math.ceil(steps / checkpoint_every)
+    number = 2 + math.ceil(checkpoints / looks.every)
+    rows = number * slices * looks.images * looks.draws
+    least = looks == Looks(MIN_PER_SLICE, 1, checkpoints)
+    assert rows <= 0.1 * 3 * steps * batch_size or least
+    assert MIN_PER_SLICE <= looks.images <= MAX_PER_SLICE
+    assert 1 <= looks.draws <= DRAWS
+
+
+def test_with_plenty_it_sees_all_there_is_and_with_little_it_saves_draws_first() -> None:
+    many = UPDATE.model_copy(update={"steps": 10**6, "batch_size": 64, "checkpoint_every": 10**5})
+    assert Looks.within(many, 2) == Looks()
+    few = UPDATE.model_copy(update={"steps": 1000, "batch_size": 4, "checkpoint_every": 100})
+    assert Looks.within(few, 2) == Looks(MAX_PER_SLICE, 1, 1)
+    assert Looks.within(few, 5) == Looks(20, 1, 1)
+    assert Looks.within(few, 20) == Looks(MIN_PER_SLICE, 1, 2)
+
+
+def test_it_looks_at_every_so_many_checkpoints_and_at_the_last(make_learner: MakeLearner) -> None:
+    learner = make_learner(steps=14, checkpoint_every=2)
+    guard = guard_of(learner)
+    guard.every = 3
+    due = []
+    for learner.step in range(2, 15, 2):
+        due += [learner.step] if guard.is_due(learner) else []
+    assert due == [6, 12, 14]
+
+
+def test_what_the_last_look_saw_is_not_measured_again(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(probe_budget=99.0)
+    guard = guard_of(learner)
+    learner.advance()
+    guard.look(learner)
+    measured: list[Bank] = []
+    own = Bank.measure
+    monkeypatch.setattr(Bank, "measure", lambda self, *rest: (measured.append(self), own(self, *rest))[1])
+    probe = guard.settle(learner, may_back_off=True)
+    assert measured == [guard.new]
+    again = compare(guard.old.pool.slices, guard.old.measure(learner.denoiser, STUDENT), guard.teacher_old)
+    assert probe["old"] == again
+
+
 def test_the_unit_is_the_image(make_learner: MakeLearner) -> None:
     learner = make_learner()
     bank = Bank.of(pool(5, 3), 0)
     measured = bank.measure(learner.denoiser, STUDENT)
     for image in range(3):
-        rows = slice(image * DRAWS, (image + 1) * DRAWS)
-        latents = bank.pool.latents[image : image + 1].expand(DRAWS, -1, -1, -1)
+        latents = bank.pool.latents[image].expand(DRAWS, -1, -1, -1)
         texts = [bank.pool.texts[image]] * DRAWS
         errors = learner.denoiser.errors(
-            latents, bank.noise[rows], learner.denoiser.schedule.at(bank.u[rows]), texts, STUDENT
+            latents, bank.noise[image], learner.denoiser.schedule.at(bank.u[image]), texts, STUDENT
         )
         assert float(measured[image]) == pytest.approx(float(errors.mean()), rel=1e-5)
 

@@ -34,7 +34,11 @@ def test_each_half_is_normalised_by_its_own_count(make_learner: MakeLearner) -> 
     for pool, places, rows in ((learner.new, plan.new, slice(0, 4)), (learner.replay, plan.replay, slice(4, 7))):
         texts = [pool.texts[place] for place in places.tolist()]
         errors = learner.denoiser.errors(
-            pool.latents[places], plan.noise[rows], learner.denoiser.schedule.at(plan.u[rows]), texts, STUDENT
+            pool.latents[places],
+            torch.stack(plan.noise[rows]),
+            learner.denoiser.schedule.at(plan.u[rows]),
+            texts,
+            STUDENT,
         )
         by_hand.append(errors.sum() / len(texts))
     torch.testing.assert_close(learner.terms(plan).detach(), torch.stack(by_hand), atol=1e-5, rtol=1e-5)
@@ -47,7 +51,11 @@ def test_dropped_captions_become_the_empty_prompt(make_learner: MakeLearner) -> 
     )
     texts = ["", learner.new.texts[int(plan.new[1])], ""]
     errors = learner.denoiser.errors(
-        learner.new.latents[plan.new], plan.noise[:3], learner.denoiser.schedule.at(plan.u[:3]), texts, STUDENT
+        learner.new.latents[plan.new],
+        torch.stack(plan.noise[:3]),
+        learner.denoiser.schedule.at(plan.u[:3]),
+        texts,
+        STUDENT,
     )
     torch.testing.assert_close(learner.terms(plan)[0].detach(), errors.mean(), atol=1e-5, rtol=1e-5)
 

@@ -13,7 +13,8 @@ from cl_steps.learning.processes import Group, joined
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
     """A group of one, with all that torch does of it."""
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+    told = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": "0"}
+    for name, value in {**told, "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with joined(torch.device("cpu")) as group:
         yield group

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from cl_steps.errors import UsageError
 from cl_steps.learning.guard import Bank, Guard
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
 from cl_steps.learning.methods.catalogue import METHODS
-from cl_steps.learning.methods.method import Forward, Over
+from cl_steps.learning.methods.method import TEACHER, Forward, Over
 from cl_steps.learning.plan import Plan, Planner
 from cl_steps.learning.sharing import parts_of, rows_at_once
 from cl_steps.models.model import Denoiser
+from cl_steps.models.watching import Size
 from tests.learning.conftest import MakeLearner, pool
 
 
@@ -79,20 +80,86 @@ def rows_of(plan: Plan) -> list[tuple[object, ...]]:
     kinds = ["new"] * len(plan.new) + ["old"] * len(plan.replay)
     places = [*plan.new.tolist(), *plan.replay.tolist()]
     return list(
-        zip(kinds, places, plan.u.tolist(), plan.noise[:, 0, 0, 0].tolist(), plan.dropped.tolist(), strict=True)
+        zip(
+            kinds,
+            places,
+            plan.u.tolist(),
+            [float(own[0, 0, 0]) for own in plan.noise],
+            plan.dropped.tolist(),
+            plan.sizes,
+            strict=True,
+        )
     )
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4, 16])
 @pytest.mark.parametrize("processes", [1, 2, 3, 20])
-def test_every_row_is_in_one_part_with_its_own_noise_and_counts_once(processes: int, parts: int) -> None:
-    plan = Planner(0, 50, 30, 11, (4, 2, 2), 0.5).plan(3)
+@pytest.mark.parametrize("sizes", [((16, 16),), ((16, 16), (20, 12))])
+def test_every_row_is_in_one_part_with_its_own_noise_and_counts_once(
+    processes: int, parts: int, sizes: tuple[Size, ...]
+) -> None:
+    plan = Planner(0, sizes[:1] * 50, sizes * 15, 11, dict.fromkeys(sizes, (4, 2, 2)), 0.5).plan(3)
     found = [part for rank in range(processes) for part in parts_of(plan, rank, processes, parts)]
     assert sum(part.new for part in found) == pytest.approx(1)
     assert sum(part.replayed for part in found) == pytest.approx(1)
     assert sum(part.rows for part in found) == pytest.approx(1)
     assert sorted(row for part in found for row in rows_of(part.plan)) == sorted(rows_of(plan))
     assert max(len(part.plan.u) for part in found) <= rows_at_once(11, processes, parts)
+    assert all(len(set(part.plan.sizes)) == 1 for part in found)
+
+
+def mixed(seed: int, count: int) -> Pool:
+    """Pictures of two shapes, in turns."""
+    sizes = tuple(((16, 16), (24, 8))[place % 2] for place in range(count))
+    random = torch.Generator().manual_seed(seed)
+    latents = tuple(torch.randn((4, height // 2, width // 2), generator=random) for width, height in sizes)
+    return Pool(latents, tuple(f"a {place}" for place in range(count)), ("a",) * count, sizes)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_over_pictures_of_several_shapes_is_the_mean_over_them(make_learner: MakeLearner, parts: int) -> None:
+    learner = make_learner(pools=Pools(mixed(1, 5), mixed(2, 4)), batch_size=7, caption_dropout=0.0)
+    learner.advance()  # so that student and teacher differ
+    plan = learner.planner.plan(1)
+    assert len(set(plan.sizes[:4])) == len(set(plan.sizes[4:])) == 2
+    learner.parts = parts
+    found = learner._gradients(plan).tolist()
+    gathered: dict[str, list[float]] = {"new": [], "replay": [], "distillation": []}
+    for row in range(7):
+        pool, place = (learner.new, plan.new[row]) if row < 4 else (learner.replay, plan.replay[row - 4])
+        denoiser, text = learner.denoiser.at(plan.sizes[row]), [pool.texts[int(place)]]
+        x0, noise, t = (
+            pool.latents[int(place)][None],
+            plan.noise[row][None],
+            denoiser.schedule.at(plan.u[row : row + 1]),
+        )
+        gathered["new" if row < 4 else "replay"] += denoiser.errors(x0, noise, t, text, STUDENT).tolist()
+        if row >= 4:
+            x_t, caption = denoiser.schedule.add_noise(x0, noise, t), denoiser.encode_prompts(text)
+            with torch.no_grad():
+                outputs = [denoiser.predict(x_t, t, caption, name) for name in (STUDENT, TEACHER)]
+            gathered["distillation"].append(float((outputs[0] - outputs[1]).square().mean()))
+    assert found == pytest.approx([sum(rows) / len(rows) for rows in gathered.values()], rel=1e-4)
+
+
+def test_pictures_of_several_shapes_are_learnt_and_looked_at(make_learner: MakeLearner) -> None:
+    learner = make_learner(pools=Pools(mixed(1, 5), mixed(2, 4)), learning_rate=1e-2)
+    bank = Bank.of(mixed(3, 6), 0)
+    before = bank.measure(learner.denoiser, STUDENT)
+    each = torch.cat([Bank(*one).measure(learner.denoiser, STUDENT) for one in images_of(bank)])
+    torch.testing.assert_close(before, each, rtol=1e-5, atol=1e-6)
+    for _ in range(12):
+        learner.advance()
+    assert not torch.equal(bank.measure(learner.denoiser, STUDENT), before)
+
+
+def images_of(bank: Bank) -> Iterator[tuple[Pool, Tensor, tuple[Tensor, ...]]]:
+    """Each image of a bank as a bank's parts."""
+    pool = bank.pool
+    for place in range(len(pool)):
+        row = slice(place, place + 1)
+        own = Pool(pool.latents[row], pool.texts[row], pool.slices[row], pool.sizes[row])  # type: ignore[index]
+        yield own, bank.u[row], bank.noise[row]
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
@@ -149,6 +216,7 @@ class Beside:
     size: int
     meet: threading.Barrier
     row: dict[int, list[Tensor]] = field(default_factory=dict)
+    here: tuple[int, int] = (0, 1)
 
     def sum(self, terms: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
         own = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Lora
+from cl_steps.digests import sha256
 from cl_steps.errors import UsageError
 from cl_steps.learning.methods.distillation import Distillation
 from cl_steps.learning.methods.method import TEACHER, Forward
-from cl_steps.models.captions import Captions
-from cl_steps.models.family import Family, derive
+from cl_steps.models.captions import Captions, parts_of
+from cl_steps.models.family import Family, derive, resized
 from cl_steps.models.latents import Finished
 from cl_steps.models.model import Denoiser
 from cl_steps.models.prediction import Predictor
@@ -69,7 +70,8 @@ def row_of(value: Any, place: int, row: int) -> Any:
 def model(name: str) -> Denoiser:
     """A denoiser with the adapters of student and teacher, both empty; captions are `rows`, by number."""
     denoiser = Denoiser(built(name), CPU, family=family(name))
-    denoiser.captions.kept.update({str(row): own for row, own in enumerate(rows(name, 2))})
+    encoded = {str(row): own for row, own in enumerate(rows(name, 2)) if "prompt" not in own}
+    denoiser.captions.kept = {sha256(text.encode()): parts_of(own) for text, own in encoded.items()}
     lora = Lora(rank=2, alpha=4, target_modules=attention_targets(denoiser.family.watcher.networks))
     for adapter in ("default", TEACHER):
         denoiser.adapters.add_fresh(adapter, lora, seed=0)
@@ -149,6 +151,15 @@ def test_the_latents_of_a_code_are_decoded_from_that_code(name: str, place: int)
     with torch.no_grad():
         decoded = own.watcher.watch(script, own.size, TINY[name].conditions(1))
     assert float((decoded.reshape(code.shape) - code).abs().max()) <= ROUND_TRIP * float(code.abs().max())
+
+
+@EVERY
+def test_another_size_is_derived_from_the_first_as_by_itself(name: str) -> None:
+    other = family(name, 1)
+    found = resized(family(name), other.size, TINY[name].conditions)
+    assert (found.size, found.codes.latents, found.codes.code) == (other.size, other.codes.latents, other.codes.code)
+    for value in ("places", "scale", "shift"):
+        assert torch.equal(getattr(found.codes, value), getattr(other.codes, value))
 
 
 @EVERY

@@ -14,9 +14,10 @@ from PIL import Image
 
 from cl_steps.config import Compute, Lora, Serving
 from cl_steps.errors import UsageError
+from cl_steps.models import model as module
 from cl_steps.models.loading import choose_device, load_pipeline
 from cl_steps.models.model import Denoiser, open_denoiser
-from tests.tiny import Prediction, disturb, make_tiny_pipeline
+from tests.tiny import TARGET_MODULES, Prediction, disturb, make_tiny_pipeline
 
 SERVING = Serving(num_inference_steps=3, guidance_scale=2.0, negative_prompt="z")
 
@@ -44,6 +45,35 @@ def test_sizes(denoiser: Denoiser) -> None:
     assert denoiser.size == (16, 16)
     assert denoiser.latent_shape == tuple(denoiser.encode_images(pictures(1)).shape[1:]) == (4, 8, 8)
     assert denoiser.encode_images([]).shape == (0, 4, 8, 8)
+
+
+def test_a_picture_is_worked_with_at_the_size_of_its_shape_that_the_base_takes(tmp_path: Path) -> None:
+    denoiser = open_denoiser(make_tiny_pipeline(tmp_path / "base", side=32), Compute(device="cpu", threads=1))
+    found = {picture: denoiser.size_for(picture) for picture in ((99, 99), (300, 200), (200, 300), (90, 80))}
+    assert found == {(99, 99): (32, 32), (300, 200): (40, 24), (200, 300): (24, 40), (90, 80): (32, 32)}
+    wide = denoiser.at((40, 24))
+    assert (wide.size, wide.latent_shape) == ((40, 24), (4, 12, 20))
+    assert wide.at((40, 24)) is denoiser.at((40, 24)) is wide
+    assert wide.at((32, 32)) is denoiser
+    denoiser.adapters.add_fresh("default", Lora(rank=2, alpha=4, target_modules=TARGET_MODULES), seed=0)
+    assert wide.adapters.names == ("default",)
+
+
+def test_a_size_that_the_base_does_not_take_is_passed_over_and_refused_where_it_is_asked_for(
+    denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert denoiser.size_for((20, 12)) == denoiser.size, "16 x 16 has sizes of multiples of 4, and it takes those of 8"
+    with pytest.raises(UsageError, match="takes no pictures of 20 x 12"):
+        denoiser.at((20, 12))
+    monkeypatch.setattr(module, "resized", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):
+        denoiser.at((24, 8))
+
+
+def test_a_line_that_is_served_at_a_size_works_at_that_alone(tmp_path: Path) -> None:
+    base = make_tiny_pipeline(tmp_path / "base", side=32)
+    denoiser = open_denoiser(base, Compute(device="cpu", threads=1), Serving(width=24, height=16))
+    assert {denoiser.size_for(picture) for picture in ((10, 90), (90, 10), (5, 5))} == {(24, 16)}
 
 
 def test_latents_are_scaled_posterior_means_and_independent_of_the_batch(denoiser: Denoiser) -> None:

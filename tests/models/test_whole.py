@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from diffusers import DiffusionPipeline, QwenImagePipeline
 
+from cl_steps.config import Compute, Serving
+from cl_steps.models.model import open_denoiser
 from tests.models.texts import qwen_tokenizer
 from tests.models.whole import WHOLE
 
@@ -31,6 +34,23 @@ def test_plain_diffusers_draws_it(name: str, tmp_path: Path) -> None:
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             assert 9e3 < sum(weight.numel() for weight in part.parameters()) < 5e5
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_at_another_size_it_is_what_it_would_be_by_itself(name: str, tmp_path: Path) -> None:
+    """So captions that were encoded at one size serve at all."""
+    WHOLE[name](tmp_path)
+    denoiser = open_denoiser(tmp_path, Compute(device="cpu"), Serving(width=32, height=32))
+    alone = open_denoiser(tmp_path, Compute(device="cpu"), Serving(width=64, height=32))
+    other = denoiser.at((64, 32))
+    assert other.latent_shape == alone.latent_shape
+    picture = PIL.Image.new("RGB", (64, 32), (200, 40, 90))
+    assert torch.equal(other.encode_images([picture]), alone.encode_images([picture]))
+    x_t, t = torch.randn((1, *other.latent_shape)), denoiser.schedule.at(torch.tensor([0.4], dtype=torch.float64))
+    caption = ["a red digit three"]
+    found, expected = (own.predict(x_t, t, own.encode_prompts(caption), None) for own in (other, alone))
+    assert torch.equal(found, expected)
+    assert [drawn.size for drawn in other.sample(caption, [0], Serving(num_inference_steps=2), None)] == [(64, 32)]
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -37,15 +37,15 @@ PARAMS = Params(
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (20, 180, 20)}
 
 
-def asset(slice_name: str, number: int, sealed: bool = False) -> Asset:
-    rng = np.random.default_rng([number, len(slice_name)])
-    pixels = np.clip(np.array(COLOURS[slice_name]) + rng.integers(-20, 20, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+def asset(slice_name: str, number: int, sealed: bool = False, size: tuple[int, int] = (SIDE, SIDE)) -> Asset:
+    rng, (width, height) = np.random.default_rng([number, len(slice_name)]), size
+    pixels = np.clip(np.array(COLOURS[slice_name]) + rng.integers(-20, 20, (height, width, 3)), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     data = b"sealed, and no image" + bytes([number]) if sealed else buffer.getvalue()
     name = hashlib.sha256(data).hexdigest()
     text = f"{slice_name} {number % 11}"
-    facts = (text, slice_name, "evaluation", sealed, "", "", "", SIDE, SIDE, bytes(8), bytes(192), name, "r1")
+    facts = (text, slice_name, "evaluation", sealed, "", "", "", *size, bytes(8), bytes(192), name, "r1")
     return Asset(name, *facts, image=data)
 
 
@@ -124,6 +124,38 @@ def test_the_same_inputs_give_the_same_bytes(workspace: Path) -> None:
     assert first == second
     assert one == two
     assert {"samples/grid-red-champion.png", "samples/grid-blue-candidate.png", "samples/prompts.json"} <= one.keys()
+
+
+def test_pictures_are_measured_and_drawn_at_the_size_of_their_shape(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(workspace / "state/base")
+    shutil.rmtree(workspace / "state/global_eval")
+    make_tiny_pipeline(workspace / "state/base", side=32)
+    adapter(workspace, "tonight/candidate/adapter", 1)
+    red = [asset("red", number, size=(48, 32)) for number in range(12)]
+    write_dataset(workspace / "state/global_eval", [*red, *(asset("blue", number) for number in range(12))])
+    drawn: dict[str, set[tuple[int, int]]] = {"red": set(), "blue": set()}
+    lost: set[tuple[int, int]] = set()
+    sample, errors = Denoiser.sample, Denoiser.errors
+
+    def seen(self: Denoiser, prompts: Sequence[str], *rest: Any, batch_size: int) -> list[Image.Image]:
+        pictures = sample(self, prompts, *rest, batch_size=batch_size)
+        for prompt, picture in zip(prompts, pictures, strict=True):
+            drawn[prompt.split()[0]].add(picture.size)
+        return pictures
+
+    monkeypatch.setattr(Denoiser, "sample", seen)
+    monkeypatch.setattr(
+        Denoiser, "errors", lambda self, *rest, **how: (lost.add(self.size), errors(self, *rest, **how))[1]
+    )
+    run(workspace)
+    # Of two pictures with one caption the first one's shape counts: tonight's red ones are square.
+    assert drawn == {"red": {(40, 24), (32, 32)}, "blue": {(32, 32)}}
+    assert lost == {(40, 24), (32, 32)}
+    for name, size in (("red", (40, 32)), ("blue", (32, 32))):
+        with Image.open(workspace / f"tonight/evaluation/samples/grid-{name}-champion.png") as grid:
+            assert (grid.width // 8, grid.height) == size
 
 
 def test_after_memory_ran_out_smaller_batches_find_the_same(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,9 @@ from cl_steps.config import RunSpec
 from cl_steps.data.shards import write_dataset
 from cl_steps.documents import json_text
 from cl_steps.errors import NoUsableData
+from cl_steps.learning.encoding import encoder
+from cl_steps.learning.guard import Bank, Looks
+from cl_steps.learning.processes import ALONE
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import open_denoiser
 from cl_steps.run.context import Context, StepReport
@@ -95,7 +98,8 @@ def test_the_guard_compares_with_the_new_base_as_it_came(learning: Path, tmp_pat
     root = shutil.copytree(learning, tmp_path / "line")
     probe = learn(root).figures["probe"]["old"]
     denoiser = open_denoiser(root / NEW, updating.PARAMS.compute)
-    bank, _ = update._banks(Context(root, updating.PARAMS, RUN), denoiser)
+    [pool] = encoder(denoiser, ALONE, None, tmp_path / "encoded").pools([(root / "state/replay", "probe")])
+    bank = Bank.of(pool, updating.PARAMS.seed, Looks.within(updating.PARAMS.update, 2))
     losses = bank.measure(denoiser, None)  # type: ignore[arg-type]
     for name in ("old a", "old b"):
         rows = [place for place, own in enumerate(bank.pool.slices) if own == name]

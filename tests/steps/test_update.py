@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cl_steps.config import Compute, Lora, Params, RunSpec, Update
+from cl_steps.config import Compute, Lora, Params, RunSpec, Serving, Update
 from cl_steps.data.shards import Asset, read_assets, read_manifest, write_dataset
 from cl_steps.documents import json_text
 from cl_steps.errors import IntegrityError, NoUsableData, UsageError
-from cl_steps.learning.guard import Guard
+from cl_steps.learning import encoding
+from cl_steps.learning.encoding import encoder
+from cl_steps.learning.guard import Guard, Looks
 from cl_steps.learning.learner import Learner
 from cl_steps.learning.plan import Plan
+from cl_steps.learning.processes import ALONE
 from cl_steps.models.lora import FILE_NAME, adapter_digest
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.run.context import Context, StepReport
@@ -46,13 +49,13 @@ PARAMS = Params(
 COUNTS = {"train": 8, "probe": 3, "evaluation": 4}
 
 
-def asset(slice_name: str, split: str, number: int) -> Asset:
+def asset(slice_name: str, split: str, number: int, size: tuple[int, int] = (16, 16)) -> Asset:
     seed = int.from_bytes(hashlib.sha256(f"{slice_name}{split}{number}".encode()).digest()[:4], "big")
-    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     name = hashlib.sha256(buffer.getvalue()).hexdigest()
-    facts = ("", "", "", 16, 16, b"8" * 8, b"t" * 192, name, "run")
+    facts = ("", "", "", *size, b"8" * 8, b"t" * 192, name, "run")
     return Asset(name, f"{slice_name} {number % 3}", slice_name, split, False, *facts, buffer.getvalue())
 
 
@@ -131,18 +134,53 @@ def test_the_same_inputs_give_the_same_bytes(root: Path) -> None:
 
 def test_evaluation_rows_are_never_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str | None] = []
-    own = update.iter_assets
+    own = encoding.iter_assets
 
-    def spy(folder: Path, split: str | None = None) -> Iterator[Asset]:
+    def spy(folder: Path, split: str | None = None, names: Collection[str] | None = None) -> Iterator[Asset]:
         opened.append(split)
-        yield from own(folder, split)
+        yield from own(folder, split, names)
 
-    monkeypatch.setattr(update, "iter_assets", spy)
-    learnt: list[str] = []
-    encode = Denoiser.encode_prompts
-    monkeypatch.setattr(Denoiser, "encode_prompts", lambda self, texts: (learnt.extend(texts), encode(self, texts))[1])
+    monkeypatch.setattr(encoding, "iter_assets", spy)
     run(root)
     assert set(opened) == {"train", "probe"}
+
+
+def test_a_night_encodes_only_what_no_night_before_it_has_seen(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    own = Denoiser.encode_images
+
+    def encode(self: Denoiser, images: Sequence[Image.Image]) -> torch.Tensor:
+        encoded.append(len(images))
+        return own(self, images)
+
+    first = run(root, tmp_path / "work")
+    expected = outputs(root)
+    first.once_stored()
+    monkeypatch.setattr(Denoiser, "encode_images", encode)
+    second = run(root, tmp_path / "work")
+    assert (sum(encoded), json_text(second.figures), outputs(root)) == (0, json_text(first.figures), expected)
+    second.once_stored()
+    write_dataset(root / "state/replay", [])
+    shutil.rmtree(root / "tonight/batch")
+    dataset(root / "tonight/batch", "new", "another")
+    run(root, tmp_path / "work")
+    assert sum(encoded) == COUNTS["train"] + COUNTS["probe"]
+
+
+def test_pictures_are_learnt_at_the_size_of_their_shape(root: Path) -> None:
+    for folder in ("state/base", "tonight/batch"):
+        shutil.rmtree(root / folder)
+    make_tiny_pipeline(root / "state/base", side=32)
+    pictures = [asset("new", split, n, side) for split in COUNTS for n in range(4) for side in ((16, 16), (24, 12))]
+    write_dataset(root / "tonight/batch", pictures)
+    figures = run(root).figures
+    assert figures["sizes"] == {"32x32": 4, "48x24": 4}
+    assert figures["loss_new"] > 0
+    assert update.run(
+        Context(root, PARAMS.model_copy(update={"serving": Serving(width=16, height=16)}), RunSpec())
+    ).figures["sizes"] == {"16x16": 8}
 
 
 def test_images_of_evaluation_rows_may_be_missing_altogether(root: Path) -> None:
@@ -268,14 +306,14 @@ def test_the_key_of_checkpoints_changes_with_every_input(root: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_finetune_replays_nothing_loads_no_teacher_and_never_backs_off(root: Path) -> None:
+def test_finetune_replays_nothing_loads_no_teacher_and_never_backs_off(root: Path, tmp_path: Path) -> None:
     figures = run(root, method="finetune", probe_budget=1e-9).figures
     assert (figures["replayed"], figures["taught_by"], figures["penalised"]) == (False, None, [])
     assert (figures["examples_replay"], figures["loss_replay"], figures["loss_distillation"]) == (0, None, None)
     assert figures["probe"]["backed_off"] is False
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)
     context = Context(root, PARAMS.model_copy(update={"update": PARAMS.update}), RunSpec())
-    update.prepare(context, denoiser, update.METHODS["finetune"])
+    update.prepare(context, denoiser, update.METHODS["finetune"], encoder(denoiser, ALONE, None, tmp_path))
     assert denoiser.adapters.names == ("default",)
 
 
@@ -312,10 +350,10 @@ def test_what_cannot_be_learnt_is_refused_with_what_to_do(root: Path) -> None:
         run(root)
 
 
-def test_the_student_begins_where_the_champion_ended_and_the_champion_teaches(root: Path) -> None:
+def test_the_student_begins_where_the_champion_ended_and_the_champion_teaches(root: Path, tmp_path: Path) -> None:
     context = Context(root, PARAMS, RunSpec())
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)
-    update.prepare(context, denoiser, update.METHODS["replay_distill"])
+    update.prepare(context, denoiser, update.METHODS["replay_distill"], encoder(denoiser, ALONE, None, tmp_path))
     champion = open_denoiser(root / "state/base", PARAMS.compute)
     champion.adapters.load("default", root / "state/adapter")
     fresh = open_denoiser(root / "state/base", PARAMS.compute)
@@ -339,5 +377,6 @@ def test_the_last_step_is_looked_at_whatever_the_number_of_steps(root: Path, mon
     looked: list[int] = []
     own = Guard.look
     monkeypatch.setattr(Guard, "look", lambda self, learner: (looked.append(learner.step), own(self, learner)))
+    monkeypatch.setattr(Looks, "within", lambda *_: Looks())
     run(root, steps=7, checkpoint_every=2)
     assert looked == [2, 4, 6, 7]
