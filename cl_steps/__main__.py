@@ -67,6 +67,9 @@ COMMANDS = (
         ),
     ),
     Command(
+        "methods", "the remedies against forgetting, and their knobs", "cl_steps.commands.methods:methods", (JSON,)
+    ),
+    Command(
         "night", "one whole run here and now", "cl_steps.commands.night:night",
         (
             DIR,

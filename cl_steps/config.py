@@ -7,6 +7,7 @@ override single knobs for that run alone. An unknown key or a wrong type is refu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -75,6 +76,10 @@ Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})
 """What Git calls a commit or a tree; empty where there is none yet."""
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$")]
+MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+Knob = Annotated[float, Field(ge=-1e9, le=1e9)] | bool | Text | tuple[Any, ...] | Mapping[str, Any] | None
+"""What a method's knob may be before the method looks at it."""
+METHOD_FILES = (Path(__file__).parent / "learning" / "methods").glob("*.py")
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 
 
@@ -147,10 +152,41 @@ class Lora(Block):
         return self.target_modules == AUTO
 
 
-class Update(Block):
-    """How a candidate learns."""
+PRESETS: Mapping[str, tuple[str, ...]] = {
+    "replay_distill": ("replay", "distillation"),
+    "replay": ("replay",),
+    "finetune": (),
+    "lwf": ("lwf",),
+    "ewc": ("ewc",),
+    "ewc_distill": ("replay", "distillation", "ewc"),
+    "gem": ("gem",),
+    "agem": ("agem",),
+}
+"""Sets of methods by the names that `update.method` may give them; a method by itself has its own name."""
+METHOD_NAMES = tuple(sorted({file.stem for file in METHOD_FILES} - {"__init__", "catalogue", "method"}))
 
-    method: Literal["replay_distill", "replay", "finetune"] = "replay_distill"
+
+def methods_of(method: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The methods that `update.method` stands for, each once; raises ValueError for a name that is none."""
+    names = (method,) if isinstance(method, str) else method
+    for name in names:
+        if name not in PRESETS and name not in METHOD_NAMES:
+            known = ", ".join(sorted({*PRESETS, *METHOD_NAMES}))
+            raise ValueError(f"there is no method {name:.40}: name one or several of {known}")
+    return tuple(dict.fromkeys(part for name in names for part in PRESETS.get(name, (name,))))
+
+
+class Update(Block):
+    """How a candidate learns.
+
+    `method` is a preset, a method, or several of them; `methods` has their knobs by method, which `retain methods`
+    lists. These are looked at where the method is (`learning.methods`), which needs torch.
+    """
+
+    method: Annotated[str, Field(max_length=100)] | Annotated[tuple[MethodName, ...], Field(max_length=20)] = (
+        "replay_distill"
+    )
+    methods: Mapping[MethodName, Mapping[MethodName, Knob]] = {}
     steps: Count = 1000
     batch_size: Count = 4
     learning_rate: Rate = 5e-5
@@ -159,7 +195,6 @@ class Update(Block):
     clip_norm: Positive = 1.0
     ema_decay: Share = 0.99
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    distillation_weight: Amount = 1.0
     replay_capacity: Count = 2000
     checkpoint_every: Count = 100  # steps between two looks of the guard, each saved as a checkpoint
     probe_budget: Positive = 0.05  # how far the loss on old slices' probes may rise, as a share, before it backs off
@@ -171,9 +206,23 @@ class Update(Block):
             raise ValueError("learning_rate must be below base_learning_rate, the rate at which the base was trained")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_before(cls, values: Any) -> Any:
+        """`distillation_weight` had a place of its own once."""
+        if isinstance(values, dict) and "distillation_weight" in values:
+            methods = dict(values.get("methods") or {})
+            methods["distillation"] = {"weight": values["distillation_weight"], **methods.get("distillation", {})}
+            rest = {key: value for key, value in values.items() if key != "distillation_weight"}
+            return {**rest, "methods": methods}
+        return values
+
     @model_validator(mode="after")
-    def _room_for_both(self) -> Update:
-        if self.batch_size < 2 and self.method != "finetune":
+    def _known_methods(self) -> Update:
+        names = methods_of(self.method)
+        if unknown := sorted(self.methods.keys() - set(METHOD_NAMES)):
+            raise ValueError(f"methods has {unknown[0]:.40}, which is none: name one of {', '.join(METHOD_NAMES)}")
+        if self.batch_size < 2 and "replay" in names:
             raise ValueError("batch_size must be at least 2, since half of each step is replayed")
         return self
 

@@ -47,7 +47,7 @@ OVERRIDES: dict[str, Any] = {
     "update.learning_rate": 1.8e-3,
     "update.base_learning_rate": 2.0e-3,
     "update.ema_decay": 0.95,
-    "update.distillation_weight": 2.0,
+    "update.methods.distillation.weight": 2.0,
     "update.checkpoint_every": 120,
     "update.lora.target_modules": [
         *("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),

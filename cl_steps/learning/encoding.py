@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cl_steps.data.shards import Asset, batched, decode, iter_assets, read_manifest
 from cl_steps.digests import sha256
-from cl_steps.learning.learner import Pool
+from cl_steps.learning.pools import Pool
 from cl_steps.learning.processes import Processes
 from cl_steps.models.model import Denoiser
 from cl_steps.models.packs import Packs
@@ -35,7 +35,7 @@ Split = tuple[Path, str]
 
 @dataclass(frozen=True)
 class PackedLatents:
-    """The latents of items, read from packs; see `learner.Latents`."""
+    """The latents of items, read from packs; see `pools.Latents`."""
 
     packs: Packs
     names: Sequence[str]

@@ -16,20 +16,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cl_steps.config import Update
+from cl_steps.data.images import by_size
 from cl_steps.errors import UsageError
-from cl_steps.learning.methods.method import Forward, Penalty
-from cl_steps.learning.plan import Plan, Planner
+from cl_steps.learning.methods.catalogue import NONE, Kept, Methods
+from cl_steps.learning.methods.method import Forward
+from cl_steps.learning.plan import WHOLE, Plan, Planner, Stage, generator, stratified
+from cl_steps.learning.pools import Pool, Pools
 from cl_steps.learning.processes import ALONE, Processes
 from cl_steps.learning.sharing import Part, parts_of, rows_at_once
 from cl_steps.models.model import Denoiser
-from cl_steps.models.watching import Size
 from cl_steps.progress import say
 
 Result = TypeVar("Result")
@@ -40,37 +42,6 @@ TAIL_SHARE = 0.1
 FLOAT16_SCALE = 1024.0  # keeps small gradients of half precision from vanishing; a step that overflows is skipped
 MAX_SKIPPED = 100
 CLIP_EPSILON = 1e-6
-
-
-class Latents(Protocol):
-    """The latents of items, each without rows and of a shape of its own, on the CPU: a tensor, or what reads a disk."""
-
-    def __getitem__(self, place: int, /) -> Tensor:
-        """Of one item."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """N encoded items: latents, captions, slices, and the sizes at which the pictures were encoded."""
-
-    latents: Latents
-    texts: tuple[str, ...]
-    slices: tuple[str, ...]
-    sizes: tuple[Size, ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-EMPTY = Pool((), (), (), ())
-
-
-@dataclass(frozen=True)
-class Pools:
-    """What a night learns from; `replay` may be empty."""
-
-    new: Pool
-    replay: Pool
 
 
 class Learner:
@@ -86,18 +57,15 @@ class Learner:
         update: Update,
         *,
         seed: int,
-        penalties: tuple[Penalty, ...] = (),
+        methods: Methods = NONE,
+        kept: Kept = MappingProxyType({}),
         processes: Processes = ALONE,
         parts: int = 1,
     ) -> None:
-        self.denoiser, self.update, self.penalties = denoiser, update, penalties
+        self.denoiser, self.update, self.pools, self.seed = denoiser, update, pools, seed
         self.processes, self.parts = processes, parts
         self.new, self.replay = pools.new, pools.replay
-        sizes = {*self.new.sizes, *self.replay.sizes}
-        shapes = {size: denoiser.at(size).latent_shape for size in sizes}
-        self.planner = Planner(
-            seed, self.new.sizes, self.replay.sizes, update.batch_size, shapes, update.caption_dropout
-        )
+        denoiser.keep_prompts(("", *self.new.texts, *self.replay.texts, *pools.memory.texts))
         self.student = denoiser.adapters.train(STUDENT)
         self.average = self.student.detach().clone()
         self.optimizer = torch.optim.AdamW(
@@ -105,10 +73,14 @@ class Learner:
         )
         self.step = 0
         self._scale = FLOAT16_SCALE if denoiser.dtype == torch.float16 else 1.0
-        self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
-        self._sums = torch.zeros(3 + len(penalties), dtype=torch.float64, device=denoiser.device)
         self._constants: dict[tuple[float, ...], Tensor] = {}
-        denoiser.keep_prompts(("", *self.new.texts, *self.replay.texts))
+        self.kept = methods.begin(self, kept)
+        made = methods.make(self, self.kept)
+        self.penalties, self.rules = made.terms, made.rules
+        self.planner = self._planner(made.stages or WHOLE)
+        self._masks = [self._mask(stage.layers) for stage in self.planner.stages]
+        self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
+        self._sums = torch.zeros(3 + len(made.terms), dtype=torch.float64, device=denoiser.device)
 
     def advance(self) -> None:
         """One step; nothing in it waits for the device.
@@ -123,6 +95,7 @@ class Learner:
         plan = self.planner.plan(self.step)
         own = self.within_memory(lambda: self._gradients(plan))
         terms = self.processes.sum(own, [self.student])
+        self._follow_rules()
         self._apply()
         if self.step >= math.floor(self.update.steps * (1 - TAIL_SHARE)):
             self._sums[1:] += terms
@@ -154,13 +127,11 @@ class Learner:
 
         All rows of the plan have one size.
         """
-        [size] = set(plan.sizes)
-        denoiser = self.denoiser.at(size)
-        forward, errors = self._forward(denoiser, plan)
+        forward, errors = self._forward(plan, self.new)
         nothing = errors.new_zeros(())
         fresh, replayed = errors[: forward.num_new], errors[forward.num_new :]
         means = [rows.mean() if len(rows) else nothing for rows in (fresh, replayed)]
-        return torch.stack([*means, *(penalty(denoiser, forward) for penalty in self.penalties)])
+        return torch.stack([*means, *(penalty(self._at(plan), forward) for penalty in self.penalties)])
 
     def tail_means(self) -> dict[str, float]:
         """The terms of the loss by name, each as its mean over the last tenth of the steps."""
@@ -191,6 +162,7 @@ class Learner:
         self._check_finite()
         tensors = {"sums": self._sums, "skipped": self._skipped, "student": self.student, "average": self.average}
         tensors |= {f"optimizer.{key}": value for key, value in self.optimizer.state.get(self.student, {}).items()}
+        tensors |= {f"rule.{number}.{key}": value for number, key, value in self._counted()}
         return {key: value.detach().cpu().clone() for key, value in tensors.items()}
 
     def restore(self, step: int, tensors: Mapping[str, Tensor]) -> None:
@@ -199,10 +171,76 @@ class Learner:
         self.put(tensors["student"])
         for own, name in ((self._sums, "sums"), (self._skipped, "skipped"), (self.average, "average")):
             own.copy_(tensors[name])
+        for number, key, value in self._counted():
+            value.copy_(tensors[f"rule.{number}.{key}"])
         own_state = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
         self.optimizer.state[self.student] = {
             key.removeprefix("optimizer."): value.to(self.student.device) for key, value in own_state.items()
         }
+
+    def plan_of(self, pool: Pool, places: Tensor, *what: object) -> Plan:
+        """A step over these items of a pool alone, with timesteps and noise fixed by the seed and `what`."""
+        random, sizes = generator(self.seed, *what), tuple(pool.sizes[place] for place in places.tolist())
+        noise = tuple(torch.randn(self.denoiser.at(size).latent_shape, generator=random) for size in sizes)
+        dropped = torch.zeros(len(places), dtype=torch.bool)
+        return Plan(places, places[:0], stratified(len(places), random), noise, dropped, sizes)
+
+    def gradient_of(self, pool: Pool, plan: Plan) -> Tensor:
+        """The gradient (P,) of the denoising loss over such a step, all processes together; the student's own stays."""
+        own = self.student.grad
+        try:
+            self.within_memory(lambda: self._denoising_gradients(pool, plan))
+            self.processes.sum(self.student.new_zeros(0), [self.student])
+            assert self.student.grad is not None
+            return self.student.grad / self._scale
+        finally:
+            self.student.grad = own
+
+    def _denoising_gradients(self, pool: Pool, plan: Plan) -> None:
+        self.student.grad = None
+        for part in parts_of(plan, self.processes.rank, self.processes.size, self.parts):
+            with self.denoiser.adapters.active(STUDENT):
+                _, errors = self._forward(part.plan, pool)
+                torch.autograd.backward(errors.mean() * part.new * self._scale)
+
+    def _planner(self, stages: tuple[Stage, ...]) -> Planner:
+        sizes = {*self.new.sizes, *self.replay.sizes}
+        return Planner(
+            self.seed,
+            self.new.sizes,
+            self.replay.sizes,
+            self.update.batch_size,
+            {size: self.denoiser.at(size).latent_shape for size in sizes},
+            self.update.caption_dropout,
+            self.update.steps,
+            stages,
+            self._nearness() if any(stage.nearest < 1 for stage in stages) else (),
+        )
+
+    def _nearness(self) -> list[int]:
+        """The places of the new items, those first whose loss is least before anything is learnt."""
+        losses: dict[int, float] = {}
+        for size, places in by_size(self.new.sizes).items():
+            rows, denoiser = torch.tensor(places), self.denoiser.at(size)
+            plan = self.plan_of(self.new, rows, "nearness", *size)
+            # All at the same noise level, which says how well a picture is known and not how hard a level is.
+            t = denoiser.schedule.at(torch.full((len(places),), 0.5, dtype=torch.float64))
+            latents = torch.stack([self.new.latents[place] for place in places])
+            texts = [self.new.texts[place] for place in places]
+            found = denoiser.errors(latents, torch.stack(plan.noise), t, texts, STUDENT, self.rows_at_once)
+            losses |= dict(zip(places, found.tolist(), strict=True))
+        return sorted(losses, key=lambda place: (losses[place], place))
+
+    def _mask(self, layers: tuple[str, ...]) -> Tensor | None:
+        """Which weights learn (P,), where not all do."""
+        if not layers:
+            return None
+        weights = self.denoiser.adapters.weights(STUDENT)
+        rows = [torch.full((weight.numel(),), any(word in name for word in layers)) for name, weight in weights.items()]
+        mask = torch.cat(rows).to(self.denoiser.device)
+        if not bool(mask.any()):
+            raise UsageError(f"no layer that learns has {' or '.join(layers)} in its name: name other layers")
+        return mask
 
     def _gradients(self, plan: Plan) -> Tensor:
         """Leave the gradients of this process' share of the loss; returns its share of each term."""
@@ -218,8 +256,8 @@ class Learner:
 
     def _shares(self, part: Part) -> tuple[float, ...]:
         """What a part counts of each term."""
-        of_penalty = {"replayed": part.replayed, "step": part.rows}
-        return (part.new, part.replayed, *(of_penalty[penalty.over] for penalty in self.penalties))
+        over = {"new": part.new, "replayed": part.replayed, "all": part.rows, "weights": part.rows}
+        return (part.new, part.replayed, *(over[penalty.over] for penalty in self.penalties))
 
     def _constant(self, values: tuple[float, ...]) -> Tensor:
         """These few numbers on the device, brought there once: they are the same at each step."""
@@ -244,9 +282,15 @@ class Learner:
         if self.denoiser.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, denoiser: Denoiser, plan: Plan) -> tuple[Forward, Tensor]:
-        """The student's one pass over new and replayed items, and its errors (N,)."""
-        rows = [(self.new, place) for place in plan.new.tolist()]
+    def _at(self, plan: Plan) -> Denoiser:
+        """The denoiser for the one size that the rows of a plan have."""
+        [size] = set(plan.sizes)
+        return self.denoiser.at(size)
+
+    def _forward(self, plan: Plan, new: Pool) -> tuple[Forward, Tensor]:
+        """The student's one pass over new items, from this pool, and replayed ones, and its errors (N,)."""
+        denoiser = self._at(plan)
+        rows = [(new, place) for place in plan.new.tolist()]
         rows += [(self.replay, place) for place in plan.replay.tolist()]
         texts = [
             "" if dropped else pool.texts[place]
@@ -258,6 +302,22 @@ class Learner:
         output = denoiser.predict(x_t, t, conditions, STUDENT)
         errors = (output - denoiser.schedule.target(x0, noise, t)).square().flatten(1).mean(dim=1)
         return Forward(x_t, t, conditions, output, len(plan.new)), errors
+
+    def _follow_rules(self) -> None:
+        """Have the gradient changed by those that do."""
+        gradient = self.student.grad
+        assert gradient is not None
+        if self.rules:
+            gradient.div_(self._scale)
+        for rule in self.rules:
+            rule(self, gradient)
+        if self.rules:
+            gradient.mul_(self._scale)
+
+    def _counted(self) -> Iterator[tuple[int, str, Tensor]]:
+        """What the rules count."""
+        for number, rule in enumerate(self.rules):
+            yield from ((number, key, value) for key, value in rule.state.items())
 
     def _apply(self) -> None:
         """Clip, step and average; all three on the device, and none of them where the gradient is not finite.
@@ -272,7 +332,11 @@ class Learner:
         is_broken = norm.isfinite().logical_not().float()
         excess = ((norm + CLIP_EPSILON) / self.update.clip_norm).clamp(min=1)
         self.optimizer.grad_scale, self.optimizer.found_inf = excess * self._scale, is_broken  # type: ignore[attr-defined]
+        mask = self._masks[self.planner.stage_at(self.step)[0]]
+        before = None if mask is None else self.student.detach().clone()
         self.optimizer.step()
+        if mask is not None and before is not None:  # Adam moves a weight on that has no gradient any more
+            self.put(torch.where(mask, self.student.detach(), before))
         self._skipped += is_broken.long()
         self._follow((1 - average_decay(self.step, self.update.ema_decay)) * (1 - is_broken))
         self.optimizer.zero_grad(set_to_none=True)

@@ -8,6 +8,8 @@ n new and m replayed items a step, in this order.
 from __future__ import annotations
 
 import hashlib
+import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from cl_steps.data.images import by_size
 from cl_steps.models.watching import Size
 
+EPSILON = 1e-9
 Items = Sequence[Size]
 """The size of each item of a pool."""
 
@@ -44,6 +47,28 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What the steps look at that come before a share of all of them.
+
+    Attributes:
+        until: the share of the night's steps at which it ends.
+        new: the share of each step's rows that are new, where old ones are replayed.
+        band: between which quantiles of the noise timesteps lie: 0 is the least noise.
+        nearest: the share of the new items that are seen, those first that the champion knows best.
+        layers: words; where there are any, only layers learn whose names have one of them.
+    """
+
+    until: float = 1.0
+    new: float = 0.5
+    band: tuple[float, float] = (0.0, 1.0)
+    nearest: float = 1.0
+    layers: tuple[str, ...] = ()
+
+
+WHOLE = (Stage(),)
+
+
+@dataclass(frozen=True)
 class Planner:
     """Plans steps of `batch_size` items: half new and half replayed, or all new where nothing is replayed.
 
@@ -53,6 +78,9 @@ class Planner:
 
     Attributes:
         shapes: of the latents of each size.
+        steps: of the night.
+        stages: their `until` rise, and the last one's is 1.
+        nearness: the places of new items, those that the champion knows best first; needed by a stage's `nearest`.
     """
 
     seed: int
@@ -61,27 +89,43 @@ class Planner:
     batch_size: int
     shapes: Mapping[Size, tuple[int, ...]]
     caption_dropout: float
+    steps: int = 1
+    stages: tuple[Stage, ...] = WHOLE
+    nearness: Sequence[int] = ()
     _rounds: dict[tuple[str, int], Tensor] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def plan(self, step: int) -> Plan:
         """The plan of a step, counted from 0."""
-        num_replay = self.batch_size // 2 if self.replay else 0
-        num_new = self.batch_size - num_replay
+        number, begun = self.stage_at(step)
+        stage, name = self.stages[number], f"{number}" if number else ""
+        num_new = math.ceil(self.batch_size * stage.new - EPSILON) if self.replay else self.batch_size
+        num_replay = self.batch_size - num_new
         random = generator(self.seed, "step", step)
-        new = self._places("new", step * num_new, num_new, self.new)
-        replay = self._places("replay", step * num_replay, num_replay, self.replay)
+        seen = self.nearness[: math.ceil(len(self.new) * stage.nearest)] if stage.nearest < 1 else None
+        new = self._places(f"new{name}", (step - begun) * num_new, num_new, self.new, seen)
+        replay = self._places(f"replay{name}", (step - begun) * num_replay, num_replay, self.replay)
+        low, high = stage.band
+        u = torch.cat([stratified(count, random) for count in (num_new, num_replay)])
         sizes = (*(self.new[place] for place in new.tolist()), *(self.replay[place] for place in replay.tolist()))
         return Plan(
             new=new,
             replay=replay,
-            u=torch.cat([stratified(count, random) for count in (num_new, num_replay)]),
+            u=low + (high - low) * u if stage.band != WHOLE[0].band else u,
             noise=tuple(torch.randn(self.shapes[size], generator=random) for size in sizes),
             dropped=torch.rand(self.batch_size, generator=random) < self.caption_dropout,
             sizes=sizes,
         )
 
-    def _places(self, pool: str, begin: int, count: int, items: Items) -> Tensor:
-        """Places begin .. begin + count of the endless row of shuffled rounds through a pool."""
+    def stage_at(self, step: int) -> tuple[int, int]:
+        """Which stage a step is in, and the step with which that began."""
+        ends = [round(stage.until * self.steps) for stage in self.stages[:-1]]
+        number = bisect_right(ends, step)
+        return number, ends[number - 1] if number else 0
+
+    def _places(self, pool: str, begin: int, count: int, items: Items, seen: Sequence[int] | None = None) -> Tensor:
+        """Places begin .. begin + count of the endless row of shuffled rounds through a pool, or those seen of it."""
+        if seen is not None:
+            return torch.tensor(seen)[self._places(pool, begin, count, [items[place] for place in seen])]
         if not count:
             return torch.empty(0, dtype=torch.int64)
         first, last = begin // len(items), (begin + count - 1) // len(items)

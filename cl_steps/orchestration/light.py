@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from cl_steps.config import RUN_ID, RunSpec, Update, validate_block
+from cl_steps.config import PRESETS, RUN_ID, RunSpec, validate_block
 from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.events import RunEvent
@@ -29,7 +29,6 @@ from cl_steps.repository.run_branch import open_run, read_run, run_id
 BUDGET_DAYS = 30
 LOG = logging.getLogger("retain.run")
 TRIGGERS: dict[str, Literal["schedule", "asset"]] = {"scheduled": "schedule", "asset_triggered": "asset"}
-METHODS = get_args(Update.model_fields["method"].annotation)
 STAGE_NAMES_ON_GPU = tuple(step.name for step in STAGES if step.device == "gpu")
 
 
@@ -41,7 +40,7 @@ def form() -> dict[str, Param]:
             description="Goes on to the update whatever drift says of the batch; the gate decides as always.",
         ),
         "method": Param(
-            None, type=["null", "string"], enum=[None, *METHODS], title="Method, for this run alone",
+            None, type=["null", "string"], enum=[None, *PRESETS], title="Method, for this run alone",
             values_display={"null": "as params.yaml says"},
             description="How the candidate learns. Empty: as params.yaml says.",
         ),

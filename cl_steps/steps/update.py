@@ -42,12 +42,13 @@ from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.learning.encoding import Encoder, encoder
 from cl_steps.learning.guard import Bank, Guard, Looks
+from cl_steps.learning.kept import read_kept, write_kept
 from cl_steps.learning.launch import employed, is_alive, launch
-from cl_steps.learning.learner import EMPTY, STUDENT, Learner, Pool, Pools
+from cl_steps.learning.learner import STUDENT, Learner
 from cl_steps.learning.loop import Keeper, train
-from cl_steps.learning.methods.catalogue import METHODS
-from cl_steps.learning.methods.method import TEACHER, Method
-from cl_steps.learning.methods.plain import REBASE
+from cl_steps.learning.methods.catalogue import REBASE, Methods
+from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.pools import EMPTY, Pool, Pools
 from cl_steps.learning.processes import ALONE, Processes, joined
 from cl_steps.models.checkpoints import Checkpoints
 from cl_steps.models.loading import choose_device
@@ -96,11 +97,11 @@ def learn(
 
     `scratch` is a folder of this node alone, for what is encoded.
     """
-    method = REBASE if context.run.rebase else METHODS[context.params.update.method]
+    methods = REBASE if context.run.rebase else Methods.of(context.params.update)
     base, params = context.path(NEW_BASE if context.run.rebase else BASE), context.params
     denoiser = open_denoiser(base, params.compute, params.serving)
     place = open_work(context.work, "encoded", _encoded_by(denoiser, base)) if context.work else None
-    learner, probes = prepare(context, denoiser, method, encoder(denoiser, processes, place, scratch), parts)
+    learner, probes = prepare(context, denoiser, methods, encoder(denoiser, processes, place, scratch), parts)
     denoiser.rest()
     if processes.rank:
         train(learner, None, is_abandoned)
@@ -112,12 +113,15 @@ def learn(
     guard = Guard.before(learner, old, new, looks.every)
     keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
     train(learner, keeper, is_abandoned)
-    probe = guard.settle(learner, may_back_off=method.guarded)
-    denoiser.adapters.save(STUDENT, context.fresh("tonight/candidate/adapter"))
+    probe = guard.settle(learner, may_back_off=methods.guarded)
+    folder = context.fresh("tonight/candidate/adapter")
+    denoiser.adapters.save(STUDENT, folder)
+    learner.processes = ALONE  # the others are done
+    write_kept(folder, methods.keep(learner, learner.new, learner.kept))
     _write_replay(context, context.fresh("tonight/candidate/replay"))
     return StepReport(
         why=_why(learner, probe, "replayed images on the new base" if context.run.rebase else "new images"),
-        figures=_figures(context, learner, method, probe),
+        figures=_figures(context, learner, methods, probe),
         processes=processes.size,
         earlier_seconds=keeper.earlier_seconds,
         once_stored=checkpoints.remove,
@@ -179,14 +183,14 @@ def _is_gone(parent: int) -> bool:
 
 
 def prepare(
-    context: Context, denoiser: Denoiser, method: Method, encoder: Encoder, parts: int = 1
+    context: Context, denoiser: Denoiser, methods: Methods, encoder: Encoder, parts: int = 1
 ) -> tuple[Learner, list[Pool]]:
     """The student where the champion ended (in a rebase: empty), its teacher if it has one, and what they look at.
 
     Beside the learner the probes of what the line knows, and of what it is to learn.
     """
     update = context.params.update
-    if method.teaches:
+    if methods.teaches:
         denoiser.adapters.load(TEACHER, context.path(ADAPTER))
     if context.run.rebase:
         denoiser.adapters.add_fresh(STUDENT, update.lora, context.params.seed)
@@ -194,16 +198,18 @@ def prepare(
         denoiser.adapters.load(STUDENT, context.path(ADAPTER))
     replay, batch = context.path(REPLAY), context.path(BATCH)
     learnt = (replay if context.run.rebase else batch, "train")
-    replayed = [(replay, "train")] if method.replays else []
-    new, *kept, old_probe, new_probe = encoder.pools([learnt, *replayed, (replay, "probe"), (batch, "probe")])
+    remembered = [(replay, "train")] if methods.remembers else []
+    new, *old, old_probe, new_probe = encoder.pools([learnt, *remembered, (replay, "probe"), (batch, "probe")])
+    memory = old[0] if old else EMPTY
     if not len(new):
         _refuse_empty(context)
     learner = Learner(
         denoiser,
-        Pools(new, kept[0] if kept else EMPTY),
+        Pools(new, memory if methods.replays else EMPTY, memory),
         update,
         seed=context.params.seed,
-        penalties=method.penalties(update),
+        methods=methods,
+        kept={} if context.run.rebase else read_kept(context.path(ADAPTER)),
         processes=encoder.processes,
         parts=parts,
     )
@@ -268,13 +274,14 @@ def _why(learner: Learner, probe: dict[str, Any], what: str) -> str:
     return f"{rise}: went back to step {probe['kept_step']}" if probe["backed_off"] else rise
 
 
-def _figures(context: Context, learner: Learner, method: Method, probe: dict[str, Any]) -> dict[str, Any]:
+def _figures(context: Context, learner: Learner, methods: Methods, probe: dict[str, Any]) -> dict[str, Any]:
     losses = learner.tail_means()
     return {
         "method": context.params.update.method,
-        "replayed": method.replays,
-        "taught_by": adapter_digest(context.path(ADAPTER)) if method.teaches else None,
-        "penalised": [penalty.name for penalty in method.penalties(context.params.update)],
+        "methods": sorted(methods.members),
+        "replayed": methods.replays,
+        "taught_by": adapter_digest(context.path(ADAPTER)) if methods.teaches else None,
+        "penalised": [penalty.name for penalty in learner.penalties],
         "steps": learner.step,
         "examples_new": len(learner.new),
         "examples_replay": len(learner.replay),
@@ -286,6 +293,7 @@ def _figures(context: Context, learner: Learner, method: Method, probe: dict[str
         "loss_replay": losses["replay"] if len(learner.replay) else None,
         "loss_distillation": None,
         **{f"loss_{penalty.name}": losses[penalty.name] for penalty in learner.penalties},
+        **{key: value for rule in learner.rules for key, value in rule.figures().items()},
         "probe": probe,
         **(_of_rebase(learner, losses) if context.run.rebase else {}),
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 from cl_steps.config import Compute
 from cl_steps.data.shards import decode, read_assets, write_dataset
 from cl_steps.learning.encoding import encoder
-from cl_steps.learning.learner import Pool
+from cl_steps.learning.pools import Pool
 from cl_steps.learning.processes import ALONE, Alone
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.store.places import Place, open_place

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from cl_steps.errors import UsageError
 from cl_steps.learning.guard import Bank, Guard
-from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
-from cl_steps.learning.methods.catalogue import METHODS
+from cl_steps.learning.learner import STUDENT, Learner
 from cl_steps.learning.methods.method import TEACHER, Forward, Over
 from cl_steps.learning.plan import Plan, Planner
+from cl_steps.learning.pools import Pool, Pools
 from cl_steps.learning.sharing import parts_of, rows_at_once
 from cl_steps.models.model import Denoiser
 from cl_steps.models.watching import Size
-from tests.learning.conftest import MakeLearner, pool
+from tests.learning.conftest import EVERY, MakeLearner, pool
 
 
 def gradient(learner: Learner, plan: Plan) -> Tensor:
@@ -28,7 +28,7 @@ def gradient(learner: Learner, plan: Plan) -> Tensor:
     return learner.student.grad.clone()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 @pytest.mark.parametrize("parts", [2, 3, 4, 99])
 def test_gradients_in_parts_are_those_of_the_whole(make_learner: MakeLearner, method: str, parts: int) -> None:
     learner = make_learner(method=method, batch_size=7)
@@ -46,7 +46,7 @@ class Decay:
 
     weight: float = 0.5
     name: str = "decay"
-    over: Over = "step"
+    over: Over = "weights"
 
     def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
         return denoiser.adapters.flat(STUDENT).square().sum()
@@ -64,7 +64,7 @@ def test_a_term_of_the_weights_counts_once_a_step_in_however_many_parts(make_lea
     torch.testing.assert_close(learner._gradients(plan), terms, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 def test_what_is_learnt_in_parts_is_what_is_learnt_at_once(make_learner: MakeLearner, method: str) -> None:
     whole, divided = (make_learner(method=method, learning_rate=1e-3) for _ in range(2))
     divided.parts = 4

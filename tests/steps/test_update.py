@@ -24,6 +24,7 @@ from cl_steps.learning import encoding
 from cl_steps.learning.encoding import encoder
 from cl_steps.learning.guard import Guard, Looks
 from cl_steps.learning.learner import Learner
+from cl_steps.learning.methods.catalogue import Methods
 from cl_steps.learning.plan import Plan
 from cl_steps.learning.processes import ALONE
 from cl_steps.models.lora import FILE_NAME, adapter_digest
@@ -313,7 +314,7 @@ def test_finetune_replays_nothing_loads_no_teacher_and_never_backs_off(root: Pat
     assert figures["probe"]["backed_off"] is False
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)
     context = Context(root, PARAMS.model_copy(update={"update": PARAMS.update}), RunSpec())
-    update.prepare(context, denoiser, update.METHODS["finetune"], encoder(denoiser, ALONE, None, tmp_path))
+    update.prepare(context, denoiser, Methods.of(Update(method="finetune")), encoder(denoiser, ALONE, None, tmp_path))
     assert denoiser.adapters.names == ("default",)
 
 
@@ -353,7 +354,7 @@ def test_what_cannot_be_learnt_is_refused_with_what_to_do(root: Path) -> None:
 def test_the_student_begins_where_the_champion_ended_and_the_champion_teaches(root: Path, tmp_path: Path) -> None:
     context = Context(root, PARAMS, RunSpec())
     denoiser = open_denoiser(root / "state/base", PARAMS.compute)
-    update.prepare(context, denoiser, update.METHODS["replay_distill"], encoder(denoiser, ALONE, None, tmp_path))
+    update.prepare(context, denoiser, Methods.of(Update()), encoder(denoiser, ALONE, None, tmp_path))
     champion = open_denoiser(root / "state/base", PARAMS.compute)
     champion.adapters.load("default", root / "state/adapter")
     fresh = open_denoiser(root / "state/base", PARAMS.compute)

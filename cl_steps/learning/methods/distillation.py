@@ -16,31 +16,39 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cl_steps.learning.methods.method import TEACHER, Forward, Method, Over
+from cl_steps.config import Amount, Block
+from cl_steps.learning.methods.method import TEACHER, Forward, Made, Method, Over
 from cl_steps.models.model import Denoiser
+
+
+class Knobs(Block):
+    """How much it counts beside the denoising losses, which count 1 each."""
+
+    weight: Amount = 1.0
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """The penalty; it needs an adapter called `teacher` beside the student's."""
+    """The term; it needs an adapter called `teacher` beside the student's."""
 
     weight: float
     name: str = "distillation"
     over: Over = "replayed"
 
     def __call__(self, denoiser: Denoiser, forward: Forward) -> Tensor:
-        """0 where student and teacher agree; one pass of the teacher, over the replayed rows only."""
-        if not forward.num_replayed:
+        """0 where student and teacher agree; one pass of the teacher, over its rows only."""
+        rows = forward.rows(self.over)
+        output, conditions = forward.output[rows], forward.conditions[rows]
+        if not len(output):
             return forward.output.new_zeros(())
-        replayed = slice(forward.num_new, None)
         with torch.no_grad():
-            taught = denoiser.predict(forward.x_t[replayed], forward.t[replayed], forward.conditions[replayed], TEACHER)
-        return mse_loss(forward.output[replayed], taught)
+            taught = denoiser.predict(forward.x_t[rows], forward.t[rows], conditions, TEACHER)
+        return mse_loss(output, taught)
 
 
-REPLAY_DISTILL = Method(
-    replays=True,
-    guarded=True,
+METHOD = Method(
+    "Generative distillation, on replayed items: Masip et al., arXiv 2311.14028, eq. 5",
+    Knobs,
+    lambda knobs, *_: Made(terms=(Distillation(knobs.weight),)),
     teaches=True,
-    penalties=lambda update: (Distillation(update.distillation_weight),),
 )

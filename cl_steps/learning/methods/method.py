@@ -1,25 +1,35 @@
-"""What a method of continual learning is made of; the training loop names none of them."""
+"""What a method of continual learning is made of; the training loop names none of them.
+
+A method is one file with a `METHOD`. Of four kinds, and any of them go together:
+
+    a term            adds to the loss                                              `Term`
+    a gradient rule   changes the gradient of a step before it is clipped            `Rule`
+    replay            gives each step rows that the line knows                       `Method.replays`
+    a schedule        says what a step looks at                                      `plan.Stage`
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cl_steps.config import Update
+from cl_steps.config import Block
+from cl_steps.learning.plan import Plan, Stage
+from cl_steps.learning.pools import Pool, Pools
 from cl_steps.models.captions import Conditions
 from cl_steps.models.model import Denoiser
 
 TEACHER = "teacher"
 """The adapter that a method which `teaches` compares with: where the student began."""
-Over = Literal["replayed", "step"]
+Over = Literal["new", "replayed", "all", "weights"]
 """What a term is a mean over, so that a batch can be computed in parts and by several processes.
 
-`replayed`: the replayed rows (0 without any). `step`: nothing of the batch, as a term of the weights is; each part
-computes it, and it counts once a step.
+`weights`: nothing of the batch; each part computes it, and it counts once a step. The others are 0 without such rows.
 """
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,12 @@ class Forward:
     output: Tensor
     num_new: int
 
-    @property
-    def num_replayed(self) -> int:
-        """How many rows are replayed."""
-        return len(self.x_t) - self.num_new
+    def rows(self, over: Over) -> slice:
+        """Those of a kind."""
+        return {"new": slice(None, self.num_new), "replayed": slice(self.num_new, None)}.get(over, slice(None))
 
 
-class Penalty(Protocol):
+class Term(Protocol):
     """A term of the loss that looks after what was learnt before."""
 
     @property
@@ -60,14 +69,78 @@ class Penalty(Protocol):
         """The unweighted term, a scalar with gradients for the student."""
 
 
+class Trainee(Protocol):
+    """The learner, as methods see it."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """What is trained."""
+
+    @property
+    def student(self) -> nn.Parameter:
+        """All weights that are trained, in one row (P,)."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random."""
+
+    @property
+    def pools(self) -> Pools:
+        """What the night learns from."""
+
+    def plan_of(self, pool: Pool, places: Tensor, *what: object) -> Plan:
+        """A step over these items of a pool alone, with timesteps and noise fixed by the seed and `what`."""
+
+    def gradient_of(self, pool: Pool, plan: Plan) -> Tensor:
+        """The gradient (P,) of the denoising loss over such a step, at the student as it is."""
+
+
+class Rule(Protocol):
+    """Changes a step's gradient: after it was summed over parts and processes, before it is clipped."""
+
+    @property
+    def state(self) -> Tensors:
+        """What it counts, on the device: kept with checkpoints, and written to in place."""
+
+    def __call__(self, trainee: Trainee, gradient: Tensor, /) -> None:
+        """Change the gradient (P,) in place."""
+
+    def figures(self) -> Mapping[str, Any]:
+        """What the report says of it."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method is for one night."""
+
+    terms: tuple[Term, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+class NoKnobs(Block):
+    """Of a method that has none."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """Whether old items are replayed, which terms are added to the loss, and whether the guard may back off.
+    """A method, before a night.
 
-    `teaches`: the champion's adapter is loaded beside the student's, as `TEACHER`. `penalties` reads its own knobs.
+    Attributes:
+        paper: where it comes from, in words and with a number.
+        knobs: what `update.methods.<its name>` may say.
+        make: what it is for a night, from its knobs, the learner, and what the version before kept of it.
+        replays: each step has rows that the line knows.
+        remembers: it looks at rows that the line knows, in its own way.
+        teaches: the champion's adapter is loaded beside the student's, as `TEACHER`.
+        keep: what a version keeps of it, from its knobs, the learner as promoted, the items that were learnt, and what
+            the version before kept. Before a line's first night with it, it is made from what the line knows.
     """
 
-    replays: bool
-    guarded: bool
+    paper: str
+    knobs: type[Block] = NoKnobs
+    make: Callable[[Any, Trainee, Tensors], Made] = lambda *_: Made()
+    replays: bool = False
+    remembers: bool = False
     teaches: bool = False
-    penalties: Callable[[Update], tuple[Penalty, ...]] = lambda _: ()
+    keep: Callable[[Any, Trainee, Pool, Tensors], Tensors] | None = None
