@@ -151,7 +151,8 @@ def _made(facts: Facts) -> Iterator[str]:
     batch = record.figures("ingest").get("batch") or {}
     yield f"run `{_code(record.run)}`, from {_code(record.parent)}, on {_code(record.created)[:10]}"
     method = "rebase" if record.rebase is not None else knobs.get("method", "unknown")
-    yield f"method `{_code(method)}`, {_code(knobs.get('steps', 'unknown'))} steps"
+    named = ", ".join(f"`{_code(name)}`" for name in ([method] if isinstance(method, str) else method))
+    yield f"method {named}, {_code(knobs.get('steps', 'unknown'))} steps"
     if record.rebase is not None:
         yield "the base is new: an empty adapter learnt on it what the line had kept to replay"
     yield f"{batch.get('assets', 0)} new assets, digest of their list `{_code(facts.digest('batch'))}`"
