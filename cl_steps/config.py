@@ -140,9 +140,9 @@ class Drift(Block):
 
 
 class Lora(Block):
-    """The shape of the adapter; it is fixed when a line begins."""
+    """The shape of the adapter; it is fixed when a line begins. Of rank `full` it is a change of every weight."""
 
-    rank: Count = 16
+    rank: Count | Literal["full"] = 16
     alpha: Count = 64
     target_modules: Annotated[tuple[ModuleName, ...], Field(min_length=1), BeforeValidator(_listed)] = AUTO
 

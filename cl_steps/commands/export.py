@@ -57,6 +57,7 @@ def export(version: str, out: str, dir: str, merged: bool, format: str) -> str:
 
 
 def _write_parts(model: Model, folder: Path) -> None:
+    _refuse_full(model)
     shutil.copytree(model.base, folder)
     shutil.copyfile(model.adapter / "pytorch_lora_weights.safetensors", folder / "pytorch_lora_weights.safetensors")
 
@@ -75,9 +76,17 @@ def _write_comfyui(model: Model, file: Path) -> None:
     from cl_steps.models.interchange import write_comfyui
     from cl_steps.models.lora import read_adapter
 
+    _refuse_full(model)
     adapter = read_adapter(model.adapter)
     index = json.loads((model.base / "model_index.json").read_text(encoding="utf-8"))
     write_comfyui(file, adapter, str(index[adapter.parts[0]][1]))
+
+
+def _refuse_full(model: Model) -> None:
+    from cl_steps.models.lora import read_adapter
+
+    if read_adapter(model.adapter).lora.rank == "full":
+        raise UsageError("this line learns every weight of its base, which is no LoRA: export it with --merged")
 
 
 def _write_papers(model: Model, facts: Facts, folder: Path, card: str) -> None:

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from cl_steps.config import Lora
 from cl_steps.errors import IntegrityError, UsageError
-from cl_steps.models.lora import Adapter, read_adapter, write_adapter
+from cl_steps.models.full import FullChange, add, shapes_of
+from cl_steps.models.lora import Adapter, Row, read_adapter, write_adapter
 from cl_steps.models.targets import attention_targets, find_layers, shapes
 
 
@@ -40,7 +41,7 @@ class Adapters:
     def __init__(self, networks: Mapping[str, nn.Module], device: torch.device | None = None) -> None:
         self._networks = dict(networks)
         self._device = device or next(next(iter(self._networks.values())).parameters()).device
-        self._attached: dict[str, Attached] = {}
+        self._attached: dict[str, Attached | FullChange] = {}
         self._active: str | None = None
 
     @property
@@ -69,21 +70,27 @@ class Adapters:
     def add_fresh(self, name: str, lora: Lora, seed: int) -> None:
         """A new adapter that changes nothing yet: B = 0, A uniform in +-1/sqrt(fan in) (Kaiming, a = sqrt 5).
 
-        Where the targets are `auto` they are the projections of the networks' attention; `shape` names them.
+        Where the targets are `auto` they are the projections of the networks' attention; `shape` names them. Of rank
+        `full` it is 0 for every weight.
 
         Raises:
             UsageError: some target module is no linear or convolutional layer of the networks.
         """
+        rank = lora.rank
+        if rank == "full":
+            changes = {key: torch.zeros(shape) for key, shape in shapes_of(self._networks).items()}
+            self._attach(name, Adapter(lora, changes))
+            return
         if lora.is_auto:
             lora = lora.model_copy(update={"target_modules": attention_targets(self._networks)})
         random = torch.Generator().manual_seed(seed)
         layers = find_layers(self._networks, lora.target_modules)
-        weights = {key: torch.zeros(shape) for key, shape in _all_shapes(layers, lora.rank).items()}
+        weights = {key: torch.zeros(shape) for key, shape in _all_shapes(layers, rank).items()}
         for key, weight in weights.items():
             if ".lora_A." in key:
                 bound = 1 / math.sqrt(weight[0].numel())
                 weight.uniform_(-bound, bound, generator=random)
-        self._attach(name, layers, Adapter(lora, weights))
+        self._attach(name, Adapter(lora, weights))
 
     def load(self, name: str, path: Path) -> None:
         """An adapter from a file or its folder; it behaves exactly as when it was saved.
@@ -93,13 +100,12 @@ class Adapters:
         """
         adapter = read_adapter(path)
         try:
-            layers = find_layers(self._networks, adapter.lora.target_modules)
-            problem = _misfit(_all_shapes(layers, adapter.lora.rank), adapter.weights)
+            problem = _misfit(self._shapes(adapter.lora), adapter.weights)
         except UsageError as error:
             problem = str(error)
         if problem:
             raise IntegrityError(f"the adapter in {path} does not fit the base: {problem}")
-        self._attach(name, layers, adapter)
+        self._attach(name, adapter)
 
     def save(self, name: str, folder: Path) -> Path:
         """Write `pytorch_lora_weights.safetensors` for diffusers' `load_lora_weights`; the same bytes each time."""
@@ -144,14 +150,26 @@ class Adapters:
         if attached:
             attached.enter()
 
-    def _attach(self, name: str, layers: Mapping[str, nn.Module], adapter: Adapter) -> None:
+    def _shapes(self, lora: Lora) -> dict[str, tuple[int, ...]]:
+        if lora.rank == "full":
+            return shapes_of(self._networks)
+        return _all_shapes(find_layers(self._networks, lora.target_modules), lora.rank)
+
+    def _attach(self, name: str, adapter: Adapter) -> None:
         assert name != self._active
-        self._attached[name] = Attached(adapter, layers, self._device)
+        if adapter.lora.rank == "full":
+            self._attached[name] = FullChange(adapter, self._networks, self._device)
+            return
+        layers = find_layers(self._networks, adapter.lora.target_modules)
+        self._attached[name] = Attached(adapter, layers, adapter.lora.rank, self._device)
 
 
 @torch.no_grad()
 def fold(adapter: Adapter, networks: Mapping[str, nn.Module]) -> None:
-    """Put an adapter into the weights of its layers for good: W + s B A."""
+    """Put an adapter into the weights of its layers for good: W + s B A, or W + D."""
+    if adapter.lora.rank == "full":
+        add(adapter, networks)
+        return
     scale = adapter.lora.alpha / adapter.lora.rank
     for name, layer in find_layers(networks, adapter.lora.target_modules).items():
         down, up = (adapter.weights[f"{name}.{side}.weight"] for side in ("lora_A", "lora_B"))
@@ -160,23 +178,14 @@ def fold(adapter: Adapter, networks: Mapping[str, nn.Module]) -> None:
         weight.copy_((weight.float() + change.view_as(weight).to(weight.device)).to(weight.dtype))
 
 
-class Attached:
+class Attached(Row):
     """An adapter on its layers: its weights, and a branch for each layer."""
 
-    def __init__(self, adapter: Adapter, layers: Mapping[str, nn.Module], device: torch.device) -> None:
-        self.lora = adapter.lora
-        self._keys = sorted(adapter.weights)
-        self._shapes = [adapter.weights[key].shape for key in self._keys]
-        self._sizes = [shape.numel() for shape in self._shapes]
-        row = torch.cat([adapter.weights[key].to(device, torch.float32).flatten() for key in self._keys])
-        self.flat = nn.Parameter(row, requires_grad=False)
-        self._branches = [Branch(self, name, layer) for name, layer in layers.items()]
+    def __init__(self, adapter: Adapter, layers: Mapping[str, nn.Module], rank: int, device: torch.device) -> None:
+        super().__init__(adapter, device)
+        self._branches = [Branch(self, name, layer, rank) for name, layer in layers.items()]
         self._cast: dict[torch.dtype, dict[str, Tensor]] = {}
         self.refresh()
-
-    def named(self) -> dict[str, Tensor]:
-        """The weights by name, without gradients."""
-        return self._views(self.flat.detach())
 
     def enter(self) -> None:
         """Make the layers compute with it."""
@@ -198,21 +207,17 @@ class Attached:
         """The weights by name in a precision, cast once for all layers."""
         if dtype not in self._cast:
             with torch.enable_grad():
-                self._cast[dtype] = self._views(self.flat.to(dtype))
+                self._cast[dtype] = self.views(self.flat.to(dtype))
         return self._cast[dtype]
-
-    def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        parts = torch.split(flat, self._sizes)
-        return {key: part.view(shape) for key, part, shape in zip(self._keys, parts, self._shapes, strict=True)}
 
 
 class Branch:
     """What an adapter does beside one layer; while it is entered it is the layer's `forward`."""
 
-    def __init__(self, attached: Attached, name: str, layer: nn.Module) -> None:
+    def __init__(self, attached: Attached, name: str, layer: nn.Module, rank: int) -> None:
         self._attached, self._layer = attached, layer
-        self._down_key, self._up_key = shapes(name, layer, attached.lora.rank)
-        self._scale = attached.lora.alpha / attached.lora.rank
+        self._down_key, self._up_key = shapes(name, layer, rank)
+        self._scale = attached.lora.alpha / rank
         self._own: Callable[[Tensor], Tensor] | None = None
         self._base: Callable[[Tensor], Tensor] = layer.forward
         self.dtype = torch.float32

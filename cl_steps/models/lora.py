@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from cl_steps.config import Lora
 from cl_steps.digests import file_sha256
@@ -37,6 +38,27 @@ class Adapter:
     def parts(self) -> tuple[str, ...]:
         """The parts of the pipeline that it changes, such as `unet`."""
         return tuple(sorted({part_of(key) for key in self.weights}))
+
+
+class Row:
+    """An adapter's weights in one float32 row, of which its tensors are views."""
+
+    def __init__(self, adapter: Adapter, device: torch.device) -> None:
+        self.lora = adapter.lora
+        self._keys = sorted(adapter.weights)
+        self._shapes = [adapter.weights[key].shape for key in self._keys]
+        self._sizes = [shape.numel() for shape in self._shapes]
+        row = torch.cat([adapter.weights[key].to(device, torch.float32).flatten() for key in self._keys])
+        self.flat = nn.Parameter(row, requires_grad=False)
+
+    def named(self) -> dict[str, Tensor]:
+        """The weights by name, without gradients."""
+        return self.views(self.flat.detach())
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Parts of a row like `flat` by name."""
+        parts = torch.split(flat, self._sizes)
+        return {key: part.view(shape) for key, part, shape in zip(self._keys, parts, self._shapes, strict=True)}
 
 
 def part_of(key: str) -> str:
@@ -109,7 +131,9 @@ def _lora(metadata: dict[str, Any], part: str) -> Lora:
 def _of_part(tensors: dict[str, Tensor], part: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a part under peft's names, whichever of diffusers' names they have."""
     own = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if part_of(key) == part}
-    for key, value in convert_unet_state_dict_to_peft(own).items():
+    if all(".lora_" in key for key in own):
+        own = convert_unet_state_dict_to_peft(own)
+    for key, value in own.items():
         yield f"{part}.{key}", value
 
 
