@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from cl_steps.config import Compute
 from cl_steps.errors import Unavailable, UsageError, first_line
+from cl_steps.models.classes import with_classes
 
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
@@ -66,6 +67,7 @@ def load_pipeline(
         raise UsageError(
             f"{path_or_id} is no complete diffusers pipeline, save it again: {first_line(error):.200}"
         ) from error
+    pipeline = with_classes(pipeline)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval().to(device)

@@ -20,7 +20,7 @@ from cl_steps.models.family import derive
 from cl_steps.models.model import CANNOT, Denoiser
 from cl_steps.models.watching import Size
 
-CAPTIONS = ("a red circle on a white table", "three blue squares in the dark")
+CAPTIONS = ("1 red circle on a white table", "3 blue squares in the dark")
 TRIED = "proof"
 STEPS = 4
 """Steps of the one picture that is drawn: enough to see whether it is constant."""
