@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
@@ -47,7 +47,7 @@ def captions() -> tuple[str, ...]:
 def ours(denoiser: Denoiser, lora: Lora, batch: int, *, replays: bool = False) -> Step:
     """A step of this package's, plain or half of it replayed, with distillation from a teacher."""
     pool = Pool(latents_of(denoiser), captions(), ("a",) * ITEMS)
-    method = "replay_distill" if replays else "finetune"
+    method: Literal["replay_distill", "finetune"] = "replay_distill" if replays else "finetune"
     update = Update(steps=STEPS, batch_size=batch, method=method, lora=lora, checkpoint_every=STEPS)
     for name in (STUDENT, TEACHER) if replays else (STUDENT,):
         denoiser.adapters.add_fresh(name, lora, 0)
@@ -71,7 +71,7 @@ def theirs(loss: Loss, parameters: Iterable[nn.Parameter], optimizer: torch.opti
 
     def step() -> float:
         value = loss()
-        value.backward()
+        torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         own.step()
         rate.step()
