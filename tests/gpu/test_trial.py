@@ -23,7 +23,7 @@ from tests.gpu.trial.sections import SECTIONS, Figure, NotThereYet, Section, Set
 SETTING = Setting(torch.device("cpu"), is_miniature=True)
 FIGURE = Figure("models/one", 2.0, "steps/s", "tiny", "<= 1")
 IS_QUANTISED = find_spec("cl_steps.models.quantised") is not None and find_spec("torchao") is not None
-LATER = ("learning",) if IS_QUANTISED else ("SDXL, quantised", "learning")
+LATER = ("learning", *(f"{name}, quantised" for name in REAL if not IS_QUANTISED))
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def quantised(name: str, setting: Setting) -> Iterator[Figure]:
         raise NotThereYet("a base in fewer bits") from error
     model = setting.models[name]
     for bits in BITS:
-        denoiser, lora = _opened(model, setting, lambda network, bits=bits: quantise(network, bits, setting.device))
+        denoiser, lora = _opened(model, setting, partial(quantise, bits=bits, device=setting.device))
         yield from _our_steps(name, denoiser, lora, setting, _form(model, setting, f"base in {bits}, {CACHED}"))
 
 
@@ -170,9 +170,11 @@ SECTIONS: Mapping[str, Section] = {
     "SD 1.5": Section(partial(learning, "SD 1.5"), 60),
     "Flux of 2 B": Section(partial(learning, "Flux of 2 B"), 90),
     "SDXL, quantised": Section(partial(quantised, "SDXL"), 100),
+    "Flux of 2 B, quantised": Section(partial(quantised, "Flux of 2 B"), 100),
     "SDXL, as the script": Section(partial(as_the_script, "SDXL"), 80),
-    "SD 1.5, as the script": Section(partial(as_the_script, "SD 1.5"), 50),
     "SDXL, sampling": Section(partial(sampling, "SDXL"), 60),
+    "SD 1.5, as the script": Section(partial(as_the_script, "SD 1.5"), 50),
+    "SD 1.5, quantised": Section(partial(quantised, "SD 1.5"), 60),
     "SD 1.5, sampling": Section(partial(sampling, "SD 1.5"), 40),
     "Flux of 2 B, sampling": Section(partial(sampling, "Flux of 2 B"), 40),
     "learning": Section(class_conditional, 500),

@@ -29,7 +29,7 @@ class Pace:
     seconds: float
 
 
-STEADY, QUICK = Pace(3, 4, 3, 6.0), Pace(1, 1, 2, 0.0)
+STEADY, QUICK = Pace(3, 4, 3, 5.0), Pace(1, 1, 2, 0.0)
 
 
 @dataclass(frozen=True)
