@@ -44,8 +44,8 @@ def captions() -> tuple[str, ...]:
     return tuple(f"a {number}" for number in range(ITEMS))
 
 
-def ours(denoiser: Denoiser, lora: Lora, batch: int, *, replays: bool = False) -> Step:
-    """A step of this package's, plain or half of it replayed, with distillation from a teacher."""
+def ours(denoiser: Denoiser, lora: Lora, batch: int, *, replays: bool = False) -> Learner:
+    """This package's training, plain or half of each step replayed, with distillation from a teacher."""
     pool = Pool(latents_of(denoiser), captions(), ("a",) * ITEMS)
     method: Literal["replay_distill", "finetune"] = "replay_distill" if replays else "finetune"
     update = Update(steps=STEPS, batch_size=batch, method=method, lora=lora, checkpoint_every=STEPS)
@@ -53,7 +53,7 @@ def ours(denoiser: Denoiser, lora: Lora, batch: int, *, replays: bool = False) -
         denoiser.adapters.add_fresh(name, lora, 0)
     pools = Pools(pool, pool if replays else Pool(pool.latents[:0], (), ()))
     penalties = REPLAY_DISTILL.penalties(update) if replays else ()
-    return Learner(denoiser, pools, update, seed=0, penalties=penalties).advance
+    return Learner(denoiser, pools, update, seed=0, penalties=penalties)
 
 
 def add_peft(network: Any, lora: Lora) -> list[nn.Parameter]:

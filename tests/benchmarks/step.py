@@ -82,7 +82,7 @@ def _pipeline(widths: tuple[int, ...]) -> StableDiffusionPipeline:
 
 def our_step(size: str, lora: Lora, batch: int, threads: int) -> Step:
     """A step of this package's."""
-    return ours(open_base(size, threads), lora, batch)
+    return ours(open_base(size, threads), lora, batch).advance
 
 
 def their_step(size: str, lora: Lora, batch: int, threads: int) -> Step:

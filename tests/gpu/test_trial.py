@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from cl_steps.config import Lora
 from cl_steps.errors import UsageError
+from cl_steps.learning.learner import Learner
 from tests.benchmarks.scoreboard import read as read_scoreboard
 from tests.gpu.trial.__main__ import main
 from tests.gpu.trial.models import MINIATURE, REAL
 from tests.gpu.trial.outcome import Outcome, Trial, read, record
-from tests.gpu.trial.sections import SECTIONS, Figure, NotThereYet, Section, Setting
+from tests.gpu.trial.sections import SECTIONS, Figure, NotThereYet, Section, Setting, our_step
 
 SETTING = Setting(torch.device("cpu"), is_miniature=True)
 FIGURE = Figure("models/one", 2.0, "steps/s", "tiny", "<= 1")
@@ -87,6 +89,14 @@ def test_a_real_model_is_of_the_published_size_and_made_on_the_device_alone(
     numbers = [value for value in vars(pipeline.scheduler).values() if isinstance(value, torch.Tensor)]
     assert numbers
     assert not any(value.is_meta for value in numbers)
+
+
+def test_steps_whose_gradient_is_no_number_are_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, own = MINIATURE["SD 1.5"], Learner.terms
+    denoiser = model.open(SETTING.device, SETTING.dtype)
+    monkeypatch.setattr(Learner, "terms", lambda learner, plan: own(learner, plan) * float("inf"))
+    with pytest.raises(UsageError, match="not finite"):
+        our_step(denoiser, Lora(rank=2, target_modules=("to_q",)), model.batch, SETTING)
 
 
 def test_a_section_that_fails_leaves_its_figures_and_its_sentence_and_the_rest_goes_on(tmp_path: Path) -> None:

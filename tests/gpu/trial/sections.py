@@ -93,11 +93,11 @@ def _our_steps(
     denoiser.encode_prompts(("", *captions()))
     denoiser.rest()
     batch = setting.models[name].batch
-    plain = timed(lambda: ours(denoiser, lora, batch), setting.device, setting.pace)
+    plain = our_step(denoiser, lora, batch, setting)
     yield Figure(f"models/{name}, a plain step of LoRA", 1 / plain.seconds, "steps/s", form)
     goal = "<= 24" if name == "SDXL" else None
     yield Figure(f"models/{name}, a plain step of LoRA, memory", plain.peak_bytes / GIB, "GiB", form, goal)
-    both = timed(lambda: ours(denoiser, lora, batch, replays=True), setting.device, setting.pace)
+    both = our_step(denoiser, lora, batch, setting, replays=True)
     replaying = "a step of LoRA with replay and distillation"
     yield Figure(f"models/{name}, {replaying}", 1 / both.seconds, "steps/s", form)
     yield Figure(f"models/{name}, {replaying}, memory", both.peak_bytes / GIB, "GiB", form, goal)
@@ -111,15 +111,15 @@ def as_the_script(name: str, setting: Setting) -> Iterator[Figure]:
     denoiser, lora = _opened(model, setting)
     form = _form(model, setting, "theirs encodes in its loop")
     picture = Image.new("RGB", (model.side, model.side))
-    measure = partial(timed, device=setting.device, pace=setting.pace)
     once = timed(lambda: lambda: _encode_anew(denoiser, picture), setting.device, QUICK)
     yield Figure(
         f"models/{name}, encoding pictures and captions once", denoiser.encoded_at_once / once.seconds, "images/s", form
     )
-    plain = measure(lambda: ours(denoiser, lora, model.batch))
+    plain = our_step(denoiser, lora, model.batch, setting)
     draw = ENCODERS[name](denoiser.pipeline, model.batch, setting.dtype, model.side)
     with _kernels_as_torch_has_them():
-        script = measure(lambda: _their_step(name, denoiser, model, lora, setting, draw))
+        made = partial(_their_step, name, denoiser, model, lora, setting, draw)
+        script = timed(made, setting.device, setting.pace)
     yield Figure(f"models/{name}, a step of diffusers' script", 1 / script.seconds, "steps/s", form)
     yield Figure(f"models/{name}, a step of diffusers' script, memory", script.peak_bytes / GIB, "GiB", form)
     yield Figure(f"models/{name}, a plain step of LoRA: diffusers / ours", script.seconds / plain.seconds, "", form)
@@ -185,6 +185,18 @@ SECTIONS: Mapping[str, Section] = {
 def _opened(model: Model, setting: Setting, hold: Hold | None = None) -> tuple[Denoiser, Lora]:
     denoiser = model.open(setting.device, setting.dtype, hold)
     return denoiser, Lora(rank=RANK, alpha=RANK, target_modules=attention_targets(denoiser.family.watcher.networks))
+
+
+def our_step(denoiser: Denoiser, lora: Lora, batch: int, setting: Setting, *, replays: bool = False) -> Timed:
+    """What a step of ours takes.
+
+    Raises:
+        UsageError: some gradient was not finite, so that it was no step.
+    """
+    learner = ours(denoiser, lora, batch, replays=replays)
+    found = timed(lambda: learner.advance, setting.device, setting.pace)
+    learner.state()
+    return found
 
 
 def _their_step(
