@@ -185,11 +185,12 @@ def table(entries: Iterable[Entry]) -> Iterator[str]:
     for entry in (entry for entry in entries if entry.goal):
         holds = "yes" if entry.holds else "**no**"
         yield f"| {entry.name} | {entry.goal} | {_figure(entry)} | {holds} | {entry.form} | {_made(entry)} |"
-    yield ""
-    yield "| what is measured beside it | figure | form | device | commit |"
+    yield from ("", "<details><summary>what is measured beside it</summary>", "")
+    yield "| what is measured | figure | form | device | commit |"
     yield "|---|---|---|---|---|"
     for entry in (entry for entry in entries if not entry.goal):
         yield f"| {entry.name} | {_figure(entry)} | {entry.form} | {_made(entry)} |"
+    yield from ("", "</details>")
 
 
 def _made(entry: Entry) -> str:
