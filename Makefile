@@ -1,8 +1,9 @@
 # make demo   the main job: four nights of one model line, through the real Airflow DAG
 # make airflow   Airflow's web interface on the demo line, until Ctrl+C
 # make test   the tests;   make check   style, types, import contracts;   make bench   how fast the parts are
+# make scoreboard   what we claim, and whether it holds
 .DEFAULT_GOAL := help
-.PHONY: help demo airflow test test-slow test-cluster test-mutants check lock install bench clean
+.PHONY: help demo airflow test test-slow test-cluster test-mutants check lock install bench scoreboard clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -20,7 +21,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 install: $(VENV)/.installed
 
@@ -60,6 +61,10 @@ check: install
 
 bench: install
 	$(BIN)/python tests/benchmarks/run.py
+
+# Also puts the table into tests/benchmarks/README.md.
+scoreboard: install
+	@$(BIN)/python -m tests.benchmarks.scoreboard
 
 lock: install
 	@(echo "# The one lock: 'make lock' makes it from pyproject.toml. torch is pinned there alone: each machine gets its own build."; \

@@ -3,11 +3,11 @@
 python tests/benchmarks/step.py [--sizes 1,13,80] [--targets attention,all] [--batch 4] [--rounds 20] [--threads 1]
 
 Each round does one step of each, so that a busy machine slows all alike. Given are the median and the least seconds of
-the wall and of the CPU, the ratio of the CPU's medians to diffusers', and the bytes kept for the backward pass.
+the wall and of the CPU, the ratio of the CPU's medians to diffusers', and the bytes kept for the backward pass. The
+scoreboard gets our ratio.
 
 ours        `Learner.advance` without replay: the plan, a side branch on each layer, clipping, fused AdamW, the average
-diffusers   train_text_to_image_lora.py of diffusers: peft's layers, AdamW of each parameter, clipping, a rate's
-            schedule, the loss read at each step; no average. Its images and captions are given as encoded as ours.
+diffusers   train_text_to_image_lora.py of diffusers (`beside`); its images and captions are given as encoded as ours
 summed      W + s B A formed anew for each step (`torch.func.functional_call`), then as diffusers, its AdamW fused
 """
 
@@ -25,21 +25,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.optimization import get_scheduler
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import mse_loss
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cl_steps.config import Compute, Lora, Update
-from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
+from cl_steps.config import Compute, Lora
+from cl_steps.learning.learner import STUDENT
 from cl_steps.models.model import Denoiser, open_denoiser
+from tests.benchmarks.beside import Loss, Step, add_peft, encoded, latents_of, noise_loss, ours, theirs
+from tests.benchmarks.scoreboard import Scoreboard, busy, this_machine
 from tests.tiny import tiny_tokenizer
 
 DEMO = Path(__file__).parents[2] / "cl_steps" / "demo" / "base"
 RANK, ALPHA, TOKENS = 16, 64, 16
-ITEMS = 64
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 WIDTHS = {"13": (64, 128, 256), "80": (160, 320, 640)}
 """Millions of parameters, about: block_out_channels of a UNet for latents of 16x16; `1` is the demo's, 8x8."""
@@ -50,7 +48,6 @@ TARGETS = {
         *("conv1", "conv2", "conv_shortcut", "time_emb_proj"),
     ),
 }
-Step = Callable[[], object]
 
 
 def open_base(size: str, threads: int) -> Denoiser:
@@ -83,32 +80,24 @@ def _pipeline(widths: tuple[int, ...]) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
-def ours(size: str, targets: tuple[str, ...], batch: int, threads: int) -> Step:
+def our_step(size: str, lora: Lora, batch: int, threads: int) -> Step:
     """A step of this package's."""
-    denoiser = open_base(size, threads)
-    lora = Lora(rank=RANK, alpha=ALPHA, target_modules=targets)
-    denoiser.adapters.add_fresh(STUDENT, lora, 0)
-    update = Update(steps=1000, batch_size=batch, method="finetune", lora=lora, checkpoint_every=1000)
-    latents, texts = _items(denoiser)
-    pool = Pool(latents, texts, ("a",) * ITEMS)
-    return Learner(denoiser, Pools(pool, Pool(latents[:0], (), ())), update, seed=0).advance
+    return ours(open_base(size, threads), lora, batch).advance
 
 
-def theirs(size: str, targets: tuple[str, ...], batch: int, threads: int) -> Step:
+def their_step(size: str, lora: Lora, batch: int, threads: int) -> Step:
     """A step of diffusers' script."""
     denoiser = open_base(size, threads)
-    unet = denoiser.pipeline.unet.train()
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=ALPHA, init_lora_weights="gaussian", target_modules=list(targets)))
-    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, 1e-4, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
-    return _loop(denoiser, batch, optimizer, parameters, lambda *inputs: unet(*inputs, return_dict=False)[0])
+    unet = denoiser.pipeline.unet
+    parameters = add_peft(unet, lora)
+    return theirs(_loss(denoiser, batch, lambda *inputs: unet(*inputs, return_dict=False)[0]), parameters)
 
 
-def summed(size: str, targets: tuple[str, ...], batch: int, threads: int) -> Step:
+def summed_step(size: str, lora: Lora, batch: int, threads: int) -> Step:
     """A step that forms the weights with the adapter in them."""
     denoiser = open_base(size, threads)
     unet = denoiser.pipeline.unet
-    denoiser.adapters.add_fresh(STUDENT, Lora(rank=RANK, alpha=ALPHA, target_modules=targets), 0)
+    denoiser.adapters.add_fresh(STUDENT, lora, 0)
     named = {key: nn.Parameter(value.clone()) for key, value in denoiser.adapters.weights(STUDENT).items()}
     base = dict(unet.named_parameters())
 
@@ -122,41 +111,14 @@ def summed(size: str, targets: tuple[str, ...], batch: int, threads: int) -> Ste
         return functional_call(unet, weights, inputs, {"return_dict": False})[0]
 
     parameters = list(named.values())
-    return _loop(denoiser, batch, torch.optim.AdamW(parameters, 1e-4, fused=True), parameters, predict)
+    return theirs(_loss(denoiser, batch, predict), parameters, torch.optim.AdamW(parameters, 1e-4, fused=True))
 
 
-def _items(denoiser: Denoiser) -> tuple[Tensor, tuple[str, ...]]:
-    latents = torch.randn((ITEMS, *denoiser.latent_shape), generator=torch.Generator().manual_seed(0))
-    return latents, tuple(f"a {number}" for number in range(ITEMS))
-
-
-def _loop(
-    denoiser: Denoiser,
-    batch: int,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
-) -> Step:
-    """The inner loop of train_text_to_image_lora.py, on latents and captions that are encoded already."""
-    schedule, latents, texts = DDPMScheduler.from_config(denoiser.pipeline.scheduler.config), *_items(denoiser)
-    embeddings = torch.cat([own["prompt_embeds"] for own in denoiser.encode_prompts(texts)])
-    rate = get_scheduler("cosine", optimizer, num_warmup_steps=50, num_training_steps=1000)
-
-    def step() -> float:
-        rows = torch.randint(0, ITEMS, (batch,))
-        noise, t = torch.randn_like(latents[rows]), torch.randint(0, schedule.config.num_train_timesteps, (batch,))
-        noisy = schedule.add_noise(latents[rows], noise, t)
-        is_v = schedule.config.prediction_type == "v_prediction"
-        target = schedule.get_velocity(latents[rows], noise, t) if is_v else noise
-        loss = mse_loss(predict(noisy, t, embeddings[rows]).float(), target.float())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        rate.step()
-        optimizer.zero_grad()
-        return loss.detach().item()
-
-    return step
+def _loss(denoiser: Denoiser, batch: int, predict: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Loss:
+    draw = encoded(denoiser, batch, latents_of(denoiser))
+    return noise_loss(
+        denoiser.pipeline.scheduler.config, draw, lambda noisy, t, told: predict(noisy, t, told["prompt_embeds"])
+    )
 
 
 def kept_bytes(step: Step) -> int:
@@ -197,25 +159,34 @@ def measure(steps: dict[str, Step], rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
+WAYS = {"ours": our_step, "diffusers": their_step, "summed": summed_step}
+
+
 def main() -> None:
-    """Print a table."""
+    """Print a table, and enter our ratios into the scoreboard."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="1,13,80")
     parser.add_argument("--targets", default="attention,all")
     for name, default in (("batch", 4), ("rounds", 20), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
+    command = f"python tests/benchmarks/step.py --batch {given.batch} --rounds {given.rounds} --threads {given.threads}"
+    form = f"CPU s, batch {given.batch}, rank {RANK}, float32, threads: {given.threads}"
+    board = Scoreboard(command, this_machine(), ", ".join(part for part in (form, busy()) if part))
     print("size targets   way          wall s    least    CPU s    least   ratio   kept MiB")
     for size in given.sizes.split(","):
         for targets in given.targets.split(","):
-            ways = {"ours": ours, "diffusers": theirs, "summed": summed}
-            steps = {name: way(size, TARGETS[targets], given.batch, given.threads) for name, way in ways.items()}
-            for name, row in measure(steps, given.rounds).items():
+            lora = Lora(rank=RANK, alpha=ALPHA, target_modules=TARGETS[targets])
+            steps = {name: way(size, lora, given.batch, given.threads) for name, way in WAYS.items()}
+            rows = measure(steps, given.rounds)
+            for name, row in rows.items():
                 figures = "".join(f"{row[key]:9.4f}" for key in ("wall", "wall_min", "cpu", "cpu_min"))
                 print(
                     f"{size:>4} {targets:<9} {name:<10}{figures} {row['ratio']:7.3f} {row['kept'] / 2**20:10.1f}",
                     flush=True,
                 )
+            name = f"models/a step of LoRA, UNet of {size} M parameters, {targets} layers: ours / diffusers"
+            board.record(name, rows["ours"]["ratio"], goal="<= 1")
 
 
 if __name__ == "__main__":
