@@ -89,7 +89,8 @@ class Predictor:
             except (RuntimeError, TypeError, ValueError):
                 continue
             # Where a row's timestep was not its own, it gives something else beside others than alone.
-            if torch.allclose(together[-1:], alone, rtol=TOLERANCE, atol=TOLERANCE * float(alone.abs().max())):
+            atol = TOLERANCE * float(alone.abs().nan_to_num().max())
+            if torch.allclose(together[-1:], alone, rtol=TOLERANCE, atol=atol, equal_nan=True):
                 way.direct = self._recorded(latents, t, given, way, together)
                 return way
         return Way(by_row=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from cl_steps.config import Lora, Update
-from cl_steps.learning.learner import STUDENT, Learner, Pool, Pools
-from cl_steps.learning.methods.distillation import REPLAY_DISTILL
+from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.methods.catalogue import Methods
 from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.pools import EMPTY, Pool, Pools
 from cl_steps.models.model import Denoiser
 
 STEPS = 1000
@@ -46,14 +47,12 @@ def captions() -> tuple[str, ...]:
 
 def ours(denoiser: Denoiser, lora: Lora, batch: int, *, replays: bool = False) -> Learner:
     """This package's training, plain or half of each step replayed, with distillation from a teacher."""
-    pool = Pool(latents_of(denoiser), captions(), ("a",) * ITEMS)
-    method: Literal["replay_distill", "finetune"] = "replay_distill" if replays else "finetune"
+    pool = Pool(latents_of(denoiser), captions(), ("a",) * ITEMS, (denoiser.size,) * ITEMS)
+    method = "replay_distill" if replays else "finetune"
     update = Update(steps=STEPS, batch_size=batch, method=method, lora=lora, checkpoint_every=STEPS)
     for name in (STUDENT, TEACHER) if replays else (STUDENT,):
         denoiser.adapters.add_fresh(name, lora, 0)
-    pools = Pools(pool, pool if replays else Pool(pool.latents[:0], (), ()))
-    penalties = REPLAY_DISTILL.penalties(update) if replays else ()
-    return Learner(denoiser, pools, update, seed=0, penalties=penalties)
+    return Learner(denoiser, Pools(pool, pool if replays else EMPTY), update, seed=0, methods=Methods.of(update))
 
 
 def add_peft(network: Any, lora: Lora) -> list[nn.Parameter]:

@@ -78,20 +78,20 @@ def learning(clock: Clock, steps: int = 60) -> None:
 
     from cl_steps.commands.demo import OVERRIDES
     from cl_steps.config import Lora, Update
-    from cl_steps.learning.learner import Learner, Pool, Pools
-    from cl_steps.learning.methods.distillation import Distillation
+    from cl_steps.learning.learner import Learner
+    from cl_steps.learning.methods.catalogue import Methods
+    from cl_steps.learning.pools import Pool, Pools
 
     denoiser, lora = _denoiser(), Lora(rank=16, alpha=64, target_modules=tuple(OVERRIDES["update.lora.target_modules"]))
     for name in ("default", "teacher"):
         denoiser.adapters.add_fresh(name, lora, 0)
-    update = Update(steps=steps, batch_size=32, learning_rate=1.8e-3, base_learning_rate=2e-3, lora=lora)
+    said = {"steps": steps, "batch_size": 32, "learning_rate": 1.8e-3, "base_learning_rate": 2e-3, "lora": lora}
     latents = torch.randn(200, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    pool = Pool(latents, ("a handwritten three in blue ink",) * 200, ("blue-ink",) * 200)
-    for label, pools, penalties in (
-        ("replay and distillation", Pools(pool, pool), (Distillation(2.0),)),
-        ("replay", Pools(pool, pool), ()),
-    ):
-        learner = Learner(denoiser, pools, update, seed=0, penalties=penalties)
+    pool = Pool(latents, ("a handwritten three in blue ink",) * 200, ("blue-ink",) * 200, (denoiser.size,) * 200)
+    knobs = {"distillation": {"weight": 2.0}}
+    for label, method in (("replay and distillation", "replay_distill"), ("replay", "replay")):
+        update = Update.model_validate({**said, "method": method, "methods": knobs})
+        learner = Learner(denoiser, Pools(pool, pool), update, seed=0, methods=Methods.of(update))
         with clock(f"models/demo model, learning: {label}", steps, "steps", "batch 32, all layers, one thread"):
             for _ in range(steps):
                 learner.advance()

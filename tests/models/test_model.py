@@ -76,6 +76,12 @@ def test_a_line_that_is_served_at_a_size_works_at_that_alone(tmp_path: Path) -> 
     assert {denoiser.size_for(picture) for picture in ((10, 90), (90, 10), (5, 5))} == {(24, 16)}
 
 
+def test_a_prediction_that_is_no_number_is_given_and_not_stumbled_over(denoiser: Denoiser) -> None:
+    x_t = torch.full((2, *denoiser.latent_shape), torch.nan)
+    found = denoiser.predict(x_t, torch.tensor([3, 500]), denoiser.encode_prompts(["a", "b"]), None)
+    assert bool(found.isnan().all())
+
+
 def test_latents_are_scaled_posterior_means_and_independent_of_the_batch(denoiser: Denoiser) -> None:
     images = pictures(3)
     latents = denoiser.encode_images(images)
