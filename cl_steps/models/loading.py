@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,15 @@ def load_pipeline(
     folder = folder_of(path_or_id)
     kind = check_index(folder, str(path_or_id))
     _refuse_pickles(folder, str(path_or_id))
-    _quiet()
-    known = inspect.signature(kind.__init__).parameters
-    without: dict[str, Any] = {name: None for name in UNUSED if name in known}
-    without |= {"requires_safety_checker": False} if "requires_safety_checker" in known else {}
+    quiet()
     try:
         pipeline: DiffusionPipeline = kind.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             dtype={"vae": torch.float32, "default": dtype},
-            variant=_variant(folder),
-            **without,
+            variant=variant_in(folder),
+            **unused(kind),
         )
     except Exception as error:  # diffusers, transformers and safetensors raise a dozen kinds for a broken folder
         raise UsageError(
@@ -100,7 +97,7 @@ def folder_of(path_or_id: str | Path) -> Path:
     """The folder itself, or that of the hub's snapshot, fetched if it is not in the cache."""
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
-    return _fetched(path_or_id, _download)
+    return fetched(path_or_id, _download)
 
 
 def _download(name: str) -> str:
@@ -112,10 +109,11 @@ def _download(name: str) -> str:
 
 def hub_snapshot(hub_id: str) -> Path:
     """The files of any other model of the hub, safetensors only; raises as `folder_of` does."""
-    return _fetched(hub_id, lambda name: snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
+    return fetched(hub_id, lambda name: snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
 
 
-def _fetched(path_or_id: str | Path, fetch: Callable[[str], str]) -> Path:
+def fetched(path_or_id: str | Path, fetch: Callable[[str], str]) -> Path:
+    """What `fetch` brings of a model of the hub; raises as `folder_of` does."""
     if isinstance(path_or_id, Path) or not HUB_ID.fullmatch(path_or_id):
         raise UsageError(f"{path_or_id} is neither a folder nor a Hugging Face id such as owner/name")
     try:
@@ -133,8 +131,7 @@ def check_index(folder: Path, name: str) -> type[DiffusionPipeline]:
         UsageError: what is wrong, in one sentence.
     """
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        kind = index["_class_name"]
+        kind = _index(folder)["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{name} is no diffusers pipeline: it needs a {INDEX} that names its class") from error
     found = getattr(diffusers, kind, None) if isinstance(kind, str) else None
@@ -142,17 +139,29 @@ def check_index(folder: Path, name: str) -> type[DiffusionPipeline]:
         raise UsageError(
             f"{name} is a {kind!r:.80}, which diffusers {diffusers.__version__} has no pipeline of: give one"
         )
-    for part, (library, *_) in _parts(index).items():
+    for part, (library, *_) in parts_of(folder).items():
         if library not in LIBRARIES:
             trusted = " and ".join(LIBRARIES)
             raise UsageError(f"{name} takes its {part!r:.40} from {library!r:.80}: use parts of {trusted} only")
     return found
 
 
-def _parts(index: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def parts_of(folder: Path) -> dict[str, tuple[Any, ...]]:
     """What a pipeline consists of: (library, class) by name."""
+    index = _index(folder)
     named = {key: tuple(value) for key, value in index.items() if isinstance(value, list) and key not in UNUSED}
     return {key: value for key, value in named.items() if len(value) == 2 and value[0] is not None}
+
+
+def unused(kind: type[DiffusionPipeline]) -> dict[str, Any]:
+    """Arguments with which a pipeline is made without the parts that are not used."""
+    known = inspect.signature(kind.__init__).parameters
+    without: dict[str, Any] = {name: None for name in UNUSED if name in known}
+    return without | ({"requires_safety_checker": False} if "requires_safety_checker" in known else {})
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
 
 
 def _refuse_pickles(folder: Path, name: str) -> None:
@@ -166,7 +175,7 @@ def _refuse_pickles(folder: Path, name: str) -> None:
             )
 
 
-def _variant(folder: Path) -> str | None:
+def variant_in(folder: Path) -> str | None:
     """The variant of the weights' files, such as `fp16`, where one part has its weights in that variant only."""
     for part in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in UNUSED):
         found = [VARIANT.search(path.name) for path in part.glob("*.safetensors")]
@@ -175,7 +184,8 @@ def _variant(folder: Path) -> str | None:
     return None
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Switch off what libraries say."""
     # What they warn of here nobody can help, but for captions that are cut: `Captions.cut` counts those.
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
