@@ -9,16 +9,22 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePath
 from typing import Any
 
 import diffusers
+import httpx
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import get_cached_repo_tree, list_repo_files, snapshot_download
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -102,9 +108,23 @@ def folder_of(path_or_id: str | Path) -> Path:
 
 def _download(name: str) -> str:
     """The pipeline's files, and beside them the card and licence that the pipeline itself has no use for."""
-    folder = str(DiffusionPipeline.download(name, use_safetensors=True, safety_checker=None))
+    variant = _variant(PurePath(file) for file in _files(name))
+    folder = str(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, safety_checker=None))
     snapshot_download(name, revision=Path(folder).name, allow_patterns=["README.md", "LICENSE*", "LICENCE*"])
     return folder
+
+
+def _files(name: str) -> list[str]:
+    """The files of a repository of the hub, as it says; where it cannot be asked, as it last said."""
+    try:
+        return list(list_repo_files(name))
+    except RepositoryNotFoundError:
+        raise
+    except (OSError, httpx.TransportError):
+        try:
+            return [file.path for file in get_cached_repo_tree(name)]
+        except CachedRepoTreeNotFoundError as error:
+            raise LocalEntryNotFoundError(f"{name} was never fetched") from error
 
 
 def hub_snapshot(hub_id: str) -> Path:
@@ -176,12 +196,18 @@ def _refuse_pickles(folder: Path, name: str) -> None:
 
 
 def variant_in(folder: Path) -> str | None:
+    """The variant of a folder's weights, as `_variant` finds it."""
+    return _variant(path.relative_to(folder) for path in folder.glob("*/*"))
+
+
+def _variant(files: Iterable[PurePath]) -> str | None:
     """The variant of the weights' files, such as `fp16`, where one part has its weights in that variant only."""
-    for part in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in UNUSED):
-        found = [VARIANT.search(path.name) for path in part.glob("*.safetensors")]
-        if found and all(found):
-            return str(found[0][1])  # type: ignore[index]
-    return None
+    weights: dict[str, list[re.Match[str] | None]] = {}
+    for file in sorted(files):
+        if len(file.parts) == 2 and file.suffix == ".safetensors" and file.parts[0] not in UNUSED:
+            weights.setdefault(file.parts[0], []).append(VARIANT.search(file.name))
+    only = (found[0] for found in weights.values() if all(found))
+    return next((match[1] for match in only if match), None)
 
 
 def quiet() -> None:
