@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -303,6 +304,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # They warn of processors and adapters that nothing here uses, the one as soon as it is imported.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    # torchao of its own kernels, and torch of torchao's types: as soon as they are imported, too.
+    for logger in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     name = chosen.pop("command")
     command = next(c for c in COMMANDS if c.name == name)
     try:

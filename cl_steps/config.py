@@ -75,6 +75,8 @@ Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})
 """What Git calls a commit or a tree; empty where there is none yet."""
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$")]
+Bits = Literal["int8", "fp8", "nf4"]
+Base = Literal["full"] | Bits
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 
 
@@ -240,10 +242,14 @@ class Gate(Block):
 
 
 class Compute(Block):
-    """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere."""
+    """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere.
+
+    `base` is in how many bits the networks hold their weights while they are used: full as `precision` says.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    base: Base = "full"
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import diffusers
 import httpx
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import get_cached_repo_tree, list_repo_files, snapshot_download
 from huggingface_hub.errors import (
@@ -28,8 +28,10 @@ from huggingface_hub.errors import (
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from cl_steps.config import Compute
+from cl_steps.config import Base, Compute
 from cl_steps.errors import Unavailable, UsageError, first_line
+from cl_steps.models.quantised import quantise
+from cl_steps.models.watching import networks
 
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
@@ -42,14 +44,18 @@ VARIANT = re.compile(r"\.(fp16|bf16|fp32)(-\d{5}-of-\d{5})?\.safetensors$")
 
 
 def load_pipeline(
-    path_or_id: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path_or_id: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    base: Base = "full",
 ) -> DiffusionPipeline:
     """A frozen pipeline in evaluation mode, from a folder or a Hugging Face id.
 
-    All parts have `dtype` but the autoencoder, which has float32: many overflow in half precision.
+    All parts have `dtype` but the autoencoder, which has float32: many overflow in half precision. With another `base`
+    than full the networks hold their weights in fewer bits (`quantised`), and compute in `dtype`.
 
     Raises:
-        UsageError: no pipeline is there, it is incomplete, or holds what is not loaded here.
+        UsageError: no pipeline is there, it is incomplete, holds what is not loaded here, or `base` needs a library.
         Unavailable: the hub cannot be reached.
     """
     folder = folder_of(path_or_id)
@@ -69,6 +75,9 @@ def load_pipeline(
         raise UsageError(
             f"{path_or_id} is no complete diffusers pipeline, save it again: {first_line(error):.200}"
         ) from error
+    for part in networks(pipeline).values():
+        if base != "full" and isinstance(part, ModelMixin):
+            quantise(part, base, torch.device(device))
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval().to(device)
