@@ -244,13 +244,23 @@ class Gate(Block):
 class Compute(Block):
     """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere.
 
-    `base` is in how many bits the networks hold their weights while they are used: full as `precision` says.
+    `base` is in how many bits the networks hold their weights while they are used: full as `precision` says. With
+    `checkpointing` a backward pass computes a network's blocks again instead of keeping all that is in them; with
+    `offload` their weights lie in the machine's memory, each brought to the GPU when it is used.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     base: Base = "full"
+    checkpointing: bool = False
+    offload: bool = False
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
+
+    @model_validator(mode="after")
+    def _whole_weights_are_offloaded(self) -> Compute:
+        if self.offload and self.base != "full":
+            raise ValueError("offload is for a base that is full: leave out one of offload and base")
+        return self
 
 
 class Params(Block):

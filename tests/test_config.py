@@ -24,6 +24,8 @@ def load(tmp_path: Path, content: str) -> object:
         ("update: {steps: 0}", "update.steps"),
         ("update: {learning_rate: 1.0}", "below base_learning_rate"),
         ("evaluate: {looks: [90, 40]}", "looks must rise"),
+        ("compute: {base: int4}", "compute.base"),
+        ("compute: {base: int8, offload: true}", "offload is for a base that is full"),
         ("seed: true", "seed"),
         ("format: 2", "format"),
         ("name: ../x", "name"),

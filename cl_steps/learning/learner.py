@@ -222,7 +222,8 @@ class Learner:
         if self.rows_at_once == 1:
             raise UsageError(
                 "the device's memory does not hold the training of one image: set compute.precision to bfloat16, "
-                "lower update.lora.rank where the line begins, or give the step a device with more memory"
+                "compute.checkpointing or compute.offload to true, or compute.base to int8 or nf4, or give the step a "
+                "device with more memory"
             )
         self.parts *= 2
         say(f"update: out of memory, from step {self.step} on each step is computed in {self.parts} parts")

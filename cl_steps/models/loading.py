@@ -16,7 +16,7 @@ from typing import Any
 import diffusers
 import httpx
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import get_cached_repo_tree, list_repo_files, snapshot_download
 from huggingface_hub.errors import (
@@ -25,14 +25,13 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from cl_steps.config import Base, Compute
+from cl_steps.config import Compute
 from cl_steps.errors import Unavailable, UsageError, first_line
-from cl_steps.models.quantised import quantise
-from cl_steps.models.watching import networks
+from cl_steps.models.placing import place
 
+DEFAULT = Compute()
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -47,15 +46,15 @@ def load_pipeline(
     path_or_id: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    base: Base = "full",
+    compute: Compute = DEFAULT,
 ) -> DiffusionPipeline:
     """A frozen pipeline in evaluation mode, from a folder or a Hugging Face id.
 
-    All parts have `dtype` but the autoencoder, which has float32: many overflow in half precision. With another `base`
-    than full the networks hold their weights in fewer bits (`quantised`), and compute in `dtype`.
+    All parts have `dtype` but the autoencoder, which has float32: many overflow in half precision. How its networks
+    lie in memory `compute` says (`placing`).
 
     Raises:
-        UsageError: no pipeline is there, it is incomplete, holds what is not loaded here, or `base` needs a library.
+        UsageError: no pipeline is there, it is incomplete, or holds what is not loaded here; or as `place` does.
         Unavailable: the hub cannot be reached.
     """
     folder = folder_of(path_or_id)
@@ -75,12 +74,7 @@ def load_pipeline(
         raise UsageError(
             f"{path_or_id} is no complete diffusers pipeline, save it again: {first_line(error):.200}"
         ) from error
-    for part in networks(pipeline).values():
-        if base != "full" and isinstance(part, ModelMixin):
-            quantise(part, base, torch.device(device))
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False).eval().to(device)
+    place(pipeline, torch.device(device), compute)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

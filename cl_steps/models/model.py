@@ -75,7 +75,7 @@ def open_denoiser(path_or_id: str | Path, compute: Compute, serving: Serving | N
     """
     device = choose_device(compute)
     dtype = choose_dtype(compute, device)
-    pipeline = load_pipeline(path_or_id, device, dtype, compute.base)
+    pipeline = load_pipeline(path_or_id, device, dtype, compute)
     size = (serving.width, serving.height) if serving and serving.width and serving.height else None
     try:
         return Denoiser(pipeline, device, dtype, derive(pipeline, device, size))

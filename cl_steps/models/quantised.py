@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,13 @@ def quantise(network: nn.Module, bits: Bits, device: torch.device) -> None:
     """
     hold = _holding(bits)
     for layer in network.modules():
-        if isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear):
+        if is_linear(layer):
             hold(layer.to(device))
+
+
+def is_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear layer that is called: torch's own attention takes the weight of its output's instead."""
+    return isinstance(layer, nn.Linear) and not isinstance(layer, NonDynamicallyQuantizableLinear)
 
 
 def stored(weight: Tensor) -> list[Tensor]:

@@ -220,6 +220,10 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield part
 
 
+AS_GOOD = {"threads", "checkpointing", "offload"}
+"""Of `compute` what changes time and memory only: a run goes on from its checkpoint with another choice."""
+
+
 def run_key(context: Context) -> str:
     """The digest of everything that training depends on: who has the same key may share checkpoints."""
     package = Path(__file__).parents[1]
@@ -228,7 +232,7 @@ def run_key(context: Context) -> str:
     bases = (BASE, NEW_BASE) if context.run.rebase else (BASE,)
     parts = (
         context.params.update.model_dump_json(),
-        context.params.compute.model_dump_json(exclude={"threads"}),
+        context.params.compute.model_dump_json(exclude=AS_GOOD),
         str(context.params.seed),
         str((context.params.serving.width, context.params.serving.height)),
         adapter_digest(context.path(ADAPTER)),
