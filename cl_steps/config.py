@@ -246,7 +246,8 @@ class Compute(Block):
 
     `base` is in how many bits the networks hold their weights while they are used: full as `precision` says. With
     `checkpointing` a backward pass computes a network's blocks again instead of keeping all that is in them; with
-    `offload` their weights lie in the machine's memory, each brought to the GPU when it is used.
+    `offload` their weights lie in the machine's memory, each brought to the GPU when it is used; with `shard` the
+    processes that learn together hold a share of them each.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -254,12 +255,14 @@ class Compute(Block):
     base: Base = "full"
     checkpointing: bool = False
     offload: bool = False
+    shard: bool = False
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
 
     @model_validator(mode="after")
-    def _whole_weights_are_offloaded(self) -> Compute:
-        if self.offload and self.base != "full":
-            raise ValueError("offload is for a base that is full: leave out one of offload and base")
+    def _only_whole_weights_lie_elsewhere(self) -> Compute:
+        for name in ("offload", "shard"):
+            if getattr(self, name) and self.base != "full":
+                raise ValueError(f"{name} is for a base that is full: leave out one of {name} and base")
         return self
 
 

@@ -26,6 +26,7 @@ def load(tmp_path: Path, content: str) -> object:
         ("evaluate: {looks: [90, 40]}", "looks must rise"),
         ("compute: {base: int4}", "compute.base"),
         ("compute: {base: int8, offload: true}", "offload is for a base that is full"),
+        ("compute: {base: nf4, shard: true}", "shard is for a base that is full"),
         ("seed: true", "seed"),
         ("format: 2", "format"),
         ("name: ../x", "name"),

@@ -65,6 +65,10 @@ class Learner:
     """Trains the adapter `default` of a denoiser; `step` counts the steps that are done.
 
     `parts` is in how many parts this process computes its share of a step; out of memory, it doubles them itself.
+    With `in_step` the processes hold a share of the base's weights each, so that all call the networks equally often.
+
+    Raises:
+        UsageError: in step, and a step does not divide evenly.
     """
 
     def __init__(
@@ -77,9 +81,10 @@ class Learner:
         penalties: tuple[Penalty, ...] = (),
         processes: Processes = ALONE,
         parts: int = 1,
+        in_step: bool = False,
     ) -> None:
         self.denoiser, self.update, self.penalties = denoiser, update, penalties
-        self.processes, self.parts = processes, parts
+        self.processes, self.parts, self.in_step = processes, parts, in_step
         self.new, self.replay = pools.new, pools.replay
         self.planner = Planner(
             seed,
@@ -100,6 +105,8 @@ class Learner:
         self._sums = torch.zeros(3 + len(penalties), dtype=torch.float64, device=denoiser.device)
         self._constants: dict[tuple[float, ...], Tensor] = {}
         denoiser.encode_prompts(("", *self.new.texts, *self.replay.texts))
+        if in_step:
+            self._keep_step()
 
     def advance(self) -> None:
         """One step; nothing in it waits for the device.
@@ -218,7 +225,22 @@ class Learner:
         device = self.denoiser.device
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
+    def _keep_step(self) -> None:
+        kinds = 2 if len(self.replay) else 1
+        if self.update.batch_size % (kinds * self.processes.size * self.parts):
+            raise UsageError(
+                "compute.shard needs a step that divides evenly: set update.batch_size to a multiple of "
+                f"{kinds * self.processes.size * self.parts} ({self.processes.size} processes, {self.parts} parts each)"
+            )
+        self.denoiser.keep_step([self.rows_at_once, self.rows_at_once // kinds])
+
     def _divide(self) -> None:
+        if self.in_step:
+            # The others are waiting within the step that does not fit here.
+            raise UsageError(
+                "the device's memory does not hold this process' part of a step: set compute.checkpointing to true, or "
+                "raise RETAIN_MICRO_BATCHES or the number of processes"
+            )
         if self.rows_at_once == 1:
             raise UsageError(
                 "the device's memory does not hold the training of one image: set compute.precision to bfloat16, "

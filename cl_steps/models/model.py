@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cl_steps.config import Compute, Serving
 from cl_steps.errors import UsageError
 from cl_steps.models.adapters import Adapters
-from cl_steps.models.captions import NEGATIVE, Captions, Conditions, alike, joined
+from cl_steps.models.captions import NEGATIVE, Captions, Conditions, alike, joined, shapes
 from cl_steps.models.family import Family, derive
 from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
 from cl_steps.models.prediction import Predictor
@@ -157,6 +157,21 @@ class Denoiser:
                 part.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def keep_step(self, rows: Collection[int]) -> None:
+        """From here on, predictions of so many rows call the networks equally often, whatever their captions are.
+
+        Processes with a share of the weights each need that of each other. The captions to come are those encoded by
+        now, in all processes the same ones in the same order; where their shapes differ, each row is called alone.
+        """
+        examples = {shapes(conditions): conditions for conditions in self.captions.kept.values()}
+        self._predictor.one_by_one = len(examples) > 1
+        for count in (1,) if self._predictor.one_by_one else sorted(set(rows)):
+            x = torch.randn((count, *self.latent_shape), generator=torch.Generator().manual_seed(count))
+            t = self.schedule.at((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+            for conditions in examples.values():
+                with torch.no_grad():
+                    self.predict(x.to(self.device), t.to(self.device), [conditions] * count, None)
 
     def predict(
         self, x_t: Tensor, t: Tensor, conditions: Sequence[Conditions], adapter: str | None = "default"

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
@@ -46,10 +48,29 @@ def _place_network(network: ModelMixin, device: torch.device, compute: Compute) 
                 f"a {type(network).__name__} cannot compute blocks again: set compute.checkpointing to false"
             )
         network.enable_gradient_checkpointing()
-    if compute.offload and device.type == "cuda":
+    if compute.shard and torch.distributed.is_initialized():
+        shard(network, device)
+    elif compute.offload and device.type == "cuda":
         offload(network, device)
     elif compute.offload:
         say("compute.offload has no say here: without a GPU the networks lie in the machine's own memory already")
+
+
+def shard(network: nn.Module, device: torch.device) -> None:
+    """Leave this process its share of a network's weights; a block's others come when it is computed (FSDP2).
+
+    All processes must call the network equally often, in the same order: `Denoiser.keep_step`.
+    """
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for block in _blocks(network):
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """The members of a network's lists of modules: its blocks, none of which is within another."""
+    for child in network.children():
+        yield from child if isinstance(child, nn.ModuleList) else _blocks(child)
 
 
 def offload(network: nn.Module, device: torch.device) -> None:
@@ -58,8 +79,7 @@ def offload(network: nn.Module, device: torch.device) -> None:
     So no more than one layer's is there at a time, in a backward pass too. What lies outside of the blocks, biases and
     norms are not kept away.
     """
-    blocks = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    for layer in dict.fromkeys(layer for block in blocks for layer in block.modules()):
+    for layer in (layer for block in _blocks(network) for layer in block.modules()):
         if is_linear(layer) or (isinstance(layer, nn.Conv2d) and _is_plain(layer)):
             Streamed(layer, device)
 

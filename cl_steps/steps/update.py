@@ -85,24 +85,30 @@ def learn(
     began: float = 0.0,
     is_abandoned: Callable[[], bool] = lambda: False,
 ) -> StepReport:
-    """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty."""
+    """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty.
+
+    Where each holds a share of the base all do the same, so that they keep step.
+    """
     method = REBASE if context.run.rebase else METHODS[context.params.update.method]
     base, params = context.path(NEW_BASE if context.run.rebase else BASE), context.params
     denoiser = open_denoiser(base, params.compute, params.serving)
     learner = prepare(context, denoiser, method, processes, parts)
-    if processes.rank:
+    if processes.rank and not learner.in_step:
         denoiser.rest()
         train(learner, None, is_abandoned)
         return StepReport()
-    if count := denoiser.cut(learner.new.texts):
+    if not processes.rank and (count := denoiser.cut(learner.new.texts)):
         say(f"update: {count} captions are longer than the base's text encoder reads, and their ends are cut")
     banks = _banks(context, denoiser)
     denoiser.encode_prompts([text for bank in banks for text in bank.pool.texts])
     denoiser.rest()
     guard = Guard.before(learner, *banks)
-    keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
+    kept = Checkpoints(None, checkpoints.key) if processes.rank else checkpoints
+    keeper = Keeper(guard, kept, clock=lambda: time.monotonic() - began)
     train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=method.guarded)
+    if processes.rank:
+        return StepReport()
     denoiser.adapters.save(STUDENT, context.fresh("tonight/candidate/adapter"))
     _write_replay(context, context.fresh("tonight/candidate/replay"))
     return StepReport(
@@ -188,6 +194,7 @@ def prepare(
         penalties=method.penalties(update),
         processes=processes,
         parts=parts,
+        in_step=context.params.compute.shard and processes.size > 1,
     )
 
 
@@ -220,7 +227,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield part
 
 
-AS_GOOD = {"threads", "checkpointing", "offload"}
+AS_GOOD = {"threads", "checkpointing", "offload", "shard"}
 """Of `compute` what changes time and memory only: a run goes on from its checkpoint with another choice."""
 
 

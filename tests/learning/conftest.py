@@ -52,6 +52,7 @@ def make_learner(base: Path) -> MakeLearner:
         precision: Precision = "float32",
         processes: Processes = ALONE,
         parts: int = 1,
+        in_step: bool = False,
         **changes: object,
     ) -> Learner:
         denoiser = open_denoiser(base, Compute(device="cpu", threads=1, precision=precision))
@@ -61,7 +62,12 @@ def make_learner(base: Path) -> MakeLearner:
         if num_replay is None:
             num_replay = 9 if METHODS[method].replays else 0
         pools = Pools(pool(1, 11), pool(2, num_replay))
-        options = {"penalties": METHODS[method].penalties(update), "processes": processes, "parts": parts}
+        options = {
+            "penalties": METHODS[method].penalties(update),
+            "processes": processes,
+            "parts": parts,
+            "in_step": in_step,
+        }
         return Learner(denoiser, pools, update, seed=seed, **options)
 
     return make
