@@ -242,13 +242,7 @@ class Gate(Block):
 
 
 class Compute(Block):
-    """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere.
-
-    `base` is in how many bits the networks hold their weights while they are used: full as `precision` says. With
-    `checkpointing` a backward pass computes a network's blocks again instead of keeping all that is in them; with
-    `offload` their weights lie in the machine's memory, each brought to the GPU when it is used; with `shard` the
-    processes that learn together hold a share of them each.
-    """
+    """Where steps run, and how the base lies there (`models.placing`); precision `auto` is bfloat16 where it exists."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
