@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,12 @@ THROUGH = arg("--through", choices=["command line", "airflow"], default="command
 IN = arg("--dir", default=".", metavar="DIR", help="the workspace (default: this folder)")
 VERSION = arg("version", metavar="VERSION", help="such as v7, or champion")
 HTML = arg("--html", default=None, metavar="FILE", help="write it as a page, too")
+LIKE = arg(
+    "--like",
+    default=None,
+    metavar="PATH_OR_HUB_ID",
+    help="where the base is one .safetensors file: a pipeline of its family (default: the hub's that diffusers knows)",
+)
 PASSPHRASE = arg("--passphrase-file", default=None, metavar="FILE", help="the file with the keys' passphrase")
 
 COMMANDS = (
@@ -60,6 +67,7 @@ COMMANDS = (
         (
             arg("dir", metavar="DIR", help="the folder to make; its last part names the line"),
             arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="the diffusers pipeline (default: the demo's)"),
+            LIKE,
             arg("--extractor", default=None, metavar="PATH_OR_HUB_ID", help="the CLIP model that sees"),
             arg("--data", default=None, metavar="FOLDER", help="images that the base knows: the line's first slices"),
             arg("--adapter", default=None, metavar="FILE", help="a LoRA to go on from, of whatever tool"),
@@ -191,9 +199,10 @@ COMMANDS = (
     Command(
         "rebase", "a new base under the line, gated like a candidate", "cl_steps.commands.rebase:rebase",
         (
-            arg("base", metavar="BASE", help="the diffusers pipeline: a folder or hub id"),
+            arg("base", metavar="BASE", help="the diffusers pipeline: a folder, a .safetensors file or a hub id"),
             DIR,
             REASON,
+            LIKE,
             arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, for this run alone"),
             arg("--no-promote", action="store_true", help="stop before promotion"),
         ),
@@ -298,6 +307,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # They warn of processors and adapters that nothing here uses, the one as soon as it is imported.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    # torchao of its own kernels, and torch of torchao's types: as soon as they are imported, too.
+    for logger in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     name = chosen.pop("command")
     command = next(c for c in COMMANDS if c.name == name)
     try:

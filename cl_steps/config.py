@@ -80,6 +80,8 @@ MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}$")
 Knob = Annotated[float, Field(ge=-1e9, le=1e9)] | bool | Text | tuple[Any, ...] | Mapping[str, Any] | None
 """What a method's knob may be before the method looks at it."""
 METHOD_FILES = (Path(__file__).parent / "learning" / "methods").glob("*.py")
+Bits = Literal["int8", "fp8", "nf4"]
+Base = Literal["full"] | Bits
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 
 
@@ -289,11 +291,22 @@ class Gate(Block):
 
 
 class Compute(Block):
-    """Where steps run; the precision `auto` is bfloat16 where the device has it, and float32 elsewhere."""
+    """Where steps run, and how the base lies there (`models.placing`); precision `auto` is bfloat16 where it exists."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    base: Base = "full"
+    checkpointing: bool = False
+    offload: bool = False
+    shard: bool = False
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
+
+    @model_validator(mode="after")
+    def _only_whole_weights_lie_elsewhere(self) -> Compute:
+        for name in ("offload", "shard"):
+            if getattr(self, name) and self.base != "full":
+                raise ValueError(f"{name} is for a base that is full: leave out one of {name} and base")
+        return self
 
 
 class Params(Block):
@@ -310,6 +323,16 @@ class Params(Block):
     serving: Serving = Serving()
     gate: Gate = Gate()
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _whole_weights_to_change(self) -> Params:
+        if self.update.lora.rank == "full" and (
+            self.compute.base != "full" or self.compute.offload or self.compute.shard
+        ):
+            raise ValueError(
+                "update.lora.rank full needs all weights as they are: leave out compute.base, offload, shard"
+            )
+        return self
 
 
 PER_RUN = ("update", "compute")

@@ -25,7 +25,8 @@ RUN apt-get update \
 FROM ${BASE} AS wanted
 COPY pyproject.toml /
 RUN python3 -c 'import tomllib; p = tomllib.load(open("/pyproject.toml", "rb"))["project"]; \
-    print(*p["dependencies"], *p["optional-dependencies"]["steps"], sep="\n")' > /requirements.txt
+    more = p["optional-dependencies"]; \
+    print(*p["dependencies"], *more["steps"], *more["quantised"], sep="\n")' > /requirements.txt
 
 FROM ${BASE} AS dependencies
 ARG UV_VERSION=0.13.9

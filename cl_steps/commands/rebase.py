@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from cl_steps.acts.rebase import RebaseRequest, ask, refuse_same
 from cl_steps.config import RunSpec, parse_overrides, validate_block
 from cl_steps.errors import UsageError
-from cl_steps.operations.base import find_base, keep_base, open_base
+from cl_steps.operations.base import open_base, take_base
 from cl_steps.operations.play import ending, new_id, play
 from cl_steps.progress import say
 from cl_steps.records.builders import person
@@ -26,7 +26,7 @@ from cl_steps.repository.run_branch import open_run
 from cl_steps.run.stopping import goes_on_with
 
 
-def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -> str:
+def rebase(base: str, dir: str, reason: str, like: str | None, set: list[str], no_promote: bool) -> str:
     """Try a new base and say how it ended.
 
     Raises:
@@ -40,7 +40,7 @@ def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -
     line = resolve(dir)
     refuse_dirty(Path(dir), line)
     facts = {"id": new_id("rebase"), "by": person(), "reason": reason, "set": parse_overrides(set)}
-    spec = _asked(line, base, validate_block(RunSpec, facts, "the command"))
+    spec = _asked(line, base, like, validate_block(RunSpec, facts, "the command"))
     say(f"run {spec.id}")
     open_run(line, spec)
     flags = ["--no-promote"] if no_promote else []
@@ -50,14 +50,13 @@ def rebase(base: str, dir: str, reason: str, set: list[str], no_promote: bool) -
         return ended or ending(line, spec.id, dir)
 
 
-def _asked(line: Line, base: str, spec: RunSpec) -> RunSpec:
+def _asked(line: Line, base: str, like: str | None, spec: RunSpec) -> RunSpec:
     """The run, once everything that can be checked is right and main holds the act that asks for it."""
     refuse_own_rules(spec)
     say("rebase: taking the base")
-    source = find_base(base)
     with TemporaryDirectory(prefix="retain-") as scratch:
         folder = Path(scratch) / "base"
-        keep_base(base, source, folder)
+        take_base(base, folder, like)
         with reading(line.git) as main:
             params = main.params(spec)
             refuse_same(main, folder)

@@ -14,7 +14,7 @@ one after the other because its device's memory holds no more. Neither changes t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TypeVar
@@ -48,6 +48,10 @@ class Learner:
     """Trains the adapter `default` of a denoiser; `step` counts the steps that are done.
 
     `parts` is in how many parts this process computes its share of a step; out of memory, it doubles them itself.
+    With `in_step` the processes hold a share of the base's weights each, so that all call the networks equally often.
+
+    Raises:
+        UsageError: in step, and a step does not divide evenly.
     """
 
     def __init__(
@@ -61,9 +65,12 @@ class Learner:
         kept: Kept = MappingProxyType({}),
         processes: Processes = ALONE,
         parts: int = 1,
+        in_step: bool = False,
     ) -> None:
         self.denoiser, self.update, self.pools, self.seed = denoiser, update, pools, seed
-        self.processes, self.parts = processes, parts
+        self.processes, self.parts, self.in_step = processes, parts, in_step
+        if in_step and not methods.are_even:
+            raise UsageError("compute.shard goes with replay, distillation and lwf only: leave out the other methods")
         self.new, self.replay = pools.new, pools.replay
         denoiser.keep_prompts(("", *self.new.texts, *self.replay.texts, *pools.memory.texts))
         self.student = denoiser.adapters.train(STUDENT)
@@ -81,6 +88,8 @@ class Learner:
         self._masks = [self._mask(stage.layers) for stage in self.planner.stages]
         self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
         self._sums = torch.zeros(3 + len(made.terms), dtype=torch.float64, device=denoiser.device)
+        if in_step:
+            self.keep_step(())
 
     def advance(self) -> None:
         """One step; nothing in it waits for the device.
@@ -270,11 +279,29 @@ class Learner:
         device = self.denoiser.device
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
+    def keep_step(self, texts: Collection[str]) -> None:
+        """Have all processes call the networks equally often, for the captions of the pools and these."""
+        kinds = 2 if len(self.replay) else 1
+        if self.update.batch_size % (kinds * self.processes.size * self.parts):
+            raise UsageError(
+                "compute.shard needs a step that divides evenly: set update.batch_size to a multiple of "
+                f"{kinds * self.processes.size * self.parts} ({self.processes.size} processes, {self.parts} parts each)"
+            )
+        known = {"", *self.new.texts, *self.replay.texts, *texts}
+        self.denoiser.keep_step([self.rows_at_once, self.rows_at_once // kinds], sorted(known))
+
     def _divide(self) -> None:
+        if self.in_step:
+            # The others are waiting within the step that does not fit here.
+            raise UsageError(
+                "the device's memory does not hold this process' part of a step: set compute.checkpointing to true, or "
+                "raise RETAIN_MICRO_BATCHES or the number of processes"
+            )
         if self.rows_at_once == 1:
             raise UsageError(
                 "the device's memory does not hold the training of one image: set compute.precision to bfloat16, "
-                "lower update.lora.rank where the line begins, or give the step a device with more memory"
+                "compute.checkpointing or compute.offload to true, or compute.base to int8 or nf4, or give the step a "
+                "device with more memory"
             )
         self.parts *= 2
         say(f"update: out of memory, from step {self.step} on each step is computed in {self.parts} parts")

@@ -1,6 +1,7 @@
 """The training loop: steps, looks of the guard, checkpoints, and an orderly stop on SIGTERM.
 
-Of several processes only the first has a guard and checkpoints; the others wait for it where they next meet.
+Of several processes only the first has a guard and checkpoints; the others wait for it where they next meet. Where they
+keep step each has a guard, which sees the same, and the first alone has checkpoints.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cl_steps.run.stopping import EXIT_TERMINATED, termination
 
 @dataclass
 class Keeper:
-    """What the first process alone does: it looks, saves, and knows what tries before this one took.
+    """What one process alone does for all: it looks, saves, and knows what tries before this one took.
 
     `clock` gives the seconds of this try so far.
     """
@@ -49,11 +50,13 @@ class Keeper:
         self.guard.restore(saved.tensors, saved.facts)
         self.earlier_seconds = float(saved.facts.get("seconds", 0.0))
         say(f"update: goes on from step {saved.step} of {learner.update.steps}")
-        return {"step": saved.step, "parts": int(saved.facts.get("micro_batches", 1))}
+        return {"step": saved.step, "parts": int(saved.facts.get("micro_batches", 1)), "guard": self.guard.state()[1]}
 
 
 def train(learner: Learner, keeper: Keeper | None, is_abandoned: Callable[[], bool] = lambda: False) -> None:
     """Run the steps that are left, from the latest checkpoint if there is one; `keeper` is the first process's.
+
+    Where processes keep step each has one.
 
     Raises:
         SystemExit: with status 143 on SIGTERM (an evicted pod) of any of the processes, or where `is_abandoned` says
@@ -64,7 +67,9 @@ def train(learner: Learner, keeper: Keeper | None, is_abandoned: Callable[[], bo
     steps, every = learner.update.steps, learner.update.checkpoint_every
     _resume(learner, keeper)
     with termination() as asked:
-        for _ in _counted(range(learner.step, steps), steps - learner.step, keeper):
+        for _ in _counted(
+            range(learner.step, steps), steps - learner.step, not learner.processes.rank and bool(keeper)
+        ):
             learner.advance()
             stops = learner.processes.any(asked.is_set() or is_abandoned())
             is_due = learner.step % every == 0 or learner.step == steps
@@ -73,22 +78,27 @@ def train(learner: Learner, keeper: Keeper | None, is_abandoned: Callable[[], bo
             if keeper and (is_due or stops):
                 keeper.save(learner)
             if stops:
-                if keeper:
+                if keeper and not learner.processes.rank:
                     say(f"update: asked to stop, after step {learner.step} of {steps}")
                 raise SystemExit(EXIT_TERMINATED)
 
 
-def _counted(items: range, total: int, keeper: Keeper | None) -> Iterable[int]:
-    return progress(items, total, "update: steps") if keeper else items
+def _counted(items: range, total: int, is_first: bool) -> Iterable[int]:
+    return progress(items, total, "update: steps") if is_first else items
 
 
 def _resume(learner: Learner, keeper: Keeper | None) -> None:
     """Every process begins where the first one's checkpoint is."""
-    found = keeper.resume(learner) if keeper else None
+    is_first = not learner.processes.rank
+    found = keeper.resume(learner) if keeper and is_first else None
     if learner.processes.size > 1:
         found = json.loads(learner.processes.share(json.dumps(found).encode()))
-        content = learner.processes.share(tensor_bytes(learner.state()) if keeper and found else b"")
-        if found and not keeper:
-            learner.restore(int(found["step"]), load(content))
-    if found:
+        own = learner.state() | (keeper.guard.state()[0] if keeper else {})
+        content = learner.processes.share(tensor_bytes(own) if is_first and found else b"")
+        if found and not is_first:
+            tensors = load(content)
+            learner.restore(int(found["step"]), tensors)
+            if keeper:
+                keeper.guard.restore(tensors, found["guard"])
+    if found and not learner.in_step:
         learner.parts = max(learner.parts, int(found["parts"]))

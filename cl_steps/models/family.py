@@ -10,20 +10,18 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_steps.errors import UsageError, first_line
 from cl_steps.models.captions import encoded, row_places
 from cl_steps.models.direct import tensors
 from cl_steps.models.latents import CodeMap, code_map
 from cl_steps.models.schedule import GRID, Schedule, is_flow, schedule_of
-from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values, Watcher
+from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values, Watcher, networks
 
 GUIDANCE = ("guidance_scale", "true_cfg_scale")
 OFF = (1.0, 0.0)
 """What switches guidance off, in the order in which it is tried."""
-NOT_DENOISING = ("encode", "decode")
-"""A part with one of these is an autoencoder."""
 SPREADS = (0.4, 2.5)
 """Between which the spread of the loop's first latents counts as 1: few numbers scatter."""
 HIGH, LOW = 0.95, 0.05
@@ -69,9 +67,7 @@ def derive(
     Raises:
         UsageError: what a property that the loop needs is not there; it says which.
     """
-    one = given(1)
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-    seen = {name: part for name, part in parts.items() if not any(hasattr(part, verb) for verb in NOT_DENOISING)}
+    one, seen = given(1), networks(pipeline)
     high, low = _ends(pipeline)
     begin = Watcher(pipeline, seen, device, dict(settings or {}))
     watcher, surveyed = _without_guidance(begin, size, one, high)

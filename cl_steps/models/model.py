@@ -27,7 +27,7 @@ from cl_steps.config import Compute, Serving
 from cl_steps.errors import UsageError
 from cl_steps.models.adapters import Adapters
 from cl_steps.models.buckets import buckets, by_nearness
-from cl_steps.models.captions import NEGATIVE, Captions, Conditions, alike, joined
+from cl_steps.models.captions import NEGATIVE, Captions, Conditions, alike, joined, shapes
 from cl_steps.models.family import Family, derive, resized
 from cl_steps.models.loading import choose_device, choose_dtype, load_pipeline
 from cl_steps.models.prediction import Predictor
@@ -79,10 +79,13 @@ def open_denoiser(path_or_id: str | Path, compute: Compute, serving: Serving | N
     """
     device = choose_device(compute)
     dtype = choose_dtype(compute, device)
-    pipeline = load_pipeline(path_or_id, device, dtype)
+    pipeline = load_pipeline(path_or_id, device, dtype, compute)
     size = (serving.width, serving.height) if serving and serving.width and serving.height else None
     try:
-        return Denoiser(pipeline, device, dtype, derive(pipeline, device, size), (size,) if size else None)
+        family = derive(pipeline, device, size)
+        # Processes with a share of the weights each call the networks together, which pictures of one size allow.
+        is_one_size = size is not None or compute.shard
+        return Denoiser(pipeline, device, dtype, family, (family.size,) if is_one_size else None)
     except UsageError as error:
         raise UsageError(f"{CANNOT}{error}") from error
 
@@ -198,6 +201,21 @@ class Denoiser:
                 part.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def keep_step(self, rows: Collection[int], texts: Sequence[str]) -> None:
+        """From here on, predictions of so many rows of these captions call the networks equally often.
+
+        Processes with a share of the weights each need that of each other. The captions are in all processes the same
+        ones in the same order; where their shapes differ, each row is called alone.
+        """
+        examples = {shapes(conditions): conditions for conditions in map(self.captions.conditions, texts)}
+        self._predictor.one_by_one = len(examples) > 1
+        for count in (1,) if self._predictor.one_by_one else sorted(set(rows)):
+            x = torch.randn((count, *self.latent_shape), generator=torch.Generator().manual_seed(count))
+            t = self.schedule.at((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+            for conditions in examples.values():
+                with torch.no_grad():
+                    self.predict(x.to(self.device), t.to(self.device), [conditions] * count, None)
 
     def predict(
         self, x_t: Tensor, t: Tensor, conditions: Sequence[Conditions], adapter: str | None = "default"

@@ -41,10 +41,14 @@ class Way:
 
 @dataclass
 class Predictor:
-    """Predicts with whatever the family's networks are at the moment: adapters are not its business."""
+    """Predicts with whatever the family's networks are at the moment: adapters are not its business.
+
+    `one_by_one` says that each row is called alone, whatever the shapes of the others.
+    """
 
     family: Family
     ways: dict[Any, Way] = field(default_factory=dict)
+    one_by_one: bool = False
 
     def __call__(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Tensor:
         """The output (N, ...) for latents (N, ...) at t (N,), as the scheduler's step is given it, in float32."""
@@ -52,7 +56,7 @@ class Predictor:
             return self._predicted(latents, t, conditions)
 
     def _predicted(self, latents: Tensor, t: Tensor, conditions: Sequence[Conditions]) -> Tensor:
-        groups = alike(conditions)
+        groups = [[row] for row in range(len(conditions))] if self.one_by_one else alike(conditions)
         if len(groups) == 1:
             return self._alike(latents, t, conditions).float()
         parts = [self._alike(latents[rows], t[rows], [conditions[row] for row in rows]) for rows in groups]

@@ -18,6 +18,8 @@ from cl_steps.errors import UsageError
 from cl_steps.models.direct import tensors
 from cl_steps.models.family import derive
 from cl_steps.models.model import CANNOT, Denoiser
+from cl_steps.models.placing import weights
+from cl_steps.models.quantised import is_finite, stored
 from cl_steps.models.watching import Size
 
 CAPTIONS = ("1 red circle on a white table", "3 blue squares in the dark")
@@ -61,8 +63,8 @@ def _check_weights(denoiser: Denoiser) -> None:
     for name, part in denoiser.pipeline.components.items():
         if not isinstance(part, nn.Module):
             continue
-        for key, weight in part.named_parameters():
-            if weight.is_floating_point() and not bool(weight.isfinite().all()):
+        for key, weight in weights(part):
+            if not is_finite(weight):
                 raise _refuse(f"its {name} has weights that are no numbers, such as {key:.80}: fetch or save it again")
 
 
@@ -148,8 +150,9 @@ def _takes(denoiser: Denoiser, size: Size) -> bool:
 
 def _rows(denoiser: Denoiser, other: Size | None) -> Iterator[tuple[str, str]]:
     family, network = denoiser.family, denoiser.family.watcher.networks
-    parameters = sum(weight.numel() for part in network.values() for weight in part.parameters())
-    size = sum(weight.numel() * weight.element_size() for part in network.values() for weight in part.parameters())
+    held = [weight for part in network.values() for _, weight in weights(part)]
+    parameters = sum(weight.numel() for weight in held)
+    size = sum(own.numel() * own.element_size() for weight in held for own in stored(weight))
     conditions = denoiser.encode_prompts(CAPTIONS[:1])[0]
     lengths = {name: value for name, value in conditions.items() if isinstance(value, Tensor) and value.dim() == 3}
     yield "pipeline", type(denoiser.pipeline).__name__

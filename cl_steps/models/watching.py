@@ -29,6 +29,8 @@ Size = tuple[int, int]
 TEXTS = ("prompt", "negative_prompt")
 OURS = ("latents", "timesteps", "sigmas", "generator", "num_inference_steps")
 """Arguments of a call that are no conditions of a caption."""
+NOT_DENOISING = ("encode", "decode")
+"""A part with one of these is an autoencoder."""
 FIXED: Mapping[str, Any] = {"use_resolution_binning": False, "num_frames": 1}
 """What a call is told wherever it can be: the size is ours, and a picture is one frame."""
 
@@ -184,6 +186,12 @@ def autoencoder(pipeline: DiffusionPipeline) -> Any:
     """The part that encodes and decodes pictures, whatever it is called; None where there is none."""
     parts = (part for part in pipeline.components.values() if isinstance(part, nn.Module))
     return next((part for part in parts if hasattr(part, "encode") and hasattr(part, "decode")), None)
+
+
+def networks(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
+    """The parts that could be called between the scheduler's steps: all but autoencoders, text encoders too."""
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    return {name: part for name, part in parts.items() if not any(hasattr(part, verb) for verb in NOT_DENOISING)}
 
 
 def placed(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:

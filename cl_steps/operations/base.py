@@ -1,4 +1,4 @@
-"""Taking a base from a folder or the hub: what `retain init` and `retain rebase` ask of it and keep of it."""
+"""Taking a base from a folder, a file or the hub: what `retain init` and `retain rebase` ask of it and keep of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from cl_steps.config import Lora, Params
+from cl_steps.digests import file_sha256
 from cl_steps.documents import write_json
 from cl_steps.errors import UsageError
 from cl_steps.models.interchange import read_foreign
@@ -13,6 +14,7 @@ from cl_steps.models.loading import check_index, folder_of
 from cl_steps.models.lora import write_adapter
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.models.proof import prove
+from cl_steps.models.single_file import is_single_file, unpack
 from cl_steps.progress import say
 
 KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja")
@@ -21,20 +23,22 @@ PAPERS = ("README.md", "LICENSE", "LICENSE.md", "LICENCE", "LICENCE.md")
 SOURCE = "source.json"
 
 
-def find_base(base: str) -> Path:
-    """The folder of a base that is a pipeline of the right kind.
+def take_base(base: str, target: Path, like: str | None = None) -> None:
+    """Put a base into a folder, and beside it where it came from: the hub, or one file of weights (`single_file`).
 
     Raises:
-        UsageError: it is none, or no such folder or model is there.
+        UsageError: it is no pipeline of the right kind, or no such folder, file or model is there; `like` is given for
+            what is a whole pipeline.
         Unavailable: the hub cannot be reached.
     """
+    if is_single_file(base):
+        unpack(Path(base), like, target)
+        write_json(target / SOURCE, {"file": Path(base).name, "sha256": file_sha256(Path(base))})
+        return
+    if like:
+        raise UsageError("--like is for a checkpoint of one file, and the base is a whole pipeline: leave it out")
     source = folder_of(base)
     check_index(source, base)
-    return source
-
-
-def keep_base(base: str, source: Path, target: Path) -> None:
-    """Copy what `find_base` found, and say where on the hub it came from, if it did."""
     copy_model(source, target)
     if not Path(base).is_dir():
         write_json(target / SOURCE, {"hub_id": base, "revision": source.name})

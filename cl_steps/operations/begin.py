@@ -48,23 +48,12 @@ DVC_CONFIG = """[core]
 """
 
 
-def init_line(
-    folder: Path,
-    base: str | None = None,
-    extractor: str | None = None,
-    data: str | None = None,
-    overrides: dict[str, Any] | None = None,
-    adapter: str | None = None,
-) -> Line:
+def init_line(folder: Path, sources: Sources, overrides: dict[str, Any] | None = None) -> Line:
     """A new line in `folder`: v1 is the base as it came, with an adapter that changes nothing yet, or the one given.
 
     Args:
         folder: does not exist, or is empty.
-        base: a folder or hub id of a diffusers pipeline; None takes the demo's.
-        extractor: a folder or hub id of the model whose features drift and gate look at; None chooses by base.
-        data: an imagefolder with what the base knows already: the line's first slices.
         overrides: parameters, dotted, that the new params.yaml gets.
-        adapter: a LoRA file to go on from, of whatever tool.
 
     Raises:
         UsageError: the folder is taken, base or parameters are not right.
@@ -78,7 +67,7 @@ def init_line(
     try:
         draft.mkdir(parents=True)
         params = _write_templates(draft, folder.resolve().name, overrides or {})
-        slices, lora = write_state(draft, params, Sources(base, extractor, data, adapter))
+        slices, lora = write_state(draft, params, sources)
         _edit_params(draft / "params.yaml", {f"update.lora.{key}": value for key, value in lora})
         line = _with_keys(draft)
         say("init: storing the first version")

@@ -19,7 +19,7 @@ from cl_steps.errors import NoUsableData
 from cl_steps.models.loading import hub_snapshot
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import Denoiser
-from cl_steps.operations.base import begin_adapter, copy_model, find_base, keep_base, open_base
+from cl_steps.operations.base import begin_adapter, copy_model, open_base, take_base
 from cl_steps.progress import progress, say
 from cl_steps.stats.features import Extractor
 from cl_steps.steps.drift import build_reference
@@ -34,9 +34,18 @@ AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a line's first things come from, as `init_line` says."""
+    """Where a line's first things come from.
+
+    Attributes:
+        base: a folder or hub id of a diffusers pipeline, or a checkpoint of one file; None takes the demo's.
+        like: where `base` is one file, a pipeline of its family (`models.single_file`).
+        extractor: a folder or hub id of the model whose features drift and gate look at; None chooses by base.
+        data: an imagefolder with what the base knows already: the line's first slices.
+        adapter: a LoRA file to go on from, of whatever tool.
+    """
 
     base: str | None = None
+    like: str | None = None
     extractor: str | None = None
     data: str | None = None
     adapter: str | None = None
@@ -47,10 +56,9 @@ def write_state(root: Path, params: Params, sources: Sources) -> tuple[list[str]
     base, data = sources.base, sources.data
     state = root / "state"
     say("init: taking the base")
-    name = base or str(DEMO / "base")
-    source, seer = find_base(name), _extractor_folder(base, sources.extractor)
+    take_base(base or str(DEMO / "base"), state / "base", sources.like)
+    seer = _extractor_folder(base, sources.extractor)
     Extractor.open(seer)
-    keep_base(name, source, state / "base")
     copy_model(seer, state / "extractor")
     denoiser = open_base(state / "base", params, "init")
     lora = begin_adapter(denoiser, Path(sources.adapter) if sources.adapter else None, state / "adapter")

@@ -29,7 +29,7 @@ from cl_steps.run.context import code_digest
 from cl_steps.store.pointers import Out, dvc_file, lock_outs, read_dvc_file
 
 Made = TypeVar("Made", bound=Act)
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
+LIBRARIES = ("torch", "torchao", "diffusers", "transformers", "peft", "safetensors", "dvc", "evidently", "numpy")
 
 
 @dataclass(frozen=True)

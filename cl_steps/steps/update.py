@@ -95,25 +95,31 @@ def learn(
 ) -> StepReport:
     """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty.
 
-    `scratch` is a folder of this node alone, for what is encoded.
+    `scratch` is a folder of this node alone, for what is encoded. Where each holds a share of the base all do the same,
+    so that they keep step.
     """
     methods = REBASE if context.run.rebase else Methods.of(context.params.update)
     base, params = context.path(NEW_BASE if context.run.rebase else BASE), context.params
     denoiser = open_denoiser(base, params.compute, params.serving)
     place = open_work(context.work, "encoded", _encoded_by(denoiser, base)) if context.work else None
     learner, probes = prepare(context, denoiser, methods, encoder(denoiser, processes, place, scratch), parts)
+    if learner.in_step:
+        learner.keep_step([text for pool in probes for text in pool.texts])
     denoiser.rest()
-    if processes.rank:
+    if processes.rank and not learner.in_step:
         train(learner, None, is_abandoned)
         return StepReport()
-    if count := denoiser.cut(learner.new.texts):
+    if not processes.rank and (count := denoiser.cut(learner.new.texts)):
         say(f"update: {count} captions are longer than the base's text encoder reads, and their ends are cut")
     looks = Looks.within(params.update, len({name for pool in probes for name in pool.slices}))
     old, new = (Bank.of(pool, params.seed, looks) for pool in probes)
     guard = Guard.before(learner, old, new, looks.every)
-    keeper = Keeper(guard, checkpoints, clock=lambda: time.monotonic() - began)
+    own = Checkpoints(None, checkpoints.key) if processes.rank else checkpoints
+    keeper = Keeper(guard, own, clock=lambda: time.monotonic() - began)
     train(learner, keeper, is_abandoned)
     probe = guard.settle(learner, may_back_off=methods.guarded)
+    if processes.rank:
+        return StepReport()
     folder = context.fresh("tonight/candidate/adapter")
     denoiser.adapters.save(STUDENT, folder)
     learner.processes = ALONE  # the others are done
@@ -212,6 +218,7 @@ def prepare(
         kept={} if context.run.rebase else read_kept(context.path(ADAPTER)),
         processes=encoder.processes,
         parts=parts,
+        in_step=context.params.compute.shard and encoder.processes.size > 1,
     )
     return learner, [old_probe, new_probe]
 
@@ -224,6 +231,10 @@ def _refuse_empty(context: Context) -> NoReturn:
     raise NoUsableData("the batch has no training images: let more assets land, or lower ingest.evaluation_share")
 
 
+AS_GOOD = {"threads", "checkpointing", "offload", "shard"}
+"""Of `compute` what changes time and memory only: a run goes on from its checkpoint with another choice."""
+
+
 def run_key(context: Context) -> str:
     """The digest of everything that training depends on: who has the same key may share checkpoints."""
     package = Path(__file__).parents[1]
@@ -232,7 +243,7 @@ def run_key(context: Context) -> str:
     bases = (BASE, NEW_BASE) if context.run.rebase else (BASE,)
     parts = (
         context.params.update.model_dump_json(),
-        context.params.compute.model_dump_json(exclude={"threads"}),
+        context.params.compute.model_dump_json(exclude=AS_GOOD),
         str(context.params.seed),
         str((context.params.serving.width, context.params.serving.height)),
         adapter_digest(context.path(ADAPTER)),

@@ -11,6 +11,7 @@ import yaml
 from cl_steps.commands.demo import OVERRIDES
 from cl_steps.demo.nights import write_initial
 from cl_steps.operations.begin import init_line
+from cl_steps.operations.first_state import Sources
 from tests.cluster.airflow import Airflow
 from tests.cluster.site import Site, give_keys, install, site
 from tests.cluster.trial import LINES, PLACES, PROFILES, SHORT, entry
@@ -29,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         write_initial(folder / "first", seed=0)
         for name in LINES:
             overrides = {**OVERRIDES, **SHORT, "name": name, "gate.approval": name == "wide"}
-            init_line(folder / name, data=str(folder / "first"), overrides=overrides)
+            init_line(folder / name, Sources(data=str(folder / "first")), overrides)
             give_keys(folder / name, name)
             places = [f"--{key}={value.format(name)}" for key, value in PLACES.items()]
             found.retain("publish", str(folder / name), f"--git={found.git}/{name}.git", *places)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from cl_steps.config import Compute, Lora, load_params
 from cl_steps.models.lora import read_adapter
@@ -60,3 +61,20 @@ def test_a_line_goes_on_from_a_lora(tmp_path: Path, cli: Cli) -> None:
     code, _, said = cli("init", tmp_path / "other", *models[:-1], tmp_path / "pickle.bin", *SETTINGS)
     assert code == 2, said
     assert not (tmp_path / "other").exists()
+
+
+def test_a_line_begins_from_one_file_and_a_pipeline_like_it(tmp_path: Path, cli: Cli) -> None:
+    base = make_tiny_pipeline(tmp_path / "base")
+    make_tiny_clip(tmp_path / "clip")
+    weights = load_file(base / "unet/diffusion_pytorch_model.safetensors")
+    save_file({key: value * 1.5 for key, value in weights.items()}, tmp_path / "model.safetensors")
+    models = ("--base", tmp_path / "model.safetensors", "--like", base, "--extractor", tmp_path / "clip")
+    code, _, said = cli("init", tmp_path / "line", *models, "--data", fill(tmp_path / "known", range(12)), *SETTINGS)
+    assert code == 0, said
+    kept = load_file(tmp_path / "line/state/base/unet/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(kept[key], value * 1.5) for key, value in weights.items())
+    again = (tmp_path / "model.safetensors", tmp_path / "line", "--like", base, "--reason", "again")
+    code, _, said = cli("rebase", *again)
+    assert (code, "on this base already" in said) == (2, True), said
+    code, _, said = cli("rebase", tmp_path / "model.ckpt", tmp_path / "line", "--reason", "another")
+    assert (code, "is a pickle" in said) == (2, True), said

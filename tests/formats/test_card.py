@@ -21,7 +21,6 @@ from cl_steps.documents import json_text
 from cl_steps.formats.card import escape, model_card
 from cl_steps.formats.facts import Base, Facts, gather, header
 from cl_steps.ledger.names import version_file
-from cl_steps.models import loading
 from cl_steps.operations.base import copy_model
 from cl_steps.repository.git import git, text
 from cl_steps.repository.line import Line
@@ -166,15 +165,7 @@ def test_dvc_and_gto_find_their_way_in_a_workspace(tmp_path: Path) -> None:
     assert ("model", "v0.0.2") in {(tag["name"], tag["version"]) for tag in tags}
 
 
-def test_a_base_of_the_hub_is_fetched_with_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, object] = {}
-    snapshot = tmp_path / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    monkeypatch.setattr(loading.DiffusionPipeline, "download", lambda name, **_: str(snapshot))
-    monkeypatch.setattr(loading, "snapshot_download", lambda name, **more: asked.update(more, name=name))
-    assert loading.folder_of("owner/name") == snapshot
-    assert (asked["name"], asked["revision"]) == ("owner/name", "abc")
-    assert "README.md" in asked["allow_patterns"]  # type: ignore[operator]
+def test_what_the_card_of_a_base_of_the_hub_says_is_known() -> None:
     known = Base.of(
         {"source.json": b'{"hub_id": "owner/name", "revision": "abc"}', "README.md": b"---\nlicense: mit\n---\n"}
     )

@@ -64,6 +64,7 @@ def make_learner(base: Path) -> MakeLearner:
         parts: int = 1,
         pools: Pools | None = None,
         kept: Kept | None = None,
+        in_step: bool = False,
         **changes: object,
     ) -> Learner:
         denoiser = open_denoiser(base, Compute(device="cpu", threads=1, precision=precision))
@@ -77,7 +78,15 @@ def make_learner(base: Path) -> MakeLearner:
         old = pool(2, num_replay)
         pools = pools or Pools(pool(1, 11), old, old if num_replay else pool(2, 9))
         return Learner(
-            denoiser, pools, update, seed=seed, methods=methods, kept=kept or {}, processes=processes, parts=parts
+            denoiser,
+            pools,
+            update,
+            seed=seed,
+            methods=methods,
+            kept=kept or {},
+            processes=processes,
+            parts=parts,
+            in_step=in_step,
         )
 
     return make

@@ -23,7 +23,7 @@ from cl_steps.run.machine import Machine
 from cl_steps.steps import update
 from tests.steps.test_update import PARAMS, make_workspace
 
-LONG = PARAMS.update.model_copy(update={"steps": 120, "checkpoint_every": 5, "learning_rate": 1e-3})
+LONG = PARAMS.update.model_copy(update={"steps": 120, "batch_size": 8, "checkpoint_every": 5, "learning_rate": 1e-3})
 
 
 def test_one_node_is_started_by_accelerate_and_several_by_torchs_own_rendezvous(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def root(tmp_path: Path) -> Path:
     return make_workspace(tmp_path / "workspace")
 
 
-def run(root: Path, work: Path | None = None) -> StepReport:
-    params: Params = PARAMS.model_copy(update={"update": LONG})
+def run(root: Path, work: Path | None = None, **compute: object) -> StepReport:
+    params: Params = PARAMS.model_copy(update={"update": LONG, "compute": PARAMS.compute.model_copy(update=compute)})
     return update.run(Context(root, params, RunSpec(), work))
 
 
@@ -168,3 +168,21 @@ def test_two_processes_one_dies_two_are_evicted_and_one_ends_what_one_alone_lear
         torch.testing.assert_close(value, weights[key], atol=5e-5, rtol=1e-3)
     for name in ("loss_new", "loss_replay", "loss_distillation"):
         assert found.figures[name] == pytest.approx(alone.figures[name], rel=1e-3)
+
+
+def test_two_that_hold_a_share_of_the_base_each_are_evicted_go_on_and_learn_what_one_learns(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, weights = run(root), learnt(root)
+    monkeypatch.setenv("RETAIN_PROCESSES", "2")
+    checkpoints = tmp_path / "work/checkpoints"
+    when(lambda: any(checkpoints.glob("*/step-000000[4-9]*.json")), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stopped:
+        run(root, tmp_path / "work", shard=True)
+    assert stopped.value.code == 143
+    found = run(root, tmp_path / "work", shard=True)
+    assert workers() == []
+    for key, value in learnt(root).items():
+        torch.testing.assert_close(value, weights[key], atol=5e-5, rtol=1e-3)
+    for name, row in alone.figures["probe"]["old"].items():
+        assert found.figures["probe"]["old"][name] == pytest.approx(row, rel=1e-2, abs=1e-4)

@@ -297,7 +297,9 @@ def test_the_key_of_checkpoints_changes_with_every_input(root: Path) -> None:
 
     keys = [key(), key(seed=1), key(update=PARAMS.update.model_copy(update={"steps": 7}))]
     keys.append(key(serving=PARAMS.serving.model_copy(update={"width": 24, "height": 16})))
-    assert key() == keys[0]
+    keys.append(key(compute=PARAMS.compute.model_copy(update={"base": "int8"})))
+    as_good = {"threads": 2, "checkpointing": True, "offload": True, "shard": True}
+    assert key(compute=PARAMS.compute.model_copy(update=as_good)) == key() == keys[0]
     for folder, names in (("tonight/batch", ("other",)), ("state/replay", ("old a",))):
         shutil.rmtree(root / folder)
         dataset(root / folder, *names)

@@ -57,6 +57,11 @@ class Methods:
         return any(found.teaches for found, _ in self.members.values())
 
     @property
+    def are_even(self) -> bool:
+        """Whether each process computes as many rows as the others: not where a method looks at rows of its own."""
+        return not any(own.remembers or own.keep or own.schedules for own, _ in self.members.values())
+
+    @property
     def guarded(self) -> bool:
         """Whether the guard may go back: not where nothing is done against forgetting, which is there to show it."""
         return bool(self.members) or self.is_rebase

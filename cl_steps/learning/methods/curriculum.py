@@ -55,4 +55,5 @@ METHOD = Method(
     "Curriculum learning: Bengio et al., ICML 2009; a table of stages",
     Knobs,
     lambda knobs, *_: Made(stages=tuple(Stage(**dict(stage)) for stage in knobs.stages)),
+    schedules=True,
 )

@@ -132,6 +132,7 @@ class Method:
         make: what it is for a night, from its knobs, the learner, and what the version before kept of it.
         replays: each step has rows that the line knows.
         remembers: it looks at rows that the line knows, in its own way.
+        schedules: it says what a step looks at.
         teaches: the champion's adapter is loaded beside the student's, as `TEACHER`.
         keep: what a version keeps of it, from its knobs, the learner as promoted, the items that were learnt, and what
             the version before kept. Before a line's first night with it, it is made from what the line knows.
@@ -142,5 +143,6 @@ class Method:
     make: Callable[[Any, Trainee, Tensors], Made] = lambda *_: Made()
     replays: bool = False
     remembers: bool = False
+    schedules: bool = False
     teaches: bool = False
     keep: Callable[[Any, Trainee, Pool, Tensors], Tensors] | None = None
