@@ -75,6 +75,7 @@ Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})
 """What Git calls a commit or a tree; empty where there is none yet."""
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$")]
+Colour = Annotated[str, StringConstraints(pattern=r"^(white|black|grey|#[0-9a-fA-F]{6})$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 
 
@@ -103,6 +104,8 @@ class Ingest(Block):
     max_file_bytes: Bytes = 64 * 2**20
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Whole] = 64_000_000
     min_side: Side = 16
+    max_aspect_ratio: Annotated[float, Field(ge=1, le=65_536)] = 4.0
+    background: Colour = "white"
     max_caption_characters: Count = 2000
     near_duplicate_rmse: Annotated[float, Field(gt=0, le=255)] = 3.0
     probe_share: Share = 0.1

@@ -44,7 +44,7 @@ def rows_of_line(main: Mainline, ledger: Ledger, manifests: Manifests) -> pa.Tab
     known = [md5 for md5 in (str(read_dvc_file(now)["md5"]) if now else None, first) if md5]
     tables = [manifests.read(md5, KNOWN) for md5 in known]
     tables += [manifests.read(intake.md5) for intake in ledger.intakes.values()]
-    found = [table.cast(MANIFEST_SCHEMA) for table in tables if table is not None]
+    found = [table for table in tables if table is not None]
     return distinct(pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *found]).combine_chunks())
 
 

@@ -1,7 +1,8 @@
 """What a metadata line says of its image: read out of hostile JSON or CSV values, checked, brought to one form.
 
 A caption is normalised (Unicode NFC, runs of white space as one blank, ends stripped), since these never carry
-meaning. Control characters and characters that turn the direction of text are refused: they hide what a person reads.
+meaning. Control characters and those that override the direction of text are refused: they hide what a person reads.
+So is what Unicode will never assign. Whatever else it may assign is text: no verdict depends on Python's tables.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ MAX_FACT_CHARACTERS = 500
 MAX_NAME_CHARACTERS = 1000
 
 _WHITE = re.compile(r"\s+")
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Cn", "Co"})
-_TURNS_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cs"})
+_TURNS_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e")
+"""Embeddings and overrides; isolates, which keep a foreign word apart, are how text should be written."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -89,7 +91,13 @@ def is_clean(text: str) -> bool:
     """Whether a text holds nothing that hides or turns what a person reads."""
     if text.isascii():  # nearly all names: a million of them takes a second less
         return text.isprintable()
-    return not any(unicodedata.category(c) in _HIDDEN_CATEGORIES or c in _TURNS_DIRECTION for c in text)
+    return not any(map(_is_hidden, text))
+
+
+def _is_hidden(character: str) -> bool:
+    code = ord(character)
+    never_assigned = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    return never_assigned or character in _TURNS_DIRECTION or unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
 def _text(value: Any, max_characters: int) -> str:

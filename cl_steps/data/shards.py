@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from cl_steps import digests
 from cl_steps.data.images import decode
@@ -26,8 +27,8 @@ __all__ = [
     "MANIFEST_SCHEMA",
     "SPLITS",
     "Asset",
+    "as_manifest",
     "content_digest",
-    "decode",
     "distinct",
     "iter_assets",
     "manifest_of",
@@ -61,8 +62,13 @@ MANIFEST_SCHEMA = pa.schema(
         ("thumbnail", pa.binary(192)),
         ("group", pa.string()),
         ("run", pa.string()),
+        ("background", pa.string()),
+        ("consent_until", pa.string()),
+        ("taken", pa.string()),
     ]
 )
+LATER = ("background", "consent_until", "taken")
+"""Columns that tables of Retain 0.2.0 and before do not have: empty for all of their rows."""
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FEATURES = {"image": {"_type": "Image"}} | {
     field.name: {"_type": "Value", "dtype": "binary" if "binary" in str(field.type) else str(field.type)}
@@ -71,7 +77,7 @@ _FEATURES = {"image": {"_type": "Image"}} | {
 SHARD_SCHEMA = pa.schema(
     [("image", _IMAGE), *MANIFEST_SCHEMA], metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})}
 )
-_REPEATING = ["text", "slice", "split", "source", "licence", "consent", "run"]
+_REPEATING = ["text", "slice", "split", "source", "licence", "consent", "run", *LATER]
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class Asset:
 
     `width`, `height` in pixels as seen upright; `dhash` 8 bytes; `thumbnail` 8x8 RGB, 192 bytes; `group` names its
     near-duplicates; `run` the intake that brought it; `sealed` rows (of evaluation only) are read by an audit alone.
+    `background` is the colour behind a transparent image, empty for an opaque one; `consent_until` the last day of
+    consent (ISO 8601), and `taken` when the camera took it by its own clock, both empty where nobody says so.
     """
 
     sha256: str
@@ -97,6 +105,13 @@ class Asset:
     group: str
     run: str
     image: bytes
+    background: str = ""
+    consent_until: str = ""
+    taken: str = ""
+
+    def picture(self, size: tuple[int, int] | None = None) -> Image.Image:
+        """The image in upright sRGB, as `images.decode` has it."""
+        return decode(self.image, size, self.background)
 
     def row(self) -> dict[str, Any]:
         """The manifest's columns of this asset."""
@@ -147,10 +162,17 @@ def read_table(path: Path) -> pa.Table:
         IntegrityError: it is no Parquet file, or lacks a column.
     """
     try:
-        table = pq.ParquetFile(path).read(columns=MANIFEST_SCHEMA.names)
-        return table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).sort_by("sha256")
+        return as_manifest(pq.ParquetFile(path).read()).sort_by("sha256")
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise IntegrityError(f"{path} is no table of assets: restore it from the remote") from error
+
+
+def as_manifest(table: pa.Table) -> pa.Table:
+    """Rows of any release in the columns of this one; raises KeyError or what Arrow raises where one is missing."""
+    empty = pa.repeat(pa.scalar(""), table.num_rows)
+    for name in LATER:
+        table = table if name in table.column_names else table.append_column(name, empty)
+    return table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA)
 
 
 def manifest_of(folders: Iterable[Path]) -> pa.Table:
@@ -235,4 +257,4 @@ def _checked(asset: Asset, path: Path) -> Asset:
     return asset
 
 
-assert [field.name for field in fields(Asset)] == [*MANIFEST_SCHEMA.names, "image"]
+assert [field.name for field in fields(Asset) if field.name != "image"] == MANIFEST_SCHEMA.names

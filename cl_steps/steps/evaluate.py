@@ -27,7 +27,6 @@ from PIL import Image
 from cl_steps.config import Params
 from cl_steps.data.evaluation import write_next
 from cl_steps.data.shards import (
-    decode,
     iter_assets,
     manifest_of,
     read_manifest,
@@ -166,7 +165,7 @@ def _images(folders: list[Path], groups: Mapping[str, SliceSet], size: tuple[int
     """The chosen images, by SHA-256; a sealed row is not decoded."""
     wanted = {row["sha256"] for group in groups.values() for row in group.rows}
     assets = (asset for folder in folders for asset in iter_assets(folder, "evaluation"))
-    return {asset.sha256: decode(asset.image, size) for asset in assets if asset.sha256 in wanted}
+    return {asset.sha256: asset.picture(size) for asset in assets if asset.sha256 in wanted}
 
 
 def _measure(benches: Benches, line: Line, params: Params) -> tuple[Measured, Figures, Decision]:

@@ -32,7 +32,7 @@ import torch
 
 from cl_steps.config import Compute, Params, RunSpec
 from cl_steps.data.replay import write_next
-from cl_steps.data.shards import content_digest, decode, iter_assets, read_manifest
+from cl_steps.data.shards import content_digest, iter_assets, read_manifest
 from cl_steps.digests import file_sha256
 from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData, UsageError
@@ -207,7 +207,7 @@ def encode(denoiser: Denoiser, folder: Path, split: str) -> Pool:
     latents = [torch.empty((0, *denoiser.latent_shape))]
     for some in batched(assets, denoiser.encoded_at_once):
         items += [(asset.sha256, asset.text, asset.slice) for asset in some]
-        latents.append(denoiser.encode_images([decode(asset.image, denoiser.size) for asset in some]))
+        latents.append(denoiser.encode_images([asset.picture(denoiser.size) for asset in some]))
     order = sorted(range(len(items)), key=lambda place: items[place][0])
     _, texts, slices = zip(*(items[place] for place in order), strict=True) if items else ((), (), ())
     return Pool(torch.cat(latents)[order], tuple(texts), tuple(slices))
