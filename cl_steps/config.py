@@ -103,6 +103,7 @@ class Ingest(Block):
     max_quarantine_bytes: Annotated[int, Field(ge=0, le=2**50), Whole] = 2**30
     max_file_bytes: Bytes = 64 * 2**20
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Whole] = 64_000_000
+    slice_by_folder: bool = False
     min_side: Side = 16
     max_aspect_ratio: Annotated[float, Field(ge=1, le=65_536)] = 4.0
     background: Colour = "white"

@@ -9,20 +9,32 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from cl_steps.data.quarantine import Unusable
 from cl_steps.documents import Json
 
-KEYS = ("file_name", "text", "slice", "source", "licence", "license", "consent")
-"""What a line may say; the rest of it is not even kept."""
+KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "file_name": ("file_name", "filename", "file", "image", "image_path", "path"),
+        "text": ("text", "caption", "prompt", "description", "image_description"),
+        "slice": ("slice",),
+        "source": ("source",),
+        "licence": ("licence", "license"),
+        "consent": ("consent",),
+    }
+)
+"""What a line may say, and how else people call it; the first that holds something counts, the rest is not kept."""
 DEFAULT_SLICE = "general"
 SLICE = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 MAX_FACT_CHARACTERS = 500
 MAX_NAME_CHARACTERS = 1000
 
+_NO_SLICE = re.compile(r"[^a-z0-9]+")
 _WHITE = re.compile(r"\s+")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs"})
 _TURNS_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e")
@@ -44,14 +56,27 @@ class Caption:
 def caption_of(values: Json, max_characters: int) -> Caption:
     """The checked caption of a metadata line; raises Unusable with the first fault found.
 
-    Keys that we do not know are left alone, as the imagefolder convention has it; `license` is taken for `licence`.
+    Keys that we do not know are left alone, as the imagefolder convention has it.
     """
-    facts = {
-        "source": _fact(values, "source"),
-        "licence": _fact(values, "licence") or _fact(values, "license"),
-        "consent": _fact(values, "consent"),
-    }
+    facts = {key: _fact(values, key) for key in ("source", "licence", "consent")}
     return Caption(_text(values.get("text"), max_characters), _slice(values.get("slice")), **facts)
+
+
+def known(values: Json) -> dict[str, Any]:
+    """What we read of a line, under our names; of lists and objects, which are wrong for a text, only that they are."""
+    given = {key.strip().lower(): value for key, value in values.items()}
+    found = {}
+    for key, names in KEYS.items():
+        there = [given[name] for name in names if name in given]
+        if there:
+            value = next((value for value in there if value not in (None, "")), there[0])
+            found[key] = type(value)() if isinstance(value, list | dict) else value
+    return found
+
+
+def slice_named(folder: str) -> str:
+    """The slice that a folder's name becomes; the usual one where nothing of it is a letter or digit of ours."""
+    return _NO_SLICE.sub("-", folder.lower()).strip("-")[:61].strip("-") or DEFAULT_SLICE
 
 
 def file_of(values: Json, folder: str) -> str:
@@ -102,7 +127,10 @@ def _is_hidden(character: str) -> bool:
 
 def _text(value: Any, max_characters: int) -> str:
     if value is None:
-        raise Unusable("no_caption", "the image has no caption: name it in metadata.jsonl with file_name and text")
+        reason = (
+            "the image has no caption: name it in metadata.jsonl with file_name and text, or put NAME.txt beside it"
+        )
+        raise Unusable("no_caption", reason)
     text = _normalised(value, "text", "bad_caption")
     if not text:
         raise Unusable("empty_caption", "the caption is empty: write what the image shows")

@@ -23,13 +23,16 @@ from cl_steps.config import Ingest
 from cl_steps.data import duplicates, splits
 from cl_steps.data.aside import write_quarantine
 from cl_steps.data.captions import Caption, caption_of
-from cl_steps.data.claims import Claim, claims_of
+from cl_steps.data.claims import claims_of
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
+from cl_steps.data.kinds import is_picture
 from cl_steps.data.landing import Landed, Landing
 from cl_steps.data.quarantine import Quarantined, Unusable
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
+from cl_steps.data.sidecars import Claim
 from cl_steps.data.withdrawn import NOTHING, Withdrawn
 from cl_steps.errors import Unavailable
+from cl_steps.landing import names
 from cl_steps.landing.entries import Source
 from cl_steps.landing.folder import Folder
 from cl_steps.progress import progress
@@ -137,11 +140,12 @@ def take_in(
 
 @dataclass(frozen=True)
 class _Seen:
-    """A file that was looked at: its fault, or that it is known, or its caption and facts."""
+    """A file that was looked at: its fault, that it is known or no picture, or its caption and facts."""
 
     file: str
     sha256: str = ""
     known: bool = False
+    no_picture: bool = False
     fault: Unusable | None = None
     caption: Caption | None = None
     facts: ImageFacts | None = None
@@ -171,6 +175,10 @@ def _examine(
             raise _WITHDRAWN
         if seen.sha256 in known:
             return replace(seen, known=True)
+        if claim.is_bare and not names.is_picture(claim.file) and not is_picture(content):
+            return replace(seen, no_picture=True)
+        if claim.fault:
+            raise claim.fault
         caption = caption_of(claim.values, params.max_caption_characters)
         return replace(seen, caption=caption, facts=inspect(content, params))
     except Unusable as fault:
@@ -184,6 +192,8 @@ def _distinct(place: Landing, seen: Iterable[_Seen]) -> tuple[list[_Seen], int]:
     for item in seen:
         if item.fault:
             place.refuse(item.file, item.fault)
+        elif item.no_picture:
+            place.pass_over(item.file, "others")
         elif not item.known:
             other = first.setdefault(item.sha256, item)
             if other.caption != item.caption:

@@ -59,7 +59,7 @@ def test_hidden_files_and_metadata_are_counted_too(tmp_path: Path) -> None:
     intake = take(tmp_path)
     assert (intake.counts["new"], intake.landed.hidden, intake.landed.metadata, intake.landed.lines) == (4, 3, 1, 1)
     assert {(q.file, q.code) for q in intake.quarantine} == {
-        ("metadata.jsonl:5", "missing_file"),
+        ("metadata.jsonl:5", "no_image"),
         ("x/metadata.csv", "bad_header"),
     }
 

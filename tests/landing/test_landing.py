@@ -107,7 +107,7 @@ def test_more_files_than_fit_are_left_and_each_has_its_turn(tmp_path: Path) -> N
     names = [f"{number}.png" for number in range(16)]
     landing = fill(tmp_path / "landing", *names, "metadata.jsonl", ".git/x", ".git/y")
     seen: set[str] = set()
-    for night in range(12):
+    for night in range(16):
         found = why(taken(landing, tmp_path / "root", Ingest(max_files=5), f"r-{night}"))
         assert sorted(found.values()) == [""] * 5 + ["files"] * 14
         assert (found["metadata.jsonl"], found[".git/x"]) == ("", "files")
