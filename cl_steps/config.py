@@ -102,6 +102,7 @@ class Ingest(Block):
     max_metadata_lines: Count = 2_000_000
     max_quarantine_bytes: Annotated[int, Field(ge=0, le=2**50), Whole] = 2**30
     max_file_bytes: Bytes = 64 * 2**20
+    max_archive_bytes: Bytes = 2**30
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Whole] = 64_000_000
     slice_by_folder: bool = False
     min_side: Side = 16

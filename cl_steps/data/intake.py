@@ -33,8 +33,10 @@ from cl_steps.data.sidecars import Claim
 from cl_steps.data.withdrawn import NOTHING, Withdrawn
 from cl_steps.errors import Unavailable
 from cl_steps.landing import names
+from cl_steps.landing.archives import Unpacked
 from cl_steps.landing.entries import Source
 from cl_steps.landing.folder import Folder
+from cl_steps.landing.snapshot import Snapshot
 from cl_steps.progress import progress
 
 MAX_THREADS = 4
@@ -120,7 +122,7 @@ def take_in(
     Raises:
         NoUsableData: there is no such folder.
     """
-    place = Landing.of(Folder(landing) if isinstance(landing, Path) else landing, params, run)
+    place = Landing.of(_source(landing), params, run)
     before = MANIFEST_SCHEMA.empty_table() if known is None else known
     there = before.filter(pa.array(~withdrawn.among(before, params.near_duplicate_rmse)))
     known_names = frozenset(before["sha256"].to_pylist())
@@ -136,6 +138,13 @@ def take_in(
     counts = dict(zip(COUNTS, figures, strict=True))
     files = {item.sha256: item.file for item in usable}
     return Intake(LandedAssets(manifest, place, files), tuple(sorted(place.refused)), counts, place.counted())
+
+
+def _source(landing: Path | Source) -> Source:
+    """The landing with its archives opened; in a snapshot they are."""
+    if isinstance(landing, Snapshot):
+        return landing
+    return Unpacked(Folder(landing) if isinstance(landing, Path) else landing)
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ def _examine(
             raise _WITHDRAWN
         if seen.sha256 in known:
             return replace(seen, known=True)
-        if claim.is_bare and not names.is_picture(claim.file) and not is_picture(content):
+        if not claim.source and not names.is_picture(claim.file) and not is_picture(content):
             return replace(seen, no_picture=True)
         if claim.fault:
             raise claim.fault

@@ -24,6 +24,9 @@ REASONS = {
     "not_a_file": "this is no plain file: remove it",
     "unreadable": "the file or folder cannot be read: check its permissions",
     "too_deep": "it lies below more folders than ingest.max_depth: move it up",
+    "bad_archive": "the archive is damaged, or holds more than may be looked at: pack it again, in smaller parts",
+    "no_images": "the Parquet file has no column with the bytes of images, as Hugging Face's Image has it",
+    "archive_too_large": "the archive is larger than ingest.max_archive_bytes: pack it in smaller parts",
     "bad_name": "the name has an empty part, . or .., or says a version, or is there twice: rename it",
 }
 

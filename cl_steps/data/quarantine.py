@@ -2,6 +2,7 @@
 
 Codes, by what is at fault:
     the file      symlink, not_a_file, bad_name, unreadable, too_deep, too_large, no_caption
+    an archive    bad_archive, no_images, archive_too_large
     a line        bad_header, bad_line, not_utf8, no_file_name, unsafe_path, missing_file, no_image,
                   duplicate_line, bad_type
     the caption   no_caption, empty_caption, long_caption, bad_caption, bad_slice, bad_fact, bad_type

@@ -32,11 +32,6 @@ class Claim:
     fault: Unusable | None = None
 
     @property
-    def is_bare(self) -> bool:
-        """Whether nothing speaks of the file."""
-        return not self.values and not self.fault
-
-    @property
     def has_text(self) -> bool:
         """Whether it holds a caption, if only a wrong one."""
         return self.values.get("text") not in (None, "")

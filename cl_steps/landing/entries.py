@@ -49,6 +49,11 @@ class Entry:
         return is_text and not self.is_hidden and not self.is_metadata and not self.no_picture
 
     @property
+    def is_archive(self) -> bool:
+        """Whether it is to be opened."""
+        return self.no_picture == "opened" and not self.fault and not self.left
+
+    @property
     def no_picture(self) -> str:
         """Which of `names.NO_PICTURES` its name says it is: passed over, its bytes never looked at."""
         return names.no_picture(self.name, self.num_bytes)

@@ -13,11 +13,14 @@ SIDECARS = (".txt", ".caption", ".json")
 
 The first of them that is there counts.
 """
+ARCHIVES = (".tar", ".parquet")
+"""What is opened, as if it were a folder."""
 MAX_SIDECAR_BYTES = 2**20
 NO_PICTURES: Mapping[str, str] = MappingProxyType(
     {
         "texts": "files of text",
         "misnamed": "files that look like metadata: call one metadata.jsonl or metadata.csv, and it is read",
+        "opened": "archives, and took in what they hold",
         "archives": "archives: unpack them",
         "videos": "videos",
         "others": "files of other kinds",
@@ -39,7 +42,7 @@ _ENDINGS: Mapping[str, re.Pattern[str]] = MappingProxyType(
 _NAMES = re.compile(r"(eh)?thumbs\.db|desktop\.ini|icon\r|licen[sc]e|copying|notice|citation|readme")
 _FOLDERS = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found"})
 """What network drives, archivers and bins keep beside the pictures."""
-_MISNAMED = re.compile(r"(metadata|captions?|annotations?|labels?|data)\.(jsonl?|csv|tsv|parquet)(\.gz)?")
+_MISNAMED = re.compile(r"(metadata|captions?|annotations?|labels?)\.(jsonl?|csv|tsv)(\.gz)?")
 _REPEATS = re.compile(r"(\d{1,3})_(.*\S.*)")
 
 
@@ -75,6 +78,8 @@ def no_picture(name: str, num_bytes: int) -> str:
         return "others"
     if _MISNAMED.fullmatch(last):
         return "misnamed"
+    if ending in ARCHIVES:
+        return "opened"
     if ending in SIDECARS:
         return "texts" if num_bytes > MAX_SIDECAR_BYTES else ""
     return next((kind for kind, endings in _ENDINGS.items() if endings.fullmatch(ending)), "")

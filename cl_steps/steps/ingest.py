@@ -32,7 +32,7 @@ from cl_steps.data.shards import (
 )
 from cl_steps.data.withdrawn import Withdrawn
 from cl_steps.errors import Unavailable
-from cl_steps.landing.names import is_metadata
+from cl_steps.landing.names import ARCHIVES, is_metadata, suffix
 from cl_steps.landing.snapshot import Snapshot
 from cl_steps.ledger.fold import Ledger, read_ledger
 from cl_steps.run.context import Context, StepReport
@@ -137,13 +137,18 @@ def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.T
     return {
         **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
         "quarantined_before": len(refused) - len(news),
-        "unusable": sum(bool(item.origin) and not is_metadata(item.origin) for item in news),
+        "unusable": sum(_is_for_a_picture(item.origin) for item in news),
         "quarantine_keys": sorted(item.key for item in news)[:NUM_REMEMBERED],
         "quarantine": [{"file": item.file, "code": item.code, "reason": item.reason} for item in refused[:NUM_SHOWN]],
         "intake": {"assets": new.num_rows, "slices": dict(Counter(new["slice"].to_pylist()))},
         "batch": {"runs": runs, "assets": batch.num_rows, "slices": _slices(batch), "digest": digest},
         "approved": {"by": answer.by, "reason": answer.reason, "run": answer.run} if answer else None,
     }
+
+
+def _is_for_a_picture(origin: str) -> bool:
+    """Whether a file of this name was meant as a picture; a line of metadata has none."""
+    return bool(origin) and not is_metadata(origin) and suffix(origin) not in ARCHIVES
 
 
 def _slices(batch: pa.Table) -> dict[str, dict[str, int]]:
