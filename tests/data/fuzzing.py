@@ -1,4 +1,4 @@
-"""Landings of real files with some of their bits wrong: pictures of every kind, lines, captions, archives; by a seed."""
+"""Landings of real files with some of their bits wrong: pictures, lines, captions, archives; by a seed."""
 
 from __future__ import annotations
 
