@@ -61,7 +61,7 @@ COMMANDS = (
             arg("dir", metavar="DIR", help="the folder to make; its last part names the line"),
             arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="the diffusers pipeline (default: the demo's)"),
             arg("--extractor", default=None, metavar="PATH_OR_HUB_ID", help="the CLIP model that sees"),
-            arg("--data", default=None, metavar="FOLDER", help="images that the base knows: the line's first slices"),
+            arg("--data", default=None, metavar="FOLDER_OR_URL", help="real pictures of what it knows"),
             arg("--adapter", default=None, metavar="FILE", help="a LoRA to go on from, of whatever tool"),
             arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the new params.yaml"),
         ),
@@ -78,6 +78,16 @@ COMMANDS = (
             arg("--run", default=None, metavar="RUN", help="go on with this run instead of a new one"),
             arg("--no-promote", action="store_true", help="stop before promotion"),
             arg("--offline", action="store_true", help="use no network at all"),
+        ),
+    ),
+    Command(
+        "check", "what would be taken of a landing, and why the rest would not", "cl_steps.commands.check:check",
+        (
+            arg("folder", metavar="FOLDER", help="the landing: a folder, or a URL such as s3://... or hf://owner/name"),
+            IN,
+            arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, for this look alone"),
+            arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="whose text encoders read the captions"),
+            JSON,
         ),
     ),
     Command(

@@ -74,7 +74,7 @@ def decode(asset_bytes: bytes, size: tuple[int, int] | None = None, background: 
     Raises:
         Unusable: the bytes are no image of an allowed format, are damaged, or declare too many pixels.
     """
-    with quiet_pillow():
+    with quiet_pillow(), _damage_is_said():
         image = _upright(_opened(asset_bytes, PILLOW_MAX_PIXELS), background)
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS) if size else image
 
@@ -84,12 +84,13 @@ def inspect(image_bytes: bytes, limits: Ingest) -> ImageFacts:
 
     Call it inside `quiet_pillow` (once around all images: Python's warning filters are the whole process's).
     """
-    opened = _opened(image_bytes, limits.max_pixels)
-    _check_kind(opened.image, limits)
-    _load(opened.image)
-    _check_whole(opened.image, image_bytes)
-    background = limits.background if colour.has_holes(colour.eight_bits(opened.image)) else ""
-    upright = _upright(opened, background)
+    with _damage_is_said():
+        opened = _opened(image_bytes, limits.max_pixels)
+        _check_kind(opened.image, limits)
+        opened.image.load()
+        _check_whole(opened.image, image_bytes)
+        background = limits.background if colour.has_holes(colour.eight_bits(opened.image)) else ""
+        upright = _upright(opened, background)
     if background and not colour.is_seen(upright, background):
         reason = f"nothing of the image is to be seen on {background}: flatten it, or set another ingest.background"
         raise Unusable("transparent", reason)
@@ -126,8 +127,6 @@ def _opened(image_bytes: bytes, max_pixels: int) -> _Opened:
         image = Image.open(io.BytesIO(content), formats=(kind,))
     except Image.DecompressionBombError:
         raise _too_many_pixels(max_pixels) from None
-    except Exception as error:
-        raise _damaged(error) from error
     if image.width * image.height > max_pixels:
         raise _too_many_pixels(max_pixels)
     found = profile or image.info.get("icc_profile")
@@ -162,15 +161,21 @@ def _check_whole(image: Image.Image, image_bytes: bytes) -> None:
             raise Unusable("damaged", "a part of the image is missing or wrong: export or copy it again") from error
 
 
-def _load(image: Image.Image) -> None:
+@contextmanager
+def _damage_is_said() -> Iterator[None]:
+    """Whatever a library raises of hostile bytes, an assertion of its own too, means that the image is damaged."""
     try:
-        image.load()
+        yield
+    except Unusable:
+        raise
     except Exception as error:
-        raise _damaged(error) from error
+        kind = "cut short" if "truncated" in str(error) else "damaged"
+        reason = f"the image is {kind} and cannot be decoded: export or copy it again"
+        raise Unusable("damaged", reason) from error
 
 
 def _upright(opened: _Opened, background: str) -> Image.Image:
-    _load(opened.image)
+    opened.image.load()
     turn = _UPRIGHT.get(_orientation(opened.image))
     image = colour.srgb(colour.eight_bits(opened.image), opened.profile, background)
     return image.transpose(turn) if turn is not None else image
@@ -187,8 +192,3 @@ def _orientation(image: Image.Image) -> int:
 
 def _too_many_pixels(max_pixels: int) -> Unusable:
     return Unusable("too_many_pixels", f"the image declares more than {max_pixels} pixels: make it smaller")
-
-
-def _damaged(error: Exception) -> Unusable:
-    kind = "cut short" if "truncated" in str(error) else "damaged"
-    return Unusable("damaged", f"the image is {kind} and cannot be decoded: export or copy it again")

@@ -134,6 +134,13 @@ def test_twelve_bits_in_sixteen_are_not_learnt_as_black() -> None:
     assert code(encoded(Image.fromarray(np.full((32, 32), 4_000, np.uint16)))) == "sixteen_bit"
 
 
+def encoded_palette() -> bytes:
+    """What the palette of `COLOUR` is in its file."""
+    content = encoded(COLOUR.convert("P"))
+    at = content.index(b"PLTE")
+    return content[at + 4 : at + 4 + int.from_bytes(content[at - 4 : at])]
+
+
 def half(content: bytes, end: bytes = b"") -> bytes:
     return content[: len(content) // 2] + end
 
@@ -180,6 +187,7 @@ def test_a_profile_without_end_is_not_unpacked() -> None:
         with_chunk(encoded(COLOUR), chunk(b"PLTE", bytes(768), wrong=1)),
         with_chunk(encoded(COLOUR), chunk(b"NEED", b"")),
         encoded(COLOUR).replace(b"IDAT", b"IDAt"),
+        encoded(COLOUR.convert("P")).replace(chunk(b"PLTE", encoded_palette()), b""),
     ],
 )
 def test_what_the_pixels_need_must_be_whole(content: bytes) -> None:
