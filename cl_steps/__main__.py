@@ -181,6 +181,7 @@ COMMANDS = (
         (
             arg("what", nargs="?", default=None, metavar="FILE_OR_SHA", help="an image file, or its SHA-256"),
             arg("--source", default=None, metavar="NAME", help="all images of this source instead"),
+            arg("--consent-ended", action="store_true", help="all whose consent has ended (consent_until) instead"),
             REASON,
             arg("--erase", action="store_true", help="delete the bytes that hold it, those of old versions too"),
             BY, THROUGH, IN, JSON,

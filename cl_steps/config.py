@@ -90,7 +90,8 @@ class Ingest(Block):
 
     Of a landing one run looks at no more than `max_files` files, `max_landing_bytes` of bytes and `max_depth` folders
     below each other; of its metadata (apart) at `max_metadata_bytes` and `max_metadata_lines`, all files together. What
-    is beyond stays for another night. `max_quarantine_bytes` of what is set aside are kept a night.
+    is beyond stays for another night, and so do pictures of one source beyond `max_new_per_source`. Where `licences` or
+    `consents` are given, no others are taken. `max_quarantine_bytes` of what is set aside are kept a night.
     """
 
     min_new_assets: Count = 16
@@ -109,6 +110,9 @@ class Ingest(Block):
     max_aspect_ratio: Annotated[float, Field(ge=1, le=65_536)] = 4.0
     background: Colour = "white"
     max_caption_characters: Count = 2000
+    licences: Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)] | None = None
+    consents: Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)] | None = None
+    max_new_per_source: Count | None = None
     near_duplicate_rmse: Annotated[float, Field(gt=0, le=255)] = 3.0
     probe_share: Share = 0.1
     evaluation_share: Share = 0.3

@@ -11,10 +11,12 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from cl_steps.config import Ingest
 from cl_steps.data.quarantine import Unusable
 from cl_steps.documents import Json
 
@@ -26,6 +28,7 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "source": ("source",),
         "licence": ("licence", "license"),
         "consent": ("consent",),
+        "consent_until": ("consent_until",),
     }
 )
 """What a line may say, and how else people call it; the first that holds something counts, the rest is not kept."""
@@ -44,22 +47,48 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 @dataclass(frozen=True)
 class Caption:
-    """The words and facts that came with an image; absent facts are empty strings."""
+    """The words and facts that came with an image; absent facts are empty strings.
+
+    `consent_until` is the last day of consent (ISO 8601).
+    """
 
     text: str
     slice: str = DEFAULT_SLICE
     source: str = ""
     licence: str = ""
     consent: str = ""
+    consent_until: str = ""
 
 
-def caption_of(values: Json, max_characters: int) -> Caption:
+def caption_of(values: Json, limits: Ingest, today: str = "") -> Caption:
     """The checked caption of a metadata line; raises Unusable with the first fault found.
+
+    What the line asks of licences and consent is checked too; consent that ended before `today` (a date) is none.
 
     Keys that we do not know are left alone, as the imagefolder convention has it.
     """
     facts = {key: _fact(values, key) for key in ("source", "licence", "consent")}
-    return Caption(_text(values.get("text"), max_characters), _slice(values.get("slice")), **facts)
+    until = _until(_fact(values, "consent_until"))
+    text, slice_name = _text(values.get("text"), limits.max_caption_characters), _slice(values.get("slice"))
+    _check_allowed("licence", facts["licence"], limits.licences, "licences")
+    _check_allowed("consent", facts["consent"], limits.consents, "consents")
+    if until and until < today:
+        raise Unusable("consent_ended", f"consent to use the image ended on {until}: remove it from the landing")
+    return Caption(text, slice_name, **facts, consent_until=until)
+
+
+def _check_allowed(key: str, said: str, allowed: tuple[str, ...] | None, knob: str) -> None:
+    if allowed is not None and said.casefold() not in map(str.casefold, allowed):
+        told = f"its {key} is {said!r}" if said else f"it says no {key}"
+        raise Unusable(f"wrong_{key}", f"{told}, and the line takes {', '.join(allowed)} only (ingest.{knob})")
+
+
+def _until(value: str) -> str:
+    """The day that ends a consent, as YYYY-MM-DD."""
+    try:
+        return date.fromisoformat(value).isoformat() if value else ""
+    except ValueError:
+        raise Unusable("bad_fact", "consent_until is no date: write it as 2027-12-31") from None
 
 
 def known(values: Json) -> dict[str, Any]:

@@ -8,6 +8,7 @@ and known assets give the same intake.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,7 @@ def take_in(
     known: pa.Table | None = None,
     *,
     withdrawn: Withdrawn = NOTHING,
+    today: str = "",
 ) -> Intake:
     """Take in what lies in a landing.
 
@@ -118,6 +120,7 @@ def take_in(
         run: written into every row.
         known: manifest rows of all assets taken in before, each SHA-256 once.
         withdrawn: assets that must not come back, nor copies of them; nothing else of them need be known.
+        today: the day of the run (ISO 8601), on which consent may have ended; empty: nobody asks.
 
     Raises:
         NoUsableData: there is no such folder.
@@ -126,9 +129,10 @@ def take_in(
     before = MANIFEST_SCHEMA.empty_table() if known is None else known
     there = before.filter(pa.array(~withdrawn.among(before, params.near_duplicate_rmse)))
     known_names = frozenset(before["sha256"].to_pylist())
-    seen = list(_examine_all(place, params, known_names, withdrawn.names))
+    seen = list(_examine_all(place, Rules(params, known_names, withdrawn.names, today)))
     distinct, num_duplicates = _distinct(place, seen)
-    usable = _without_copies(place, distinct, withdrawn, params.near_duplicate_rmse)
+    own = _without_copies(place, distinct, withdrawn, params.near_duplicate_rmse)
+    usable = _within_quota(place, own, params.max_new_per_source)
     groups = _grouped(usable, there, params.near_duplicate_rmse)
     divided = _divided(usable, groups, there, params, seed)
     rows = [_row(item) | place | {"run": run} for item, place in zip(usable, divided, strict=True)]
@@ -160,36 +164,42 @@ class _Seen:
     facts: ImageFacts | None = None
 
 
-def _examine_all(
-    place: Landing, params: Ingest, known: AbstractSet[str], withdrawn: AbstractSet[str]
-) -> Iterator[_Seen]:
+@dataclass(frozen=True)
+class Rules:
+    """What a file is held against: the line's limits, the SHA-256 of what is known or withdrawn, and the day."""
+
+    params: Ingest
+    known: AbstractSet[str]
+    withdrawn: AbstractSet[str]
+    today: str
+
+
+def _examine_all(place: Landing, rules: Rules) -> Iterator[_Seen]:
     """Every file, in the order of paths; Pillow decodes outside the interpreter's lock, hence threads."""
     claims = claims_of(place)
 
     def examined(claim: Claim) -> _Seen:
-        return _examine(place, claim, params, known, withdrawn)
+        return _examine(place, claim, rules)
 
     with quiet_pillow(), ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         yield from progress(pool.map(examined, claims), len(claims), "taking in")
 
 
-def _examine(
-    place: Landing, claim: Claim, params: Ingest, known: AbstractSet[str], withdrawn: AbstractSet[str]
-) -> _Seen:
+def _examine(place: Landing, claim: Claim, rules: Rules) -> _Seen:
     seen = _Seen(claim.file)
     try:
         content = place.read(claim.file)
         seen = replace(seen, sha256=digests.sha256(content))
-        if seen.sha256 in withdrawn:
+        if seen.sha256 in rules.withdrawn:
             raise _WITHDRAWN
-        if seen.sha256 in known:
+        if seen.sha256 in rules.known:
             return replace(seen, known=True)
         if not claim.source and not names.is_picture(claim.file) and not is_picture(content):
             return replace(seen, no_picture=True)
         if claim.fault:
             raise claim.fault
-        caption = caption_of(claim.values, params.max_caption_characters)
-        return replace(seen, caption=caption, facts=inspect(content, params))
+        caption = caption_of(claim.values, rules.params, rules.today)
+        return replace(seen, caption=caption, facts=inspect(content, rules.params))
     except Unusable as fault:
         return replace(seen, fault=fault)
 
@@ -220,6 +230,20 @@ def _without_copies(place: Landing, items: list[_Seen], withdrawn: Withdrawn, rm
         if is_copy:
             place.refuse(item.file, _WITHDRAWN)
     return [item for item, is_copy in zip(items, copies, strict=True) if not is_copy]
+
+
+def _within_quota(place: Landing, items: list[_Seen], most: int | None) -> list[_Seen]:
+    """Those that one night takes of each source; the others are left. Who names no source is asked for none."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        source = item.caption.source if item.caption else ""
+        taken[source] += 1
+        if most is not None and source and taken[source] > most:
+            place.leave(item.file, "source")
+        else:
+            kept.append(item)
+    return kept
 
 
 @dataclass(frozen=True, order=True)

@@ -36,6 +36,7 @@ LEFT = {
     "bytes": "{} files more than ingest.max_landing_bytes",
     "room": "{} files more than the disk here has room for",
     "metadata": "{} files of, or waiting for, metadata beyond ingest.max_metadata_bytes or max_metadata_lines",
+    "source": "{} files of sources that brought more than ingest.max_new_per_source",
     "changed": "{} files that changed or went while they were read",
     "away": "{} files that could not be read now",
 }

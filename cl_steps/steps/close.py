@@ -6,6 +6,9 @@ its reports. A run that was promoted is closed already; one that failed may be c
 What evaluate and gate say counts, where keys are trusted, only as a judge signed it. Of a branch that somebody changed
 nothing counts: its run failed, and took in nothing.
 
+Pictures whose consent has ended (`consent_until`) are withdrawn here, after the first night that found them so; that
+night learnt nothing new of them.
+
 It closes other runs of the line, too, that nobody closed: Airflow skips the close of a run that takes longer than a run
 may, and a person who is interrupted may not come back. Who goes on with one later closes it anew.
 """
@@ -35,6 +38,7 @@ from cl_steps.steps.staleness import why_stale
 from cl_steps.store.pointers import dvc_file, read_dvc_file
 from cl_steps.verify.judging import why_not_believed
 
+REASON = "consent ended (consent_until)"
 LOST = timedelta(days=8)
 """So long after the last that came from it a run that nobody closed is closed: Airflow ends most runs after a week."""
 
@@ -45,12 +49,31 @@ def run(line: Line, run_id: str) -> Outcome:
         main.mend_tags()
         ended = main.ledger().outcome(run_id)
         result = ended if ended in FINAL else _end(main, line, run_id, lost=False)
+        _withdraw_ended(main, line, run_id)
         for other in _open_runs(main) - {run_id}:
             try:
                 _end_lost(main, line, other)
             except RetainError as error:
                 say(f"close: run {other} stays open: {error}")
         return result  # type: ignore[return-value]
+
+
+def _withdraw_ended(main: Mainline, line: Line, run_id: str) -> None:
+    """Have withdrawn what ingest found that consent has ended for: an act signed like a person's, which asks itself."""
+    try:
+        with checked_out(line, run_id) as root:
+            found = run_state(root).figures("ingest").get("consent_ended")
+        if not isinstance(found, list) or set(map(str, found)) <= main.ledger().tombstones.keys():
+            return
+        # Here and not above: a night that withdraws nothing needs none of it.
+        from cl_steps.acts.withdrawal import Request, withdraw
+
+        day = main.moment().date().isoformat()
+        done = withdraw(line, Request(None, None, REASON, erase=False, by="retain", through="close", ended=day))
+    except RetainError as error:
+        say(f"close: nothing is withdrawn for ended consent: {error}")
+        return
+    say(f"close: {len(done.event.assets)} images are withdrawn, since consent ended (event {done.event.id})")
 
 
 def _open_runs(main: Mainline) -> set[str]:
