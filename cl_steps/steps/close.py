@@ -34,6 +34,7 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import RunState, branch_of, checked_out, run_state
 from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
+from cl_steps.steps.overlap import taken_before
 from cl_steps.steps.staleness import why_stale
 from cl_steps.store.pointers import dvc_file, read_dvc_file
 from cl_steps.verify.judging import why_not_believed
@@ -122,7 +123,9 @@ def _close(main: Mainline, line: Line, root: Path, state: RunState, lost: str = 
     stale = _stale(main, line, state)
     result = outcome(state.reports, promoted=False, stale=bool(stale))
     _complete(root, line, state, result)
-    main.swap(lambda: _change(main, state, result, stale or unsigned or _why(state, result, lost)))
+    base = beginning(main, state.spec.id).base
+    why = stale or unsigned or _why(state, result, lost)
+    main.swap(lambda: _change(main, state, result, why, taken_before(main, line, state, base)))
     return result
 
 
@@ -150,12 +153,12 @@ def _complete(root: Path, line: Line, state: RunState, result: Outcome) -> None:
     push_branch(root, line, state.spec.id, "close: the rest is skipped")
 
 
-def _change(main: Mainline, state: RunState, result: Outcome, why: str) -> Change | None:
+def _change(main: Mainline, state: RunState, result: Outcome, why: str, again: int = 0) -> Change | None:
     ledger = main.ledger()
     if ledger.outcome(state.spec.id) in FINAL:
         return None
     moment = main.moment()
-    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment)
+    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment, again=again)
     files = {**_intake_file(ledger, state), event_path("run", state.spec.id, moment): event_bytes(event)}
     return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
 
