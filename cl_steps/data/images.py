@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,12 +25,13 @@ from cl_steps.data.quarantine import Unusable
 COLOUR_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"}) | colour.SIXTEEN_BITS
 STILLS = frozenset({"MPO", "HEIF"})
 """Formats of phones, whose further pictures are depth maps and the like."""
+DETAIL_FROM = 64
 DHASH_STEP = 2
 """A neighbour must be this much brighter (of 255) to count, so that noise on flat ground sets no bits."""
 
 _DAMAGE = re.compile(r"Corrupt JPEG data: (?P<harmless>\d+ extraneous bytes before marker 0xd9)?|Premature end")
 """What libjpeg warns of; a few bytes too many before the end are no harm."""
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _EXIF, _TAKEN = 0x0112, 0x8769, 0x9003
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,16 +45,19 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is remembered of an image's pixels: size in pixels as seen upright, and two fingerprints.
+    """What is remembered of an image: size in pixels as seen upright, and its fingerprints.
 
-    `background` is what was put behind a transparent one, empty where it is opaque.
+    `background` is what was put behind a transparent one, empty where it is opaque; `taken` is when a camera took it,
+    by its own clock (ISO 8601), empty where it does not say.
     """
 
     width: int
     height: int
     dhash: bytes
     thumbnail: bytes
+    detail: bytes
     background: str
+    taken: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def inspect(image_bytes: bytes, limits: Ingest) -> ImageFacts:
     if background and not colour.is_seen(upright, background):
         reason = f"nothing of the image is to be seen on {background}: flatten it, or set another ingest.background"
         raise Unusable("transparent", reason)
-    return ImageFacts(*upright.size, dhash(upright), thumbnail(upright), background)
+    prints = (dhash(upright), thumbnail(upright), detail(upright))
+    return ImageFacts(*upright.size, *prints, background, _taken(opened.image))
 
 
 @contextmanager
@@ -109,6 +115,13 @@ def quiet_pillow() -> Iterator[None]:
 def thumbnail(image: Image.Image) -> bytes:
     """8x8 means of an RGB image, row by row: 192 bytes. The whole image is used, whatever its shape."""
     return image.resize((8, 8), Image.Resampling.BOX).tobytes()
+
+
+def detail(image: Image.Image) -> bytes:
+    """16x16 means of brightness, row by row: 256 bytes; empty where a cell would be of less than 4 pixels a side."""
+    if min(image.size) < DETAIL_FROM:
+        return b""
+    return image.resize((16, 16), Image.Resampling.BOX).convert("L").tobytes()
 
 
 def dhash(image: Image.Image) -> bytes:
@@ -188,6 +201,15 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a hostile EXIF block may raise anything
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _taken(image: Image.Image) -> str:
+    """When the camera says that it took the picture: EXIF has `2026:01:02 03:04:05`."""
+    try:
+        value = image.getexif().get_ifd(_EXIF).get(_TAKEN, "")
+        return datetime.strptime(str(value).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+    except Exception:  # a hostile EXIF block may raise anything
+        return ""
 
 
 def _too_many_pixels(max_pixels: int) -> Unusable:

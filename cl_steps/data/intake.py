@@ -23,6 +23,7 @@ from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.data import duplicates, splits
 from cl_steps.data.aside import write_quarantine
+from cl_steps.data.bursts import edges_of
 from cl_steps.data.captions import Caption, caption_of
 from cl_steps.data.claims import claims_of
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
@@ -42,6 +43,7 @@ from cl_steps.progress import progress
 
 MAX_THREADS = 4
 COUNTS = ("new", "duplicates", "near_duplicates", "known", "quarantined")
+PRINTS = ("dhash", "thumbnail", "detail")
 _WITHDRAWN = Unusable("withdrawn", "this picture was withdrawn from the line: remove it from the landing")
 
 
@@ -272,10 +274,15 @@ class _Groups:
 
 
 def _grouped(items: list[_Seen], known: pa.Table, rmse: float) -> _Groups:
-    """Groups as chains of near-duplicates; a new one is called by its smallest SHA-256, a known one keeps its name."""
+    """Groups as chains of near-duplicates and bursts; a new one is called by its smallest SHA-256, a known one keeps
+    its name.
+    """
     groups = known["group"].to_pylist()
     _, numbers = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
-    labels = duplicates.components(_prints(items), _prints_of(known), numbers, rmse).tolist()
+    sources = [item.caption.source if item.caption else "" for item in items] + known["source"].to_pylist()
+    taken = [item.facts.taken if item.facts else "" for item in items] + known["taken"].to_pylist()
+    shot = edges_of(sources, taken)
+    labels = duplicates.components(_prints(items), _prints_of(known), numbers, rmse, shot).tolist()
     mine, others = labels[: len(items)], labels[len(items) :]
     homes = _homes(known, others, set(mine))
     names = {label: home.group for label, home in homes.items()}
@@ -317,8 +324,9 @@ def _row(item: _Seen) -> dict[str, Any]:
 
 def _prints(items: list[_Seen]) -> duplicates.Prints:
     facts = [item.facts for item in items if item.facts]
-    return duplicates.prints_of((f.dhash for f in facts), (f.thumbnail for f in facts))
+    columns = ([getattr(f, name) for f in facts] for name in PRINTS)
+    return duplicates.prints_of(*columns)
 
 
 def _prints_of(manifest: pa.Table) -> duplicates.Prints:
-    return duplicates.prints_of(manifest["dhash"].to_pylist(), manifest["thumbnail"].to_pylist())
+    return duplicates.prints_of(*(manifest[name].to_pylist() for name in PRINTS))

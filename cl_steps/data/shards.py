@@ -65,9 +65,10 @@ MANIFEST_SCHEMA = pa.schema(
         ("background", pa.string()),
         ("consent_until", pa.string()),
         ("taken", pa.string()),
+        ("detail", pa.binary()),
     ]
 )
-LATER = ("background", "consent_until", "taken")
+LATER = ("background", "consent_until", "taken", "detail")
 """Columns that tables of Retain 0.2.0 and before do not have: empty for all of their rows."""
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FEATURES = {"image": {"_type": "Image"}} | {
@@ -77,7 +78,7 @@ _FEATURES = {"image": {"_type": "Image"}} | {
 SHARD_SCHEMA = pa.schema(
     [("image", _IMAGE), *MANIFEST_SCHEMA], metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})}
 )
-_REPEATING = ["text", "slice", "split", "source", "licence", "consent", "run", *LATER]
+_REPEATING = ["text", "slice", "split", "source", "licence", "consent", "run", "background", "consent_until"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Asset:
     `width`, `height` in pixels as seen upright; `dhash` 8 bytes; `thumbnail` 8x8 RGB, 192 bytes; `group` names its
     near-duplicates; `run` the intake that brought it; `sealed` rows (of evaluation only) are read by an audit alone.
     `background` is the colour behind a transparent image, empty for an opaque one; `consent_until` the last day of
-    consent (ISO 8601), and `taken` when the camera took it by its own clock, both empty where nobody says so.
+    consent (ISO 8601), and `taken` when the camera took it by its own clock, both empty where nobody says so. `detail`
+    is 16x16 brightness, 256 bytes, empty for small pictures and older assets.
     """
 
     sha256: str
@@ -108,6 +110,7 @@ class Asset:
     background: str = ""
     consent_until: str = ""
     taken: str = ""
+    detail: bytes = b""
 
     def picture(self, size: tuple[int, int] | None = None) -> Image.Image:
         """The image in upright sRGB, as `images.decode` has it."""
@@ -169,9 +172,10 @@ def read_table(path: Path) -> pa.Table:
 
 def as_manifest(table: pa.Table) -> pa.Table:
     """Rows of any release in the columns of this one; raises KeyError or what Arrow raises where one is missing."""
-    empty = pa.repeat(pa.scalar(""), table.num_rows)
     for name in LATER:
-        table = table if name in table.column_names else table.append_column(name, empty)
+        if name not in table.column_names:
+            nothing = pa.scalar(b"" if name == "detail" else "", MANIFEST_SCHEMA.field(name).type)
+            table = table.append_column(name, pa.repeat(nothing, table.num_rows))
     return table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA)
 
 
