@@ -96,6 +96,7 @@ class Ingest(Block):
 
     min_new_assets: Count = 16
     max_attempts: Count = 3
+    settle_seconds: Annotated[int, Field(ge=0, le=86_400), Whole] = 60
     max_files: Count = 2_000_000
     max_landing_bytes: Bytes = 256 * 2**30
     max_depth: Annotated[int, Field(ge=1, le=1000), Whole] = 32

@@ -31,13 +31,15 @@ REASONS = {
 }
 
 
+UNFINISHED = ("damaged", "empty_file", "not_an_image")
+"""What a file looks like of which only the beginning has arrived."""
 LEFT = {
     "files": "{} files more than ingest.max_files",
     "bytes": "{} files more than ingest.max_landing_bytes",
     "room": "{} files more than the disk here has room for",
     "metadata": "{} files of, or waiting for, metadata beyond ingest.max_metadata_bytes or max_metadata_lines",
     "source": "{} files of sources that brought more than ingest.max_new_per_source",
-    "changed": "{} files that changed or went while they were read",
+    "changed": "{} files that changed or went while they were read, or may still be on their way",
     "away": "{} files that could not be read now",
 }
 """What is left for another night, by why."""
@@ -125,7 +127,13 @@ class Landing:
             raise Unusable("unreadable", "the file cannot be read: check its permissions") from None
 
     def refuse(self, name: str, fault: Unusable) -> None:
-        """Put a file aside; its bytes, where they can be read, are kept by digest."""
+        """Put a file aside; its bytes, where they can be read, are kept by digest.
+
+        One that looks cut short, and was changed just now, may still be on its way: it is left for another night.
+        """
+        if self.legible[name].young and fault.code in UNFINISHED and name in self.files:
+            self.leave(name, "changed")
+            return
         found = _quarantined(self.legible[name], fault)
         with suppress(Unusable):
             found = found if found.sha256 else with_digest(found, self.read(name))

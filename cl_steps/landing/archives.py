@@ -7,6 +7,7 @@ listed as if it lay in a folder of the archive's name, and nothing of it has a p
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from cl_steps.landing.entries import Changed, Entry, Listing, Source, TooLarge, 
 
 SECONDS = 120
 BYTES_A_SECOND = 2**20
+INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""What the process knows of our environment: no credential."""
 """An archive may take so long: a hostile one loops."""
 _ENDINGS = {0: "", 3: "no_images", 4: "bad_archive"}
 
@@ -71,6 +74,9 @@ class Unpacked:
 
     def _opened(self, entry: Entry, bounds: Ingest) -> Iterator[Entry]:
         """The archive itself, with its fault if it has one, and what it holds."""
+        if entry.num_bytes > bounds.max_archive_bytes:
+            yield replace(entry, fault="archive_too_large")
+            return
         try:
             content = self._source.read(entry, bounds.max_archive_bytes)
         except TooLarge:
@@ -92,8 +98,11 @@ class Unpacked:
         command = [sys.executable, "-m", "cl_steps.landing.unpack", names.suffix(entry.name), *places]
         ended = 5
         with suppress(subprocess.TimeoutExpired):
-            done = subprocess.run([*command, *map(str, limits)], capture_output=True, timeout=4 * seconds, check=False)
-            ended = done.returncode
+            words, kept = (
+                [*command, *map(str, limits)],
+                {key: os.environ[key] for key in INHERITED if key in os.environ},
+            )
+            ended = subprocess.run(words, env=kept, capture_output=True, timeout=4 * seconds, check=False).returncode
         (folder / "archive").unlink()
         yield replace(entry, fault=_ENDINGS.get(ended, "bad_archive"))
         at, written = 0, (folder / "content").stat().st_size if (folder / "content").is_file() else 0

@@ -28,7 +28,7 @@ class Entry:
     `name` is its path in the landing with `/` between the parts; bytes that are no UTF-8 are surrogates, as Python
     writes them. `fault` is a code of `data.quarantine` where it is not to be read. `left` says why it stays for
     another night: `files`, `bytes`, `room`, `metadata` (bounds), `changed`, `away` (while it was read). `sha256` is
-    known once it was copied.
+    known once it was copied. A `young` one was changed so lately that it may not be whole yet.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Entry:
     fault: str = ""
     left: str = ""
     sha256: str = ""
+    young: bool = False
 
     @property
     def is_metadata(self) -> bool:

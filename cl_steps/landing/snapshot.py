@@ -91,7 +91,7 @@ def no_snapshot(root: Path) -> None:
 
 
 def _row(entry: Entry) -> dict[str, object]:
-    facts = {"fault": entry.fault, "left": entry.left, "sha256": entry.sha256}
+    facts = {"fault": entry.fault, "left": entry.left, "sha256": entry.sha256, "young": entry.young}
     return {"name": entry.name, "num_bytes": entry.num_bytes} | {key: value for key, value in facts.items() if value}
 
 

@@ -146,6 +146,18 @@ def test_what_a_snapshot_holds_of_an_archive_is_copied_under_bounds(tmp_path: Pa
             assert snapshot.read(entry, 10**6) == members[entry.name.removeprefix("x.tar/")]
 
 
+def test_who_unpacks_knows_no_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    given: list[dict[str, str]] = []
+    run = archives.subprocess.run
+    monkeypatch.setattr(
+        archives.subprocess, "run", lambda *a, env, **more: given.append(env) or run(*a, env=env, **more)
+    )
+    put(tmp_path, "x.tar", tar_of({"1.png": encoded(picture(1)), "1.txt": b"one"}))
+    assert texts(take(tmp_path)) == ["one"]
+    assert given[0].keys() <= set(archives.INHERITED)
+
+
 def test_an_archive_that_is_too_large_is_not_opened(tmp_path: Path) -> None:
     with (tmp_path / "x.tar").open("wb") as file:
         file.truncate(2**40)
