@@ -28,7 +28,8 @@ BYTES_A_SECOND = 2**20
 INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What the process knows of our environment: no credential."""
 """An archive may take so long: a hostile one loops."""
-_ENDINGS = {0: "", 3: "no_images", 4: "bad_archive"}
+DAMAGED = 5
+_ENDINGS = {0: "", 3: "no_images"}
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,7 @@ class Unpacked:
         folder = Path(tempfile.mkdtemp(dir=self._scratch))
         (folder / "archive").write_bytes(content)
         seconds = SECONDS + len(content) // BYTES_A_SECOND
-        limits = (bounds.max_file_bytes, room, most_listed(bounds), seconds)
-        places = [str(folder / name) for name in ("archive", "content", "listed")]
-        command = [sys.executable, "-m", "cl_steps.landing.unpack", names.suffix(entry.name), *places]
-        ended = 5
-        with suppress(subprocess.TimeoutExpired):
-            words, kept = (
-                [*command, *map(str, limits)],
-                {key: os.environ[key] for key in INHERITED if key in os.environ},
-            )
-            ended = subprocess.run(words, env=kept, capture_output=True, timeout=4 * seconds, check=False).returncode
+        ended = _unpack(folder, names.suffix(entry.name), (bounds.max_file_bytes, room, most_listed(bounds), seconds))
         (folder / "archive").unlink()
         yield replace(entry, fault=_ENDINGS.get(ended, "bad_archive"))
         at, written = 0, (folder / "content").stat().st_size if (folder / "content").is_file() else 0
@@ -114,6 +106,16 @@ class Unpacked:
                 self._places[member.name] = _Place(folder / "content", at)
                 at += member.num_bytes
             yield member
+
+
+def _unpack(folder: Path, kind: str, bounds: tuple[int, int, int, int]) -> int:
+    """Have the archive in a folder unpacked into two files beside it; how the process ended (`unpack.main`)."""
+    places = [str(folder / name) for name in ("archive", "content", "listed")]
+    command = [sys.executable, "-m", "cl_steps.landing.unpack", kind, *places, *map(str, bounds)]
+    known = {key: os.environ[key] for key in INHERITED if key in os.environ}
+    with suppress(subprocess.TimeoutExpired):
+        return subprocess.run(command, env=known, capture_output=True, timeout=4 * bounds[3], check=False).returncode
+    return DAMAGED
 
 
 def _listed(file: Path) -> Iterator[Entry]:
