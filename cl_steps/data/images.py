@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from simplejpeg import decode_jpeg
 
 from cl_steps.config import PILLOW_MAX_PIXELS, Ingest
-from cl_steps.data import colour, png
+from cl_steps.data import colour, jxl, png
 from cl_steps.data.kinds import format_of
 from cl_steps.data.quarantine import Unusable
 
@@ -136,6 +136,8 @@ def _opened(image_bytes: bytes, max_pixels: int) -> _Opened:
         raise Unusable("empty_file", "the file is empty: export or copy it again")
     kind = format_of(image_bytes)
     content, profile = png.plain(image_bytes) if kind == "PNG" else (image_bytes, b"")
+    if kind == "JXL":
+        _check_declared(jxl.header(image_bytes), max_pixels)
     try:
         image = Image.open(io.BytesIO(content), formats=(kind,))
     except Image.DecompressionBombError:
@@ -144,6 +146,14 @@ def _opened(image_bytes: bytes, max_pixels: int) -> _Opened:
         raise _too_many_pixels(max_pixels)
     found = profile or image.info.get("icc_profile")
     return _Opened(image, found if isinstance(found, bytes) else b"")
+
+
+def _check_declared(header: jxl.Header, max_pixels: int) -> None:
+    """Of a format whose reader decodes what it opens, all frames at once."""
+    if header.width * header.height > max_pixels:
+        raise _too_many_pixels(max_pixels)
+    if header.moves:
+        raise Unusable("animated", "the image is animated, or has a preview: export the one frame that is meant")
 
 
 def _check_kind(image: Image.Image, limits: Ingest) -> None:

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pillow_heif
+import pillow_jxl  # noqa: F401  (it makes itself known)
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageCms
@@ -31,7 +32,7 @@ def good_pictures() -> list[bytes]:
     plain, clear = picture(1, 48), picture(2, 48).convert("RGBA")
     clear.putalpha(picture(3, 48).convert("L"))
     return [
-        *(encoded(plain, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "HEIF")),
+        *(encoded(plain, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "HEIF", "JXL")),
         *(encoded(clear, kind) for kind in ("PNG", "WEBP", "AVIF")),
         *(encoded(plain, kind, icc_profile=WIDE, exif=_exif()) for kind in ("PNG", "JPEG", "WEBP")),
         *(encoded(plain.convert(mode)) for mode in ("1", "L", "P", "LA")),
