@@ -23,24 +23,21 @@ _PICTURES = (  # the bytes, where they begin, and the format as Pillow calls it
     (b"\xff\x0a", 0, "JXL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", 0, "JXL"),
 )
-_OTHERS = (
-    (b"GIF8", 0, "a GIF image"),
-    (b"II*\0", 0, "a TIFF or raw image"),
-    (b"MM\0*", 0, "a TIFF or raw image"),
-    (b"8BPS", 0, "a Photoshop document"),
-    (b"\0\0\x01\0", 0, "an icon"),
-    (b"%PDF", 0, "a PDF"),
-    (b"%!PS", 0, "PostScript"),
-    (b"PK\x03\x04", 0, "a zip archive"),
-    (
-        b"version https://git-lfs",
-        0,
-        "a pointer of Git LFS, and not the picture: fetch it with `git lfs pull`, and it is",
-    ),
-    (b"<svg", 0, "an SVG drawing"),
-    (b"<?xml", 0, "XML"),
-    (b"<!DOCTYPE", 0, "a web page, which a server sent in place of the picture,"),
-    (b"<html", 0, "a web page, which a server sent in place of the picture,"),
+CONVERT = "convert it to one of them"
+_OTHERS = (  # the bytes that it begins with, what it is, and what to do
+    (b"GIF8", "a GIF image", CONVERT),
+    (b"II*\0", "a TIFF or raw image", CONVERT),
+    (b"MM\0*", "a TIFF or raw image", CONVERT),
+    (b"8BPS", "a Photoshop document", CONVERT),
+    (b"\0\0\x01\0", "an icon", CONVERT),
+    (b"%PDF", "a PDF", CONVERT),
+    (b"%!PS", "PostScript", CONVERT),
+    (b"<svg", "an SVG drawing", CONVERT),
+    (b"<?xml", "XML", CONVERT),
+    (b"PK\x03\x04", "a zip archive", "unpack it"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch the picture with `git lfs pull`"),
+    (b"<!DOCTYPE", "a web page", "download the picture itself"),
+    (b"<html", "a web page", "download the picture itself"),
 )
 _PLUGINS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"HEIF": ("pillow_heif", "HEIC"), "JXL": ("pillow_jxl", "JPEG XL")}
@@ -55,7 +52,7 @@ def format_of(content: bytes) -> str:
     if found == "HEIF" and b"avif" in head:  # both may call themselves mif1
         found = "AVIF"
     if not found:
-        raise Unusable("not_an_image", f"this is {_other(head)}no {READ} image: convert it to one of them")
+        raise Unusable("not_an_image", _what_it_is(head))
     if not _is_readable(found):
         kind = _PLUGINS.get(found, ("", found))[1]
         reason = f"this is {kind}, and its reader is not installed: `pip install 'retain[formats]'`, or convert it"
@@ -68,9 +65,9 @@ def is_picture(content: bytes) -> bool:
     return any(content.startswith(bits, at) for bits, at, _ in _PICTURES)
 
 
-def _other(head: bytes) -> str:
-    found = next((name for bits, at, name in _OTHERS if head.lstrip().startswith(bits, at)), "")
-    return f"{found} and " if found else ""
+def _what_it_is(head: bytes) -> str:
+    found = next((other for other in _OTHERS if head.lstrip().startswith(other[0])), None)
+    return f"this is {found[1]} and no {READ} image: {found[2]}" if found else f"this is no {READ} image: {CONVERT}"
 
 
 @lru_cache

@@ -228,7 +228,7 @@ def test_a_format_without_its_reader_is_said(monkeypatch: pytest.MonkeyPatch) ->
         (b"GIF89a", "this is a GIF image and no PNG"),
         (b"II*\0", "TIFF"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"\n<!DOCTYPE html>", "a server sent"),
+        (b"\n<!DOCTYPE html>", "this is a web page and no .*: download the picture itself"),
         (b"hello", "this is no PNG"),
     ],
 )
