@@ -69,7 +69,7 @@ COMMANDS = (
             arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="the diffusers pipeline (default: the demo's)"),
             LIKE,
             arg("--extractor", default=None, metavar="PATH_OR_HUB_ID", help="the CLIP model that sees"),
-            arg("--data", default=None, metavar="FOLDER", help="images that the base knows: the line's first slices"),
+            arg("--data", default=None, metavar="FOLDER_OR_URL", help="real pictures of what it knows"),
             arg("--adapter", default=None, metavar="FILE", help="a LoRA to go on from, of whatever tool"),
             arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the new params.yaml"),
         ),
@@ -89,6 +89,16 @@ COMMANDS = (
             arg("--run", default=None, metavar="RUN", help="go on with this run instead of a new one"),
             arg("--no-promote", action="store_true", help="stop before promotion"),
             arg("--offline", action="store_true", help="use no network at all"),
+        ),
+    ),
+    Command(
+        "check", "what would be taken of a landing, and why the rest would not", "cl_steps.commands.check:check",
+        (
+            arg("folder", metavar="FOLDER", help="the landing: a folder, or a URL such as s3://... or hf://owner/name"),
+            IN,
+            arg("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, for this look alone"),
+            arg("--base", default=None, metavar="PATH_OR_HUB_ID", help="whose text encoders read the captions"),
+            JSON,
         ),
     ),
     Command(
@@ -182,6 +192,7 @@ COMMANDS = (
         (
             arg("what", nargs="?", default=None, metavar="FILE_OR_SHA", help="an image file, or its SHA-256"),
             arg("--source", default=None, metavar="NAME", help="all images of this source instead"),
+            arg("--consent-ended", action="store_true", help="all whose consent has ended (consent_until) instead"),
             REASON,
             arg("--erase", action="store_true", help="delete the bytes that hold it, those of old versions too"),
             BY, THROUGH, IN, JSON,

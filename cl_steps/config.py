@@ -82,6 +82,7 @@ Knob = Annotated[float, Field(ge=-1e9, le=1e9)] | bool | Text | tuple[Any, ...] 
 METHOD_FILES = (Path(__file__).parent / "learning" / "methods").glob("*.py")
 Bits = Literal["int8", "fp8", "nf4"]
 Base = Literal["full"] | Bits
+Colour = Annotated[str, StringConstraints(pattern=r"^(white|black|grey|#[0-9a-fA-F]{6})$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 
 
@@ -96,11 +97,13 @@ class Ingest(Block):
 
     Of a landing one run looks at no more than `max_files` files, `max_landing_bytes` of bytes and `max_depth` folders
     below each other; of its metadata (apart) at `max_metadata_bytes` and `max_metadata_lines`, all files together. What
-    is beyond stays for another night. `max_quarantine_bytes` of what is set aside are kept a night.
+    is beyond stays for another night, and so do pictures of one source beyond `max_new_per_source`. Where `licences` or
+    `consents` are given, no others are taken. `max_quarantine_bytes` of what is set aside are kept a night.
     """
 
     min_new_assets: Count = 16
     max_attempts: Count = 3
+    settle_seconds: Annotated[int, Field(ge=0, le=86_400), Whole] = 60
     max_files: Count = 2_000_000
     max_landing_bytes: Bytes = 256 * 2**30
     max_depth: Annotated[int, Field(ge=1, le=1000), Whole] = 32
@@ -108,9 +111,16 @@ class Ingest(Block):
     max_metadata_lines: Count = 2_000_000
     max_quarantine_bytes: Annotated[int, Field(ge=0, le=2**50), Whole] = 2**30
     max_file_bytes: Bytes = 64 * 2**20
+    max_archive_bytes: Bytes = 2**30
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Whole] = 64_000_000
+    slice_by_folder: bool = False
     min_side: Side = 16
+    max_aspect_ratio: Annotated[float, Field(ge=1, le=65_536)] = 4.0
+    background: Colour = "white"
     max_caption_characters: Count = 2000
+    licences: Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)] | None = None
+    consents: Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)] | None = None
+    max_new_per_source: Count | None = None
     near_duplicate_rmse: Annotated[float, Field(gt=0, le=255)] = 3.0
     probe_share: Share = 0.1
     evaluation_share: Share = 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import lru_cache
@@ -29,6 +30,12 @@ def _no_file_system_of_another_test() -> Iterator[None]:
     yield
     if "s3fs" in sys.modules:
         sys.modules["s3fs"].S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def _landings_are_an_hour_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut short in a test's landing is so for good, and not on its way."""
+    monkeypatch.setattr("cl_steps.landing.folder.now", lambda: time.time() + 3600)
 
 
 @pytest.fixture(autouse=True)

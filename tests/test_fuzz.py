@@ -1,4 +1,4 @@
-"""Whatever a parameter file holds: it is taken, or refused in one sentence, and at once.
+"""Whatever a parameter file or a landing holds: it is taken, or refused in one sentence, and at once.
 
 RETAIN_FUZZ_SEED and RETAIN_FUZZ_FILES choose others, and more of them; a file that fails is `files(seed, n + 1)[n]`.
 """
@@ -16,12 +16,17 @@ from typing import Any
 
 import pytest
 
-from cl_steps.config import Params, load_params, load_run, parse_overrides
+from cl_steps.config import Ingest, Params, load_params, load_run, parse_overrides
+from cl_steps.data import quarantine
+from cl_steps.data.intake import take_in
 from cl_steps.data.quarantine import printable
 from cl_steps.documents import json_text
 from cl_steps.errors import RetainError
 from cl_steps.records.keys import read_trusted
 from cl_steps.store.pointers import read_dvc_file, read_lock
+from tests.data.fuzzing import good_archives, good_pictures, spoilt_landing
+from tests.data.hostile import counted
+from tests.data.landings import put
 from tests.fuzzing import DOCUMENT, VALUES, files, paths
 
 SEED = int(os.environ.get("RETAIN_FUZZ_SEED", "0"))
@@ -122,3 +127,39 @@ def test_every_key_with_every_wrong_value(tmp_path: Path, name: str) -> None:
             block = f"{{{part}: {block}}}"
         (tmp_path / "params.yaml").write_bytes(block.encode(errors="surrogatepass"))
         ended(lambda: load_params(tmp_path))
+
+
+def take_spoilt(folder: Path, seed: int, number: int) -> Counter[str]:
+    """Take in a spoilt landing and say what became of its pictures, by code; everything is counted once."""
+    spoilt_landing(folder, seed, number)
+    with no_hang():
+        intake = take_in(folder, Ingest(), 0, "r-1")
+    assert counted(intake) == intake.landed.arrived
+    assert all(found.code in str(quarantine.__doc__) for found in intake.quarantine)
+    assert all(found.file.isprintable() and found.reason.isprintable() for found in intake.quarantine)
+    for asset in intake.assets:
+        assert asset.picture((8, 8)).mode == "RGB"
+    return Counter(found.code for found in intake.quarantine) + Counter(taken=len(intake.assets))
+
+
+def test_what_a_fuzz_begins_with_is_taken(tmp_path: Path) -> None:
+    for number, content in enumerate(good_pictures()):
+        put(tmp_path, f"{number}.img", content)
+        put(tmp_path, f"{number}.txt", b"a caption")
+    for name, content in good_archives():
+        put(tmp_path, name, content)
+    intake = take_in(tmp_path, Ingest(), 0, "r-1")
+    assert [(found.file, found.code) for found in intake.quarantine] == [("w.tar/d/2.jpg", "no_caption")]
+
+
+def test_any_landing_is_taken_or_set_aside(tmp_path: Path) -> None:
+    seen = take_spoilt(tmp_path, SEED, FEW)
+    assert min(seen["taken"], seen["damaged"], seen["not_an_image"]) > 0
+
+
+@pytest.mark.slow
+def test_many_landings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = sum((take_spoilt(tmp_path / str(n), SEED + n, 500) for n in range(MANY // 500)), Counter[str]())
+    with capsys.disabled():
+        print("\n", dict(sorted(seen.items())))
+    assert seen["taken"] > MANY / 20

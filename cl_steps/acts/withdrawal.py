@@ -19,9 +19,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from cl_steps.acts.purge import PARTS, Purge
 from cl_steps.acts.replenishing import LearntHistory, reference_without, replay_without
-from cl_steps.acts.withdrawal_scope import asset_named, assets_of_source, own_words, rows_of_line, touched, with_copies
+from cl_steps.acts.withdrawal_scope import (
+    asset_named,
+    assets_of_ended_consent,
+    assets_of_source,
+    own_words,
+    rows_of_line,
+    touched,
+    with_copies,
+)
+from cl_steps.config import Ingest
 from cl_steps.data.manifests import Manifests, reading_store
 from cl_steps.documents import Json
 from cl_steps.errors import UsageError
@@ -39,7 +50,9 @@ from cl_steps.store.pointers import Out, dvc_file, read_dvc_file
 
 @dataclass(frozen=True)
 class Request:
-    """What a person wants withdrawn (an image file or SHA-256, or all of a source), why, who, and how far."""
+    """What a person wants withdrawn, why, who, and how far: one of an image file or SHA-256, all of a source, and all
+    whose consent ended before a day (ISO 8601).
+    """
 
     what: str | None
     source: str | None
@@ -47,6 +60,7 @@ class Request:
     erase: bool
     by: str
     through: str
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +89,8 @@ def withdraw(line: Line, request: Request) -> Done:
     """
     if not request.reason.strip():
         raise UsageError('a withdrawal needs a reason: --reason "..."')
-    if (request.what is None) == (request.source is None):
-        raise UsageError("name one thing to withdraw: an image file, a SHA-256, or --source NAME")
+    if sum(named is not None for named in (request.what, request.source, request.ended)) != 1:
+        raise UsageError("name one thing to withdraw: an image file, a SHA-256, --source NAME, or --consent-ended")
     made: list[Done] = []
     with reading(line.git) as main:
 
@@ -98,10 +112,7 @@ def _change(
     """The event, and the commit that it takes; none where all of it is done."""
     ledger, limits = main.ledger(), main.params().ingest
     rows = rows_of_line(main, ledger, manifests)
-    if request.source is None:
-        meant = [asset_named(str(request.what), ledger, rows, limits)]
-    else:
-        meant = assets_of_source(request.source, ledger, rows)
+    meant, about = _meant(request, ledger, rows, limits)
     assets = with_copies(meant, ledger, rows, limits.near_duplicate_rmse)
     names = {asset["sha256"] for asset in assets}
     purge = Purge(store, names, own_words(rows, names) if request.erase else frozenset())
@@ -110,7 +121,6 @@ def _change(
     if names <= ledger.tombstones.keys() and not (state or erasure.erased):
         return Done(_earlier(ledger, names, request.erase), True), None
     moment = main.moment()
-    about = meant[0]["sha256"][:16] if request.source is None else "source"
     report = touched(main.records(), ledger, assets, manifests)
     said = {
         "by": request.by,
@@ -128,6 +138,16 @@ def _change(
     files |= _following(main, erasure.replaced)
     message = f"withdraw {len(assets)} assets\n\nEvent: {event.id}\n"
     return Done(event, False), Change({**files, **event_files(line, path, event)}, message)
+
+
+def _meant(request: Request, ledger: Ledger, rows: pa.Table, limits: Ingest) -> tuple[list[dict[str, Any]], str]:
+    """The assets that are meant, and what the event is called by."""
+    if request.ended is not None:
+        return assets_of_ended_consent(request.ended, ledger, rows), "consent"
+    if request.source is not None:
+        return assets_of_source(request.source, ledger, rows), "source"
+    asset = asset_named(str(request.what), ledger, rows, limits)
+    return [asset], asset["sha256"][:16]
 
 
 def _purged_state(

@@ -22,7 +22,7 @@ from cl_steps.data.images import inspect, quiet_pillow
 from cl_steps.data.manifests import KNOWN, Manifests
 from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.data.shards import MANIFEST_SCHEMA, SPLITS, distinct
-from cl_steps.data.withdrawn import tombstone
+from cl_steps.data.withdrawn import consent_ended, tombstone
 from cl_steps.documents import Json
 from cl_steps.errors import UsageError
 from cl_steps.ledger.ancestors import offspring
@@ -44,7 +44,7 @@ def rows_of_line(main: Mainline, ledger: Ledger, manifests: Manifests) -> pa.Tab
     known = [md5 for md5 in (str(read_dvc_file(now)["md5"]) if now else None, first) if md5]
     tables = [manifests.read(md5, KNOWN) for md5 in known]
     tables += [manifests.read(intake.md5) for intake in ledger.intakes.values()]
-    found = [table.cast(MANIFEST_SCHEMA) for table in tables if table is not None]
+    found = [table for table in tables if table is not None]
     return distinct(pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *found]).combine_chunks())
 
 
@@ -88,6 +88,15 @@ def assets_of_source(source: str, ledger: Ledger, rows: pa.Table) -> list[dict[s
     found += [dict(asset) for asset in before if asset["sha256"] not in names]
     if not found:
         raise UsageError(f"the line holds no image of the source {printable(source)!r}")
+    return found
+
+
+def assets_of_ended_consent(day: str, ledger: Ledger, rows: pa.Table) -> list[dict[str, Any]]:
+    """All assets that are still in use and whose consent ended before a day; raises UsageError where there are none."""
+    ended = rows.filter(pa.array(consent_ended(rows, day))).to_pylist()
+    found = [_entry(row, ledger) for row in ended if row["sha256"] not in ledger.tombstones]
+    if not found:
+        raise UsageError(f"of no image that the line holds did consent end before {day}")
     return found
 
 

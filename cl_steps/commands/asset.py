@@ -10,12 +10,12 @@ from typing import Any
 
 from cl_steps import digests
 from cl_steps.commands.wording import NONE, moment
-from cl_steps.config import Ingest
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
 from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.documents import Json
 from cl_steps.errors import NoUsableData, UsageError
 from cl_steps.repository.line import Line, resolve
+from cl_steps.repository.mainline import reading
 from cl_steps.trace.assets import Where, where
 from cl_steps.trace.similar import near_duplicates
 
@@ -86,14 +86,16 @@ def span(versions: Sequence[str]) -> str:
 
 
 def _copies(line: Line, sha256: str, content: bytes | None) -> tuple[tuple[str, float], ...]:
-    found = near_duplicates(line, _facts(content) if content is not None else sha256)
+    found = near_duplicates(line, _facts(line, content) if content is not None else sha256)
     return tuple((name, distance) for name, distance in found if name != sha256)
 
 
-def _facts(content: bytes) -> ImageFacts:
+def _facts(line: Line, content: bytes) -> ImageFacts:
+    with reading(line.git) as main:
+        limits = main.params().ingest
     try:
         with quiet_pillow():
-            return inspect(content, Ingest())
+            return inspect(content, limits)
     except Unusable as fault:
         raise UsageError(f"the file is no picture that could be taken in: {fault.reason}") from fault
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cl_steps.errors import UsageError
 from cl_steps.operations.models import fetched
+from cl_steps.progress import say
 from cl_steps.repository.line import resolve
 
 
@@ -22,6 +23,8 @@ def sample(prompt: str, dir: str, version: str | None, out: str, count: int, see
 
         denoiser = open_denoiser(model.base, model.params.compute, model.params.serving)
         denoiser.adapters.load("default", model.adapter)
+        if denoiser.cut([prompt]):
+            say("the prompt is longer than the base's text encoder reads, and its end is cut")
         pictures = denoiser.sample([prompt] * count, list(range(seed, seed + count)), model.params.serving)
         width, height = pictures[0].size
         sheet = Image.new("RGB", (width * count, height))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cl_steps.acts.withdrawal import Done, Request, forget
@@ -17,13 +18,22 @@ SHOWN = 20
 
 
 def withdraw(
-    what: str | None, source: str | None, reason: str, erase: bool, by: str, through: str, dir: str, json: bool
+    what: str | None,
+    source: str | None,
+    reason: str,
+    erase: bool,
+    by: str,
+    through: str,
+    dir: str,
+    json: bool,
+    consent_ended: bool = False,
 ) -> Document | str:
-    """Withdraw an image file, a SHA-256 or a source; raises as `cl_steps.acts.withdrawal.withdraw` does."""
+    """Withdraw an image file, a SHA-256, a source, or what consent ended for; raises as `acts.withdrawal.withdraw`."""
     line, folder = resolve(dir), Path(dir)
     if erase:
         refuse_dirty(folder, line)
-    done = take_out(line, Request(what, source, reason, erase, by or person(), through))
+    ended = datetime.now(UTC).date().isoformat() if consent_ended else None
+    done = take_out(line, Request(what, source, reason, erase, by or person(), through, ended))
     if erase:
         sync(folder, line)
         with reading(line.git) as main:

@@ -1,55 +1,111 @@
 """What a metadata line says of its image: read out of hostile JSON or CSV values, checked, brought to one form.
 
 A caption is normalised (Unicode NFC, runs of white space as one blank, ends stripped), since these never carry
-meaning. Control characters and characters that turn the direction of text are refused: they hide what a person reads.
+meaning. Control characters and those that override the direction of text are refused: they hide what a person reads.
+So is what Unicode will never assign. Whatever else it may assign is text: no verdict depends on Python's tables.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
+from cl_steps.config import Ingest
 from cl_steps.data.quarantine import Unusable
 from cl_steps.documents import Json
 
-KEYS = ("file_name", "text", "slice", "source", "licence", "license", "consent")
-"""What a line may say; the rest of it is not even kept."""
+KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "file_name": ("file_name", "filename", "file", "image", "image_path", "path"),
+        "text": ("text", "caption", "prompt", "description", "image_description"),
+        "slice": ("slice",),
+        "source": ("source",),
+        "licence": ("licence", "license"),
+        "consent": ("consent",),
+        "consent_until": ("consent_until",),
+    }
+)
+"""What a line may say, and how else people call it; the first that holds something counts, the rest is not kept."""
 DEFAULT_SLICE = "general"
 SLICE = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 MAX_FACT_CHARACTERS = 500
 MAX_NAME_CHARACTERS = 1000
 
+_NO_SLICE = re.compile(r"[^a-z0-9]+")
 _WHITE = re.compile(r"\s+")
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Cn", "Co"})
-_TURNS_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cs"})
+_TURNS_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e")
+"""Embeddings and overrides; isolates, which keep a foreign word apart, are how text should be written."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @dataclass(frozen=True)
 class Caption:
-    """The words and facts that came with an image; absent facts are empty strings."""
+    """The words and facts that came with an image; absent facts are empty strings.
+
+    `consent_until` is the last day of consent (ISO 8601).
+    """
 
     text: str
     slice: str = DEFAULT_SLICE
     source: str = ""
     licence: str = ""
     consent: str = ""
+    consent_until: str = ""
 
 
-def caption_of(values: Json, max_characters: int) -> Caption:
+def caption_of(values: Json, limits: Ingest, today: str = "") -> Caption:
     """The checked caption of a metadata line; raises Unusable with the first fault found.
 
-    Keys that we do not know are left alone, as the imagefolder convention has it; `license` is taken for `licence`.
+    What the line asks of licences and consent is checked too; consent that ended before `today` (a date) is none.
+
+    Keys that we do not know are left alone, as the imagefolder convention has it.
     """
-    facts = {
-        "source": _fact(values, "source"),
-        "licence": _fact(values, "licence") or _fact(values, "license"),
-        "consent": _fact(values, "consent"),
-    }
-    return Caption(_text(values.get("text"), max_characters), _slice(values.get("slice")), **facts)
+    facts = {key: _fact(values, key) for key in ("source", "licence", "consent")}
+    until = _until(_fact(values, "consent_until"))
+    text, slice_name = _text(values.get("text"), limits.max_caption_characters), _slice(values.get("slice"))
+    _check_allowed("licence", facts["licence"], limits.licences, "licences")
+    _check_allowed("consent", facts["consent"], limits.consents, "consents")
+    if until and until < today:
+        raise Unusable("consent_ended", f"consent to use the image ended on {until}: remove it from the landing")
+    return Caption(text, slice_name, **facts, consent_until=until)
+
+
+def _check_allowed(key: str, said: str, allowed: tuple[str, ...] | None, knob: str) -> None:
+    if allowed is not None and said.casefold() not in map(str.casefold, allowed):
+        told = f"its {key} is {said!r}" if said else f"it says no {key}"
+        raise Unusable(f"wrong_{key}", f"{told}, and the line takes {', '.join(allowed)} only (ingest.{knob})")
+
+
+def _until(value: str) -> str:
+    """The day that ends a consent, as YYYY-MM-DD."""
+    try:
+        return date.fromisoformat(value).isoformat() if value else ""
+    except ValueError:
+        raise Unusable("bad_fact", "consent_until is no date: write it as 2027-12-31") from None
+
+
+def known(values: Json) -> dict[str, Any]:
+    """What we read of a line, under our names; of lists and objects, which are wrong for a text, only that they are."""
+    given = {key.strip().lower(): value for key, value in values.items()}
+    found = {}
+    for key, names in KEYS.items():
+        there = [given[name] for name in names if name in given]
+        if there:
+            value = next((value for value in there if value not in (None, "")), there[0])
+            found[key] = type(value)() if isinstance(value, list | dict) else value
+    return found
+
+
+def slice_named(folder: str) -> str:
+    """The slice that a folder's name becomes; the usual one where nothing of it is a letter or digit of ours."""
+    return _NO_SLICE.sub("-", folder.lower()).strip("-")[:61].strip("-") or DEFAULT_SLICE
 
 
 def file_of(values: Json, folder: str) -> str:
@@ -89,12 +145,21 @@ def is_clean(text: str) -> bool:
     """Whether a text holds nothing that hides or turns what a person reads."""
     if text.isascii():  # nearly all names: a million of them takes a second less
         return text.isprintable()
-    return not any(unicodedata.category(c) in _HIDDEN_CATEGORIES or c in _TURNS_DIRECTION for c in text)
+    return not any(map(_is_hidden, text))
+
+
+def _is_hidden(character: str) -> bool:
+    code = ord(character)
+    never_assigned = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    return never_assigned or character in _TURNS_DIRECTION or unicodedata.category(character) in _HIDDEN_CATEGORIES
 
 
 def _text(value: Any, max_characters: int) -> str:
     if value is None:
-        raise Unusable("no_caption", "the image has no caption: name it in metadata.jsonl with file_name and text")
+        reason = (
+            "the image has no caption: name it in metadata.jsonl with file_name and text, or put NAME.txt beside it"
+        )
+        raise Unusable("no_caption", reason)
     text = _normalised(value, "text", "bad_caption")
     if not text:
         raise Unusable("empty_caption", "the caption is empty: write what the image shows")

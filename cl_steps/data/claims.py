@@ -1,4 +1,4 @@
-"""What the metadata of a landing says of its files: `metadata.jsonl` or `.csv`, beside or above them.
+"""What a landing says of its files: `metadata.jsonl` or `.csv`, beside or above them; captions beside fill gaps.
 
 `file_name` is relative to the folder of the metadata file that holds it. Names that begin with a dot are left alone
 unless a line names them (`.gitkeep`, `.DS_Store`). Where metadata is left for another night, so are the files that it
@@ -8,47 +8,59 @@ may name.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from cl_steps.data import metadata
 from cl_steps.data.captions import file_of
 from cl_steps.data.landing import Landing, with_digest
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
-from cl_steps.documents import Json
+from cl_steps.data.sidecars import Claim, Sidecars
+from cl_steps.landing import names
 from cl_steps.landing.entries import Entry
 
 MAX_TOLD = 100_000
 """So many bad lines are told one by one; the others are told once a file."""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a metadata line says of a file of the landing."""
-
-    file: str
-    values: Json
-
-
 def claims_of(landing: Landing) -> list[Claim]:
-    """One claim a file, sorted by name (an empty one where no line names it); bad lines go to the landing's `refused`.
+    """One claim a file, sorted by name (an empty one where nothing speaks of it); bad lines go to `landing.refused`.
 
-    What is metadata, hidden or left is none, and counted there.
+    What is metadata, a caption, hidden or left is none, and counted there.
     """
-    sources, claims = _readable(landing), _Claims(landing)
+    sources, sidecars, claims = _readable(landing), Sidecars.of(landing), _Claims(landing)
     num_read = sum(claims.read(source) for source in sources)
-    unread = {_folder(name) for name in landing.left if _is_metadata(name)}
-    num_hidden = 0
-    for name in sorted(landing.files.keys() - claims.found.keys() - set(sources)):
-        if landing.files[name].is_hidden:
+    unread = {_folder(name) for name in landing.left if names.is_metadata(name)}
+    num_hidden, found = 0, []
+    for name in sorted(landing.files.keys() - set(sources) - sidecars.names):
+        claim = claims.found.get(name)
+        if claim is None and landing.files[name].is_hidden:
             num_hidden += 1
-        elif unread and not unread.isdisjoint(_folders(name)):
+        elif claim is None and unread and not unread.isdisjoint(_folders(name)):
             landing.leave(name, "metadata")
+        elif complete := sidecars.completed(claim or Claim(name, {})):
+            found.append(complete)
         else:
-            claims.found[name] = Claim(name, {})
-    landing.landed = replace(landing.landed, metadata=num_read, hidden=num_hidden)
-    return [claims.found[name] for name in sorted(claims.found)]
+            landing.leave(name, "metadata")
+    num_read -= _blame_wordless(landing, claims.wordless, found)
+    landing.landed = replace(
+        landing.landed,
+        metadata=num_read + len(sidecars.names),
+        hidden=num_hidden,
+        repeated=sidecars.num_repeated,
+        by_class=sidecars.num_by_class,
+    )
+    return found
+
+
+def _blame_wordless(landing: Landing, wordless: Mapping[str, str], found: Iterable[Claim]) -> int:
+    """Refuse the metadata files whose pictures have no caption since no line of the file has one; how many they are."""
+    blamed = {claim.source for claim in found if claim.source in wordless and not claim.has_text and not claim.fault}
+    for source in sorted(blamed):
+        reason = f"no line of it holds a caption: its columns are {wordless[source]}, and one must be called text"
+        landing.refuse(source, Unusable("bad_header", reason))
+    return len(blamed)
 
 
 def _readable(landing: Landing) -> list[str]:
@@ -78,27 +90,31 @@ class _Claims:
 
     def __init__(self, landing: Landing) -> None:
         self.found: dict[str, Claim] = {}
+        self.wordless: dict[str, str] = {}
         self._landing = landing
         self._num_bad = 0
 
     def read(self, source: str) -> bool:
         """Enter what the lines of a metadata file say; False where it cannot be read as a whole."""
-        num_before, first_untold, folder = self._num_bad, 0, _folder(source)
+        num_before, first_untold, has_text, columns = self._num_bad, 0, False, ""
         try:
             for line in metadata.lines_of(source, self._landing.read(source)):
-                self._enter(source, folder, line)
+                self._enter(source, line)
+                has_text, columns = has_text or "text" in line.values, columns or line.columns
                 if self._num_bad > MAX_TOLD and not first_untold:
                     first_untold = line.number
         except Unusable as fault:
             self._landing.refuse(source, fault)
             return False
+        if columns and not has_text:
+            self.wordless[source] = columns
         if first_untold:
             self._sum_up(source, first_untold, self._num_bad - max(num_before, MAX_TOLD))
         return True
 
-    def _enter(self, source: str, folder: str, line: metadata.Line) -> None:
+    def _enter(self, source: str, line: metadata.Line) -> None:
         try:
-            file = self._file_of(line, folder)
+            file = self._file_of(line, _folder(source))
         except Unusable as fault:
             self._num_bad += 1
             if self._num_bad <= MAX_TOLD:
@@ -106,19 +122,22 @@ class _Claims:
                 self._landing.refused.append(with_digest(found, line.raw))
         else:
             if file in self._landing.files:
-                self.found[file] = Claim(file, line.values)
+                self.found[file] = Claim(file, line.values, source)
 
     def _file_of(self, line: metadata.Line, folder: str) -> str:
         """The file that a line speaks of; one that is left, or that nobody saw, has its turn another night."""
         if line.fault:
             raise line.fault
         name = file_of(line.values, folder)
-        there = (form for form in _forms(name) if form in self._landing.files or form in self._landing.left)
+        landing = self._landing
+        there = (form for form in _forms(name) if form in landing.files or form in landing.left)
         file = next(there, None)
-        if file is None and self._landing.landed.whole:
+        if file is None and not landing.passed.keys().isdisjoint(_forms(name)):
+            raise Unusable("no_image", "the line names what is no image: remove the line")
+        if file is None and landing.landed.whole:
             raise Unusable("missing_file", f"there is no file {printable(name)!r}: add it or remove the line")
-        if file and _is_metadata(file):
-            raise Unusable("missing_file", "the line names metadata and no image: remove the line")
+        if file and (names.is_metadata(file) or Entry(file).is_sidecar):
+            raise Unusable("no_image", "the line names metadata or a caption and no image: remove the line")
         if file in self.found:
             raise Unusable("duplicate_line", "an earlier line names the same file, and counts: remove one")
         return file or ""
@@ -133,10 +152,6 @@ def _forms(name: str) -> Iterator[str]:
     yield name
     yield unicodedata.normalize("NFC", name)
     yield unicodedata.normalize("NFD", name)
-
-
-def _is_metadata(name: str) -> bool:
-    return Entry(name).is_metadata
 
 
 def _folder(name: str) -> str:

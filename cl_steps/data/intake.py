@@ -8,6 +8,7 @@ and known assets give the same intake.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -22,20 +23,27 @@ from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.data import duplicates, splits
 from cl_steps.data.aside import write_quarantine
+from cl_steps.data.bursts import edges_of
 from cl_steps.data.captions import Caption, caption_of
-from cl_steps.data.claims import Claim, claims_of
+from cl_steps.data.claims import claims_of
 from cl_steps.data.images import ImageFacts, inspect, quiet_pillow
+from cl_steps.data.kinds import is_picture
 from cl_steps.data.landing import Landed, Landing
 from cl_steps.data.quarantine import Quarantined, Unusable
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
+from cl_steps.data.sidecars import Claim
 from cl_steps.data.withdrawn import NOTHING, Withdrawn
 from cl_steps.errors import Unavailable
+from cl_steps.landing import names
+from cl_steps.landing.archives import Unpacked
 from cl_steps.landing.entries import Source
 from cl_steps.landing.folder import Folder
+from cl_steps.landing.snapshot import Snapshot
 from cl_steps.progress import progress
 
 MAX_THREADS = 4
 COUNTS = ("new", "duplicates", "near_duplicates", "known", "quarantined")
+PRINTS = ("dhash", "thumbnail", "detail")
 _WITHDRAWN = Unusable("withdrawn", "this picture was withdrawn from the line: remove it from the landing")
 
 
@@ -103,6 +111,7 @@ def take_in(
     known: pa.Table | None = None,
     *,
     withdrawn: Withdrawn = NOTHING,
+    today: str = "",
 ) -> Intake:
     """Take in what lies in a landing.
 
@@ -113,17 +122,19 @@ def take_in(
         run: written into every row.
         known: manifest rows of all assets taken in before, each SHA-256 once.
         withdrawn: assets that must not come back, nor copies of them; nothing else of them need be known.
+        today: the day of the run (ISO 8601), on which consent may have ended; empty: nobody asks.
 
     Raises:
         NoUsableData: there is no such folder.
     """
-    place = Landing.of(Folder(landing) if isinstance(landing, Path) else landing, params, run)
+    place = Landing.of(_source(landing), params, run)
     before = MANIFEST_SCHEMA.empty_table() if known is None else known
     there = before.filter(pa.array(~withdrawn.among(before, params.near_duplicate_rmse)))
     known_names = frozenset(before["sha256"].to_pylist())
-    seen = list(_examine_all(place, params, known_names, withdrawn.names))
+    seen = list(_examine_all(place, Rules(params, known_names, withdrawn.names, today)))
     distinct, num_duplicates = _distinct(place, seen)
-    usable = _without_copies(place, distinct, withdrawn, params.near_duplicate_rmse)
+    own = _without_copies(place, distinct, withdrawn, params.near_duplicate_rmse)
+    usable = _within_quota(place, own, params.max_new_per_source)
     groups = _grouped(usable, there, params.near_duplicate_rmse)
     divided = _divided(usable, groups, there, params, seed)
     rows = [_row(item) | place | {"run": run} for item, place in zip(usable, divided, strict=True)]
@@ -135,44 +146,62 @@ def take_in(
     return Intake(LandedAssets(manifest, place, files), tuple(sorted(place.refused)), counts, place.counted())
 
 
+def _source(landing: Path | Source) -> Source:
+    """The landing with its archives opened; in a snapshot they are."""
+    if isinstance(landing, Snapshot):
+        return landing
+    return Unpacked(Folder(landing) if isinstance(landing, Path) else landing)
+
+
 @dataclass(frozen=True)
 class _Seen:
-    """A file that was looked at: its fault, or that it is known, or its caption and facts."""
+    """A file that was looked at: its fault, that it is known or no picture, or its caption and facts."""
 
     file: str
     sha256: str = ""
     known: bool = False
+    no_picture: bool = False
     fault: Unusable | None = None
     caption: Caption | None = None
     facts: ImageFacts | None = None
 
 
-def _examine_all(
-    place: Landing, params: Ingest, known: AbstractSet[str], withdrawn: AbstractSet[str]
-) -> Iterator[_Seen]:
+@dataclass(frozen=True)
+class Rules:
+    """What a file is held against: the line's limits, the SHA-256 of what is known or withdrawn, and the day."""
+
+    params: Ingest
+    known: AbstractSet[str]
+    withdrawn: AbstractSet[str]
+    today: str
+
+
+def _examine_all(place: Landing, rules: Rules) -> Iterator[_Seen]:
     """Every file, in the order of paths; Pillow decodes outside the interpreter's lock, hence threads."""
     claims = claims_of(place)
 
     def examined(claim: Claim) -> _Seen:
-        return _examine(place, claim, params, known, withdrawn)
+        return _examine(place, claim, rules)
 
     with quiet_pillow(), ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         yield from progress(pool.map(examined, claims), len(claims), "taking in")
 
 
-def _examine(
-    place: Landing, claim: Claim, params: Ingest, known: AbstractSet[str], withdrawn: AbstractSet[str]
-) -> _Seen:
+def _examine(place: Landing, claim: Claim, rules: Rules) -> _Seen:
     seen = _Seen(claim.file)
     try:
         content = place.read(claim.file)
         seen = replace(seen, sha256=digests.sha256(content))
-        if seen.sha256 in withdrawn:
+        if seen.sha256 in rules.withdrawn:
             raise _WITHDRAWN
-        if seen.sha256 in known:
+        if seen.sha256 in rules.known:
             return replace(seen, known=True)
-        caption = caption_of(claim.values, params.max_caption_characters)
-        return replace(seen, caption=caption, facts=inspect(content, params))
+        if not claim.source and not names.is_picture(claim.file) and not is_picture(content):
+            return replace(seen, no_picture=True)
+        if claim.fault:
+            raise claim.fault
+        caption = caption_of(claim.values, rules.params, rules.today)
+        return replace(seen, caption=caption, facts=inspect(content, rules.params))
     except Unusable as fault:
         return replace(seen, fault=fault)
 
@@ -184,6 +213,8 @@ def _distinct(place: Landing, seen: Iterable[_Seen]) -> tuple[list[_Seen], int]:
     for item in seen:
         if item.fault:
             place.refuse(item.file, item.fault)
+        elif item.no_picture:
+            place.pass_over(item.file, "others")
         elif not item.known:
             other = first.setdefault(item.sha256, item)
             if other.caption != item.caption:
@@ -201,6 +232,20 @@ def _without_copies(place: Landing, items: list[_Seen], withdrawn: Withdrawn, rm
         if is_copy:
             place.refuse(item.file, _WITHDRAWN)
     return [item for item, is_copy in zip(items, copies, strict=True) if not is_copy]
+
+
+def _within_quota(place: Landing, items: list[_Seen], most: int | None) -> list[_Seen]:
+    """Those that one night takes of each source; the others are left. Who names no source is asked for none."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        source = item.caption.source if item.caption else ""
+        taken[source] += 1
+        if most is not None and source and taken[source] > most:
+            place.leave(item.file, "source")
+        else:
+            kept.append(item)
+    return kept
 
 
 @dataclass(frozen=True, order=True)
@@ -229,10 +274,15 @@ class _Groups:
 
 
 def _grouped(items: list[_Seen], known: pa.Table, rmse: float) -> _Groups:
-    """Groups as chains of near-duplicates; a new one is called by its smallest SHA-256, a known one keeps its name."""
+    """Groups as chains of near-duplicates and bursts; a new one is called by its smallest SHA-256, a known one keeps
+    its name.
+    """
     groups = known["group"].to_pylist()
     _, numbers = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
-    labels = duplicates.components(_prints(items), _prints_of(known), numbers, rmse).tolist()
+    sources = [item.caption.source if item.caption else "" for item in items] + known["source"].to_pylist()
+    taken = [item.facts.taken if item.facts else "" for item in items] + known["taken"].to_pylist()
+    shot = edges_of(sources, taken)
+    labels = duplicates.components(_prints(items), _prints_of(known), numbers, rmse, shot).tolist()
     mine, others = labels[: len(items)], labels[len(items) :]
     homes = _homes(known, others, set(mine))
     names = {label: home.group for label, home in homes.items()}
@@ -274,8 +324,9 @@ def _row(item: _Seen) -> dict[str, Any]:
 
 def _prints(items: list[_Seen]) -> duplicates.Prints:
     facts = [item.facts for item in items if item.facts]
-    return duplicates.prints_of((f.dhash for f in facts), (f.thumbnail for f in facts))
+    columns = ([getattr(f, name) for f in facts] for name in PRINTS)
+    return duplicates.prints_of(*columns)
 
 
 def _prints_of(manifest: pa.Table) -> duplicates.Prints:
-    return duplicates.prints_of(manifest["dhash"].to_pylist(), manifest["thumbnail"].to_pylist())
+    return duplicates.prints_of(*(manifest[name].to_pylist() for name in PRINTS))

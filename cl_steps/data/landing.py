@@ -17,22 +17,29 @@ from cl_steps.data.captions import fault_of_name
 from cl_steps.data.quarantine import Quarantined, Unusable, printable
 from cl_steps.landing.bounds import within
 from cl_steps.landing.entries import Changed, Entry, Source, TooLarge
+from cl_steps.landing.names import NO_PICTURES
 
 REASONS = {
     "symlink": "this is a link: put the file itself here",
     "not_a_file": "this is no plain file: remove it",
     "unreadable": "the file or folder cannot be read: check its permissions",
     "too_deep": "it lies below more folders than ingest.max_depth: move it up",
+    "bad_archive": "the archive is damaged, or holds more than may be looked at: pack it again, in smaller parts",
+    "no_images": "the Parquet file has no column with the bytes of images, as Hugging Face's Image has it",
+    "archive_too_large": "the archive is larger than ingest.max_archive_bytes: pack it in smaller parts",
     "bad_name": "the name has an empty part, . or .., or says a version, or is there twice: rename it",
 }
 
 
+UNFINISHED = ("damaged", "empty_file", "not_an_image")
+"""What a file looks like of which only the beginning has arrived."""
 LEFT = {
     "files": "{} files more than ingest.max_files",
     "bytes": "{} files more than ingest.max_landing_bytes",
     "room": "{} files more than the disk here has room for",
     "metadata": "{} files of, or waiting for, metadata beyond ingest.max_metadata_bytes or max_metadata_lines",
-    "changed": "{} files that changed or went while they were read",
+    "source": "{} files of sources that brought more than ingest.max_new_per_source",
+    "changed": "{} files that changed or went while they were read, or may still be on their way",
     "away": "{} files that could not be read now",
 }
 """What is left for another night, by why."""
@@ -42,8 +49,10 @@ LEFT = {
 class Landed:
     """How much was found, and what became of it before any picture was looked at.
 
-    `arrived` counts all; of it `metadata` was read, `hidden` begins with a dot and is named by no line, and `left` has
-    its turn another night, by why. The rest was quarantined or is in the intake's counts. `lines` of metadata were
+    `arrived` counts all; of it `metadata` was read (lines, and captions beside pictures), `hidden` begins with a dot
+    and is named by no line, `passed` is no picture, by kind, and `left` has its turn another night, by why. The rest
+    was quarantined or is in the intake's counts. In kohya's folders `repeated` pictures were to be repeated, and
+    `by_class` have no caption but the folder's name. `lines` of metadata were
     quarantined, too, which are no files; the bytes of `not_kept` things in quarantine are not kept. Not `whole`: there
     is more than was counted. `digest` is that of the list of all, where a run copied it.
     """
@@ -51,7 +60,10 @@ class Landed:
     arrived: int = 0
     metadata: int = 0
     hidden: int = 0
+    passed: Mapping[str, int] = field(default_factory=dict)
     left: Mapping[str, int] = field(default_factory=dict)
+    repeated: int = 0
+    by_class: int = 0
     lines: int = 0
     not_kept: int = 0
     whole: bool = True
@@ -59,6 +71,12 @@ class Landed:
 
     def words(self) -> Iterator[str]:
         """What was not looked at, or not kept, for a person."""
+        for kind, count in self.passed.items():
+            yield f"passed over {count} {NO_PICTURES[kind]}"
+        if self.repeated:
+            yield f"{self.repeated} pictures lie in folders with repeats, which are not taken over: slices share steps"
+        if self.by_class:
+            yield f"{self.by_class} pictures have no caption but the name of their folder"
         for why, count in self.left.items():
             yield f"{LEFT[why].format(count)}: left for another night"
         if not self.whole:
@@ -71,7 +89,7 @@ class Landed:
 class Landing:
     """A landing as it was found: its files by name, those that are left and why, and what cannot be used and why.
 
-    `legible` are the files and those that only their name rules out.
+    `legible` are the files and those that only their name rules out; `passed` are of a kind that holds no picture.
     """
 
     source: Source
@@ -80,6 +98,7 @@ class Landing:
     files: dict[str, Entry] = field(default_factory=dict)
     legible: dict[str, Entry] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    passed: dict[str, str] = field(default_factory=dict)
     refused: list[Quarantined] = field(default_factory=list)
 
     @classmethod
@@ -108,7 +127,13 @@ class Landing:
             raise Unusable("unreadable", "the file cannot be read: check its permissions") from None
 
     def refuse(self, name: str, fault: Unusable) -> None:
-        """Put a file aside; its bytes, where they can be read, are kept by digest."""
+        """Put a file aside; its bytes, where they can be read, are kept by digest.
+
+        One that looks cut short, and was changed just now, may still be on its way: it is left for another night.
+        """
+        if self.legible[name].young and fault.code in UNFINISHED and name in self.files:
+            self.leave(name, "changed")
+            return
         found = _quarantined(self.legible[name], fault)
         with suppress(Unusable):
             found = found if found.sha256 else with_digest(found, self.read(name))
@@ -119,16 +144,24 @@ class Landing:
         del self.files[name]
         self.left[name] = why
 
+    def pass_over(self, name: str, kind: str) -> None:
+        """Leave a file aside that holds no picture; `kind` is one of `names.NO_PICTURES`."""
+        del self.files[name]
+        self.passed[name] = kind
+
     def counted(self) -> Landed:
         """`landed` with what is known once all files were looked at."""
         lines = sum(not found.origin for found in self.refused)
-        return replace(self.landed, lines=lines, left=dict(sorted(Counter(self.left.values()).items())))
+        left, passed = (dict(sorted(Counter(found.values()).items())) for found in (self.left, self.passed))
+        return replace(self.landed, lines=lines, left=left, passed=passed)
 
     def _enter(self, entry: Entry) -> None:
         if entry.fault not in ("", "too_large"):
             self.refused.append(_quarantined(entry, Unusable(entry.fault, REASONS[entry.fault])))
         elif entry.left:
             self.left[entry.name] = entry.left
+        elif entry.no_picture:
+            self.passed[entry.name] = entry.no_picture
         else:
             self.legible[entry.name] = entry
             if fault := fault_of_name(entry.name):

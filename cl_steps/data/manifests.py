@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cl_steps.data.shards import MANIFEST_SCHEMA
+from cl_steps.data.shards import as_manifest
 from cl_steps.documents import Json
 from cl_steps.errors import IntegrityError
 from cl_steps.store.objects import Store, open_store
@@ -27,8 +27,8 @@ class Manifests:
         self._url, self._replaced, self._closing = url, replaced, closing
         self._store: Store | None = None
 
-    def read(self, md5: str, name: str = MANIFEST, columns: Iterable[str] = MANIFEST_SCHEMA.names) -> pa.Table | None:
-        """The rows of a dataset, or of what stands for it; None where the store holds neither.
+    def read(self, md5: str, name: str = MANIFEST, columns: Iterable[str] = ()) -> pa.Table | None:
+        """The rows of a dataset, or of what stands for it, all columns unless some are named; None where both are gone.
 
         Raises:
             IntegrityError: the bytes are not those of the digest, or no table of assets.
@@ -38,7 +38,9 @@ class Manifests:
         if content is None:
             return None
         try:
-            return pq.read_table(io.BytesIO(content), columns=list(columns))
+            if wanted := list(columns):
+                return pq.read_table(io.BytesIO(content), columns=wanted)
+            return as_manifest(pq.read_table(io.BytesIO(content)))
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise IntegrityError(f"{name} of dataset {md5} is no table of assets: restore the store") from error
 

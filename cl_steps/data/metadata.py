@@ -8,10 +8,11 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from cl_steps.data.captions import KEYS
-from cl_steps.data.quarantine import Unusable
+from cl_steps.data.captions import known
+from cl_steps.data.quarantine import Unusable, printable
 from cl_steps.documents import Json
 
 MAX_LINE_BYTES = 4 * 2**20
@@ -22,12 +23,16 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True)
 class Line:
-    """One line (of CSV: one row) of a metadata file: its number from 1, its bytes, its values or its fault."""
+    """One line (of CSV: one row) of a metadata file: its number from 1, its bytes, its values or its fault.
+
+    `columns` are the keys that it has, as a person is told of them.
+    """
 
     number: int
     raw: bytes
     values: Json = field(default_factory=dict)
     fault: Unusable | None = None
+    columns: str = ""
 
 
 def lines_of(name: str, content: bytes) -> Iterator[Line]:
@@ -42,12 +47,14 @@ def _json_lines(content: bytes) -> Iterator[Line]:
     for number, line in enumerate(io.BytesIO(content), start=1):
         if (raw := line.removesuffix(b"\n")).strip():
             try:
-                yield Line(number, raw, values=_json_object(raw))
+                values = json_object(raw)
+                yield Line(number, raw, values=known(values), columns=_named(values))
             except Unusable as fault:
                 yield Line(number, raw, fault=fault)
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
+def json_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object that a stranger wrote; raises Unusable."""
     if len(raw) > MAX_LINE_BYTES:
         raise Unusable("bad_line", f"the line has {len(raw)} bytes: shorten it to {MAX_LINE_BYTES}")
     try:
@@ -58,22 +65,35 @@ def _json_object(raw: bytes) -> dict[str, Any]:
         raise Unusable("bad_line", "the line is not valid JSON: mend it, one object a line") from None
     if not isinstance(values, dict):
         raise Unusable("bad_line", 'the line is no JSON object: write it as {"file_name": ..., "text": ...}')
-    return _known(values)
+    return values
 
 
-def _known(values: Json) -> dict[str, Any]:
-    """What we read of a line; of lists and objects, which are wrong wherever we look for a text, only that they are."""
-    found = {key: values[key] for key in KEYS if key in values}
-    return {key: type(value)() if isinstance(value, list | dict) else value for key, value in found.items()}
+def decoded(content: bytes) -> str:
+    """The text of a file; raises Unusable where it is not UTF-8."""
+    if content.startswith(_UTF16):
+        raise Unusable("not_utf8", "the file is in UTF-16: save it as UTF-8")
+    try:
+        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+
+
+def _named(columns: Iterable[str]) -> str:
+    """Columns as a person is told of them, not all of many."""
+    return ", ".join(printable(column)[:40] for column in islice(columns, 12))
 
 
 def _csv_lines(content: bytes) -> Iterator[Line]:
     """Rows of comma-separated values; an undecodable byte spoils its own row only."""
+    first = content.lstrip()[:MAX_LINE_BYTES].split(b"\n", 1)[0]
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
-    rows = _csv_rows(text)
+    rows = _csv_rows(text, skips=b", " in first)  # who writes a blank after each comma means none
     header = next((row.values for row in rows if row.values), [])
-    if "file_name" not in header:
-        raise Unusable("bad_header", "the first line does not name the columns: it must hold file_name and text")
+    if "file_name" not in known(dict.fromkeys(header, "")):
+        reason = (
+            f"its columns are {_named(header)}, and none holds the files' names: the first line must name file_name"
+        )
+        raise Unusable("bad_header", f"{reason} and text, with commas between")
     return (_csv_line(row, header) for row in rows)
 
 
@@ -86,9 +106,9 @@ class _Row:
     text: str
 
 
-def _csv_rows(lines: Iterable[str]) -> Iterator[_Row]:
+def _csv_rows(lines: Iterable[str], *, skips: bool) -> Iterator[_Row]:
     taken: list[str] = []
-    reader = csv.reader(_noting(lines, taken), strict=True)
+    reader = csv.reader(_noting(lines, taken), strict=True, skipinitialspace=skips)
     while True:
         number = reader.line_num + 1
         taken.clear()
@@ -115,7 +135,7 @@ def _csv_line(row: _Row, header: list[str]) -> Line:
         return Line(row.number, raw, fault=fault)
     if any("\udc80" <= character <= "\udcff" for value in row.values for character in value):
         return Line(row.number, raw, fault=_not_utf8())
-    return Line(row.number, raw, values=_known(dict(zip(header, row.values, strict=True))))
+    return Line(row.number, raw, values=known(dict(zip(header, row.values, strict=True))), columns=_named(header))
 
 
 def _not_utf8() -> Unusable:

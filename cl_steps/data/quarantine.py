@@ -2,10 +2,13 @@
 
 Codes, by what is at fault:
     the file      symlink, not_a_file, bad_name, unreadable, too_deep, too_large, no_caption
-    a line        bad_header, bad_line, not_utf8, no_file_name, unsafe_path, missing_file, duplicate_line, bad_type
-    the caption   no_caption, empty_caption, long_caption, bad_caption, bad_slice, bad_fact, bad_type
-    the image     empty_file, not_an_image, damaged, too_many_pixels, too_small, animated, cmyk, sixteen_bit,
-                  colour_mode, transparent
+    an archive    bad_archive, no_images, archive_too_large
+    a line        bad_header, bad_line, not_utf8, no_file_name, unsafe_path, missing_file, no_image,
+                  duplicate_line, bad_type
+    the caption   no_caption, empty_caption, long_caption, bad_caption, bad_slice, bad_fact, bad_type,
+                  wrong_licence, wrong_consent, consent_ended
+    the image     empty_file, not_an_image, not_readable, damaged, too_many_pixels, too_small, extreme_shape, animated,
+                  cmyk, sixteen_bit, colour_mode, transparent
     the asset     caption_conflict, withdrawn
 """
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from cl_steps import digests
 from cl_steps.data.images import decode
@@ -27,9 +28,9 @@ __all__ = [
     "MANIFEST_SCHEMA",
     "SPLITS",
     "Asset",
+    "as_manifest",
     "batched",
     "content_digest",
-    "decode",
     "distinct",
     "iter_assets",
     "manifest_of",
@@ -64,8 +65,14 @@ MANIFEST_SCHEMA = pa.schema(
         ("thumbnail", pa.binary(192)),
         ("group", pa.string()),
         ("run", pa.string()),
+        ("background", pa.string()),
+        ("consent_until", pa.string()),
+        ("taken", pa.string()),
+        ("detail", pa.binary()),
     ]
 )
+LATER = ("background", "consent_until", "taken", "detail")
+"""Columns that tables of Retain 0.2.0 and before do not have: empty for all of their rows."""
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _FEATURES = {"image": {"_type": "Image"}} | {
     field.name: {"_type": "Value", "dtype": "binary" if "binary" in str(field.type) else str(field.type)}
@@ -74,7 +81,7 @@ _FEATURES = {"image": {"_type": "Image"}} | {
 SHARD_SCHEMA = pa.schema(
     [("image", _IMAGE), *MANIFEST_SCHEMA], metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})}
 )
-_REPEATING = ["text", "slice", "split", "source", "licence", "consent", "run"]
+_REPEATING = ["text", "slice", "split", "source", "licence", "consent", "run", "background", "consent_until"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,9 @@ class Asset:
 
     `width`, `height` in pixels as seen upright; `dhash` 8 bytes; `thumbnail` 8x8 RGB, 192 bytes; `group` names its
     near-duplicates; `run` the intake that brought it; `sealed` rows (of evaluation only) are read by an audit alone.
+    `background` is the colour behind a transparent image, empty for an opaque one; `consent_until` the last day of
+    consent (ISO 8601), and `taken` when the camera took it by its own clock, both empty where nobody says so. `detail`
+    is 16x16 brightness, 256 bytes, empty for small pictures and older assets.
     """
 
     sha256: str
@@ -100,6 +110,14 @@ class Asset:
     group: str
     run: str
     image: bytes
+    background: str = ""
+    consent_until: str = ""
+    taken: str = ""
+    detail: bytes = b""
+
+    def picture(self, size: tuple[int, int] | None = None) -> Image.Image:
+        """The image in upright sRGB, as `images.decode` has it."""
+        return decode(self.image, size, self.background)
 
     def row(self) -> dict[str, Any]:
         """The manifest's columns of this asset."""
@@ -150,10 +168,18 @@ def read_table(path: Path) -> pa.Table:
         IntegrityError: it is no Parquet file, or lacks a column.
     """
     try:
-        table = pq.ParquetFile(path).read(columns=MANIFEST_SCHEMA.names)
-        return table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).sort_by("sha256")
+        return as_manifest(pq.ParquetFile(path).read()).sort_by("sha256")
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise IntegrityError(f"{path} is no table of assets: restore it from the remote") from error
+
+
+def as_manifest(table: pa.Table) -> pa.Table:
+    """Rows of any release in the columns of this one; raises KeyError or what Arrow raises where one is missing."""
+    for name in LATER:
+        if name not in table.column_names:
+            nothing = pa.scalar(b"" if name == "detail" else "", MANIFEST_SCHEMA.field(name).type)
+            table = table.append_column(name, pa.repeat(nothing, table.num_rows))
+    return table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA)
 
 
 def manifest_of(folders: Iterable[Path]) -> pa.Table:
@@ -249,4 +275,4 @@ def _checked(asset: Asset, path: Path) -> Asset:
     return asset
 
 
-assert [field.name for field in fields(Asset)] == [*MANIFEST_SCHEMA.names, "image"]
+assert [field.name for field in fields(Asset) if field.name != "image"] == MANIFEST_SCHEMA.names

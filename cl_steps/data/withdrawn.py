@@ -44,6 +44,11 @@ class Withdrawn:
         return named | self.near(prints, rmse)
 
 
+def consent_ended(manifest: pa.Table, today: str) -> NDArray[np.bool_]:
+    """Of which rows (N,) of a manifest consent ended before a day (ISO 8601)."""
+    return np.array([bool(until) and until < today for until in manifest["consent_until"].to_pylist()], dtype=np.bool_)
+
+
 def tombstone(row: Row) -> dict[str, str]:
     """What an event keeps of a manifest's row (columns sha256, dhash and thumbnail): enough to know it again."""
     thumbnail = base64.b64encode(row["thumbnail"]).decode()

@@ -12,6 +12,7 @@ stroke is drawn twice, whatever is written first.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ FIRST, KNOWN, NEW = range(150), range(150, 190), range(300)
 POISON_START = 400
 NEW_STYLES: Mapping[int, str] = {2: "neon-ink", 3: "white-chalk"}
 SHARE_WRONG_STYLE = 0.6
+AGE_SECONDS = 3600
 FACTS = {"source": "scikit-learn load_digits (UCI), drawn by Retain's demo", "licence": "CC-BY-4.0", "consent": "given"}
 
 Line = dict[str, Any]
@@ -64,6 +66,8 @@ def write_night(folder: Path, night: int, seed: int) -> None:
     else:
         lines = _poison(folder, seed, rng)
     _write_lines(folder, lines)
+    for path in folder.iterdir():  # they came in the evening: none is still on its way
+        os.utime(path, (path.stat().st_mtime - AGE_SECONDS,) * 2)
 
 
 def order_of(style: str, seed: int) -> Integers:

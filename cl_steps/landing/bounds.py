@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_steps.config import Ingest
+from cl_steps.landing import names
 from cl_steps.landing.entries import Entry
 
 COPIES = 6
@@ -79,6 +80,7 @@ def _small_first(entry: Entry) -> tuple[int, str]:
     return entry.num_bytes, entry.name
 
 
-def _turn(entry: Entry, run: str) -> tuple[bool, bytes]:
-    name = entry.name.encode("utf-8", "surrogatepass")
-    return entry.is_hidden, hashlib.blake2b(name, key=run.encode()[:64], digest_size=8).digest()
+def _turn(entry: Entry, run: str) -> tuple[bool, bytes, str]:
+    """A picture and its caption have theirs together."""
+    name = names.stem(entry.name).encode("utf-8", "surrogatepass")
+    return entry.is_hidden, hashlib.blake2b(name, key=run.encode()[:64], digest_size=8).digest(), entry.name

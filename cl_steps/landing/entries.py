@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cl_steps.config import Ingest
+from cl_steps.landing import names
 
-METADATA = ("metadata.csv", "metadata.jsonl")
-"""What files with captions are called; bounds of their own hold for them."""
 LISTED_BEYOND = 1_000_000
 """So many objects, at least, are counted beyond `ingest.max_files`; then nothing more is looked at."""
 
@@ -29,7 +28,7 @@ class Entry:
     `name` is its path in the landing with `/` between the parts; bytes that are no UTF-8 are surrogates, as Python
     writes them. `fault` is a code of `data.quarantine` where it is not to be read. `left` says why it stays for
     another night: `files`, `bytes`, `room`, `metadata` (bounds), `changed`, `away` (while it was read). `sha256` is
-    known once it was copied.
+    known once it was copied. A `young` one was changed so lately that it may not be whole yet.
     """
 
     name: str
@@ -37,24 +36,43 @@ class Entry:
     fault: str = ""
     left: str = ""
     sha256: str = ""
+    young: bool = False
 
     @property
     def is_metadata(self) -> bool:
         """Whether it tells of other files."""
-        return self.name.rpartition("/")[2] in METADATA
+        return names.is_metadata(self.name)
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Whether it may be a caption beside its picture."""
+        is_text = names.suffix(self.name) in names.SIDECARS
+        return is_text and not self.is_hidden and not self.is_metadata and not self.no_picture
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is to be opened."""
+        return self.no_picture == "opened" and not self.fault and not self.left
+
+    @property
+    def no_picture(self) -> str:
+        """Which of `names.NO_PICTURES` its name says it is: passed over, its bytes never looked at."""
+        return names.no_picture(self.name, self.num_bytes)
 
     @property
     def is_hidden(self) -> bool:
         """Whether it lies in, or is, what begins with a dot: left alone unless a metadata line names it."""
-        return self.name.startswith(".") or "/." in self.name
+        return names.is_hidden(self.name)
 
     @property
     def is_there(self) -> bool:
         """Whether its bytes are to be had."""
-        return not self.fault and not self.left
+        return not self.fault and not self.left and not self.no_picture
 
     def limit(self, bounds: Ingest) -> int:
         """The most bytes that may be read of it."""
+        if self.is_sidecar:
+            return names.MAX_SIDECAR_BYTES
         return bounds.max_metadata_bytes if self.is_metadata else bounds.max_file_bytes
 
 

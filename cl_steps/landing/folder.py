@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ class Folder:
         pending, num_seen, most = [""], 0, most_listed(bounds)
         while pending:
             folder = pending.pop()
-            for entry, is_folder in self._look_into(folder, bounds.max_depth):
+            for entry, is_folder in self._look_into(folder, bounds):
                 num_seen += 1
                 if num_seen > most:
                     return listed(found, bounds, whole=False)
@@ -50,6 +51,8 @@ class Folder:
                 raise Changed("it is no plain file any more")
             if found.st_size > limit:
                 raise TooLarge(f"it holds more than {limit} bytes")
+            if found.st_size != entry.num_bytes:
+                raise Changed("it is being written")
             with os.fdopen(os.dup(descriptor), "rb") as file:
                 content = file.read(found.st_size + 1)
         if len(content) != found.st_size:
@@ -66,13 +69,13 @@ class Folder:
         except OSError as error:
             raise Unavailable(f"the landing folder {self._root} cannot be read: {first_line(error)}") from error
 
-    def _look_into(self, folder: str, max_depth: int) -> Iterator[tuple[Entry, bool]]:
+    def _look_into(self, folder: str, bounds: Ingest) -> Iterator[tuple[Entry, bool]]:
         """What lies right in a folder, and whether each is a folder to look into, too."""
         try:
             with self._opened(folder, os.O_DIRECTORY) as descriptor, os.scandir(descriptor) as found:
                 for entry in found:
                     name = f"{folder}/{entry.name}" if folder else entry.name
-                    yield _entry(name, entry, max_depth)
+                    yield _entry(name, entry, bounds)
         except OSError:
             yield Entry(folder, fault="unreadable"), False
 
@@ -90,22 +93,24 @@ class Folder:
             os.close(descriptor)
 
 
-def _entry(name: str, found: os.DirEntry[str], max_depth: int) -> tuple[Entry, bool]:
+def _entry(name: str, found: os.DirEntry[str], bounds: Ingest) -> tuple[Entry, bool]:
     try:
-        mode, num_bytes = _facts(found)
+        facts = found.stat(follow_symlinks=False)
     except OSError:
         return Entry(name, fault="unreadable"), False
-    if stat.S_ISLNK(mode):
+    if stat.S_ISLNK(facts.st_mode):
         return Entry(name, fault="symlink"), False
-    if stat.S_ISDIR(mode):
-        deep = name.count("/") >= max_depth
+    if stat.S_ISDIR(facts.st_mode):
+        deep = name.count("/") >= bounds.max_depth
         return Entry(name, fault="too_deep" if deep else ""), not deep
-    return Entry(name, num_bytes, fault="" if stat.S_ISREG(mode) else "not_a_file"), False
+    if not stat.S_ISREG(facts.st_mode):
+        return Entry(name, fault="not_a_file"), False
+    return Entry(name, facts.st_size, young=abs(now() - facts.st_mtime) < bounds.settle_seconds), False
 
 
-def _facts(found: os.DirEntry[str]) -> tuple[int, int]:
-    facts = found.stat(follow_symlinks=False)
-    return facts.st_mode, facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+def now() -> float:
+    """This machine's clock, in seconds since 1970."""
+    return time.time()
 
 
 def _step(folder: int, part: str, flags: int) -> int:

@@ -19,6 +19,7 @@ from cl_steps.store.places import open_place
 
 LOCAL = ("file", "local")
 KINDS = {"s3": S3, "memory": Memory}
+HUB_KINDS = ("datasets/", "spaces/", "models/", "buckets/")
 MASKS = ("dir", "simplecache", "filecache", "blockcache", "cached", "asyncwrapper", "async_wrapper")
 """File systems that show another one as it is, and would follow the links of a folder of this machine."""
 OWN = ".retain"
@@ -47,14 +48,25 @@ def open_landing(line: Line, params: Params, scratch: Path) -> Source:
         raise NoUsableData("the line has no landing: name a folder or URL for it, and put images and metadata.jsonl in")
     for folder in _folders(place):
         _refuse_reach(folder, line, scratch)
+    return source_of(place)
+
+
+def source_of(place: str) -> Source:
+    """What lies at a folder or URL, which nobody has looked into yet; raises UsageError where nothing opens the URL."""
     if "://" not in place:
         return Folder(Path(place))
-    found = open_place(place)
+    found = open_place(_spelt(place))
     if found.is_local:
         return Folder(Path(found.root))
     kinds = {found.files.protocol} if isinstance(found.files.protocol, str) else set(found.files.protocol)
     source = next((KINDS[kind] for kind in kinds if kind in KINDS), Bucket)
     return source(found.files, found.root, place)
+
+
+def _spelt(place: str) -> str:
+    """A URL as its library wants it: `hf://owner/name` is the data set of that id."""
+    kind, _, rest = place.partition("://")
+    return f"hf://datasets/{rest}" if kind == "hf" and not rest.startswith(HUB_KINDS) else place
 
 
 def _folders(place: str) -> Iterator[Path]:

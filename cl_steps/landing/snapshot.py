@@ -21,6 +21,7 @@ from cl_steps import digests
 from cl_steps.config import Ingest
 from cl_steps.digests import file_sha256
 from cl_steps.errors import Unavailable, first_line
+from cl_steps.landing.archives import Unpacked
 from cl_steps.landing.bounds import room_at, within
 from cl_steps.landing.entries import Changed, Entry, Listing, Source, TooLarge
 from cl_steps.progress import progress
@@ -73,6 +74,7 @@ def take_snapshot(source: Source, bounds: Ingest, run: str, root: Path) -> None:
     """
     no_snapshot(root)
     (root / BYTES).parent.mkdir(exist_ok=True)
+    source = Unpacked(source)
     listing = source.listing(bounds)
     entries = within(listing.entries, bounds, run, room_at(root))
     with (root / BYTES).open("wb") as target, (root / OBJECTS).open("w", encoding="ascii") as lines:
@@ -89,7 +91,7 @@ def no_snapshot(root: Path) -> None:
 
 
 def _row(entry: Entry) -> dict[str, object]:
-    facts = {"fault": entry.fault, "left": entry.left, "sha256": entry.sha256}
+    facts = {"fault": entry.fault, "left": entry.left, "sha256": entry.sha256, "young": entry.young}
     return {"name": entry.name, "num_bytes": entry.num_bytes} | {key: value for key, value in facts.items() if value}
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from PIL.Image import Image
 from torch import Tensor
 
-from cl_steps.data.shards import Asset, batched, decode, iter_assets, read_manifest
+from cl_steps.data.shards import Asset, batched, iter_assets, read_manifest
 from cl_steps.digests import sha256
 from cl_steps.learning.pools import Pool
 from cl_steps.learning.processes import Processes
@@ -116,19 +116,23 @@ class Row:
     sha256: str
     text: str
     slice: str
+    background: str
     size: Size
 
     @property
     def name(self) -> str:
         """What its latents are called."""
-        return f"{self.sha256}-{self.size[0]}x{self.size[1]}"
+        return f"{self.sha256}-{self.size[0]}x{self.size[1]}{self.background}"
 
 
 def _rows(denoiser: Denoiser, folder: Path, split: str) -> list[Row]:
-    columns = read_manifest(folder).select(["sha256", "text", "slice", "split", "width", "height"])
+    columns = read_manifest(folder).select(["sha256", "text", "slice", "background", "split", "width", "height"])
     rows = [row for row in columns.to_pylist() if row["split"] == split]
     sizes = {size: denoiser.size_for(size) for size in {(row["width"], row["height"]) for row in rows}}
-    return [Row(row["sha256"], row["text"], row["slice"], sizes[row["width"], row["height"]]) for row in rows]
+    return [
+        Row(row["sha256"], row["text"], row["slice"], row["background"], sizes[row["width"], row["height"]])
+        for row in rows
+    ]
 
 
 def _pool(packs: Packs, rows: Sequence[Row]) -> Pool:
@@ -141,8 +145,4 @@ def _decoded(assets: Iterable[Asset], rows: Mapping[str, Row]) -> Iterator[tuple
     with ThreadPoolExecutor(min(MAX_DECODERS, os.cpu_count() or 1)) as workers:
         for some in batched(assets, MAX_DECODERS):
             own = [rows[asset.sha256] for asset in some]
-            yield from zip(own, workers.map(_picture, some, [row.size for row in own]), strict=True)
-
-
-def _picture(asset: Asset, size: Size) -> Image:
-    return decode(asset.image, size)
+            yield from zip(own, workers.map(Asset.picture, some, [row.size for row in own]), strict=True)

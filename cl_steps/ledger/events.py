@@ -59,10 +59,14 @@ class Trigger(Lasting):
 
 
 class Intake(Lasting):
-    """What a run took in: the stored folder, how many assets, and what it set aside."""
+    """What a run took in: the stored folder, how many assets, and what it set aside.
+
+    Of the assets another run, which was at work at the same time, had taken in `again` first.
+    """
 
     md5: Md5
     assets: Whole
+    again: Whole = 0
     quarantined: Whole = 0
     quarantine_keys: Tuple[str] = ()
     slices: dict[str, Any] = Field(default_factory=dict)

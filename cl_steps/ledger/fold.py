@@ -23,10 +23,16 @@ from cl_steps.ledger.events import (
 )
 from cl_steps.pipeline import Outcome
 
+SOUND = ("quiet", "drifted")
+"""What drift said of an intake on its own night, if it was no alarm."""
+
 
 @dataclass
 class Intake:
-    """What one run took in, and what became of it; `versions` are those that learnt it, left behind or not."""
+    """What one run took in, and what became of it; `versions` are those that learnt it, left behind or not.
+
+    `assets` are those that no other run had taken in before.
+    """
 
     run: str
     md5: str
@@ -106,7 +112,7 @@ class Ledger:
             case RunEvent():
                 self._apply_run(event)
             case AnswerEvent():
-                self.answers[event.run] = event
+                self._apply_answer(event)
             case RollbackEvent():
                 self._apply_rollback(event)
             case WithdrawalEvent():
@@ -115,6 +121,21 @@ class Ledger:
                 self.rebases[event.run] = event
             case PruneEvent():
                 self.pruned |= event.runs
+
+    def _apply_answer(self, event: AnswerEvent) -> None:
+        """A no to an alarming batch is one to what that night took in: what nights before it found sound waits on."""
+        self.answers[event.run] = event
+        run = self.runs.get(event.run)
+        if event.yes or run is None or run.outcome != "held":
+            return
+        for intake in (self.intakes[member] for member in run.members if member in self.intakes):
+            own = self.runs.get(intake.run)
+            if intake.why != _held_by(event.run):
+                continue
+            if run.drift == "alarming" and intake.run != event.run and own and own.drift in SOUND:
+                intake.status, intake.why = "pending", ""
+            else:
+                intake.why = f"run {event.run} was refused by {event.by}"
 
     def _apply_rollback(self, event: RollbackEvent) -> None:
         """What only the versions left behind learnt is set aside, or waits again where a person wanted it so.
@@ -148,10 +169,14 @@ class Ledger:
         if intake:
             self.quarantined.update(intake.quarantine_keys)
         if intake and intake.assets and run not in self.intakes:
-            self.intakes[run] = Intake(run, self.standing(intake.md5)["md5"], intake.assets)
+            self.intakes[run] = Intake(run, self.standing(intake.md5)["md5"], intake.assets - intake.again)
         for member in event.members:
             if member in self.intakes:
                 _settle(self.intakes[member], event, first=earlier is None)
+
+
+def _held_by(run: str) -> str:
+    return f"held by run {run}"
 
 
 def _settle(intake: Intake, event: RunEvent, *, first: bool) -> None:
@@ -162,7 +187,7 @@ def _settle(intake: Intake, event: RunEvent, *, first: bool) -> None:
     elif intake.status == "learnt":
         return
     elif event.outcome == "held":
-        intake.status, intake.why = "set_aside", f"held by run {event.run}"
+        intake.status, intake.why = "set_aside", _held_by(event.run)
     elif event.outcome == "rejected" and first:
         intake.attempts += 1
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from cl_steps import digests
 from cl_steps.models.direct import tensors
 from cl_steps.models.packs import Packs, Parts
+from cl_steps.models.readers import num_cut, readers_among
 from cl_steps.models.watching import NetworkCall, Script, Size, Stopped, Values, Watcher
 
 Conditions = Mapping[str, Any]
 """Arguments of the pipeline's call for one caption: tensors, lists of one tensor, or of the text itself."""
 NEGATIVE = "negative_"
-UNLIMITED = 10**9
 
 
 @dataclass
@@ -98,14 +98,7 @@ class Captions:
 
     def cut(self, texts: Collection[str]) -> int:
         """How many captions are longer than any of the pipeline's text encoders reads: their ends have no say."""
-        asked = self.watcher.parameters.get("max_sequence_length")
-        most = asked.default if asked and isinstance(asked.default, int) else UNLIMITED
-        parts = self.watcher.pipeline.components.values()
-        readers = [part for part in parts if hasattr(part, "model_max_length") and callable(part)]
-        limits = [(reader, min(int(reader.model_max_length), most)) for reader in readers]
-        if not limits:
-            return 0
-        return sum(all(len(reader(text).input_ids) > limit for reader, limit in limits) for text in set(texts))
+        return num_cut(texts, readers_among(self.watcher.pipeline.components.values(), self.watcher.call))
 
     def _takes(self, own: Conditions, spoken: Values) -> bool:
         """Whether an encoded caption, given back, is to the network what the caption itself is."""

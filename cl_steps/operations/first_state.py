@@ -16,10 +16,12 @@ from cl_steps.data.replay import select
 from cl_steps.data.shards import MANIFEST_SCHEMA, Asset, write_dataset
 from cl_steps.documents import write_json
 from cl_steps.errors import NoUsableData
+from cl_steps.landing.place import source_of
 from cl_steps.models.loading import hub_snapshot
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import Denoiser
 from cl_steps.operations.base import begin_adapter, copy_model, open_base, take_base
+from cl_steps.operations.check import refusals, why_nothing
 from cl_steps.progress import progress, say
 from cl_steps.stats.features import Extractor
 from cl_steps.steps.drift import build_reference
@@ -62,7 +64,7 @@ def write_state(root: Path, params: Params, sources: Sources) -> tuple[list[str]
     copy_model(seer, state / "extractor")
     denoiser = open_base(state / "base", params, "init")
     lora = begin_adapter(denoiser, Path(sources.adapter) if sources.adapter else None, state / "adapter")
-    assets = _take(Path(data), params) if data else _own_samples(denoiser, params)
+    assets = _take(data, params) if data else _own_samples(denoiser, params)
     _write_slices(state, assets, params)
     # The base's own drawings say nothing of what real pictures look like: the first night is then first data.
     build_reference(
@@ -78,12 +80,12 @@ def _extractor_folder(base: str | None, extractor: str | None) -> Path:
     return Path(source) if Path(source).is_dir() else hub_snapshot(source)
 
 
-def _take(folder: Path, params: Params) -> list[Asset]:
-    taken = take_in(folder, params.ingest, params.seed, RUN)
+def _take(place: str, params: Params) -> list[Asset]:
+    taken = take_in(source_of(place), params.ingest, params.seed, RUN)
     if not len(taken.assets):
-        raise NoUsableData(f"{folder} holds no usable image with a caption ({len(taken.quarantine)} were set aside)")
-    for thing in taken.quarantine:
-        say(f"init: left out {thing.file}: {thing.reason}")
+        raise NoUsableData(f"{place} holds no usable image with a caption: {why_nothing(taken)}")
+    for row in refusals(taken):
+        say(f"init: left out {row['count']} x {row['code']}: {row['reason']} ({', '.join(row['examples'])})")
     for words in taken.landed.words():
         say(f"init: {words}")
     return list(taken.assets)
@@ -104,7 +106,7 @@ def _own_samples(denoiser: Denoiser, params: Params) -> list[Asset]:
                     json.dumps({"file_name": name, "text": prompts[number], "source": "the base's own sample"})
                 )
         (Path(scratch) / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        return _take(Path(scratch), params)
+        return _take(scratch, params)
 
 
 def _write_slices(state: Path, assets: list[Asset], params: Params) -> None:

@@ -41,7 +41,7 @@ from cl_steps.store import dvc
 from cl_steps.store.objects import open_store
 from cl_steps.store.pointers import Out, read_dvc_file
 
-FACTS = ("text", "slice", "source", "licence", "consent")
+FACTS = ("text", "slice", "source", "licence", "consent", "consent_until")
 WHY = "the line is played again without it"
 
 

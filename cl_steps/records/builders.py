@@ -77,8 +77,12 @@ def run_event(
     version: str | None = None,
     rebase: RebaseEvent | None = None,
     at: datetime | None = None,
+    again: int = 0,
 ) -> RunEvent:
-    """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it."""
+    """The event that closes a run: what came in, what it was about, and how it ended; `rebase` is the act behind it.
+
+    `again` is how many of the assets that it took in another run had taken in first.
+    """
     spec, ingest = state.spec, state.figures("ingest")
     batch = dict(ingest.get("batch") or {}) or None
     if batch is not None:
@@ -101,7 +105,7 @@ def run_event(
             "version": version,
             "drift": state.verdict("drift"),
             "gate": state.verdict("gate"),
-            "intake": _intake(state, ingest),
+            "intake": _intake(state, ingest, again),
             "batch": batch,
             "base": spec.base,
             "tip": state.tip,
@@ -249,7 +253,7 @@ def _rebase(asked: RebaseEvent | None) -> dict[str, Any]:
     return {"rebase": {"event": asked.id, "before": asked.before, "after": asked.after["md5"]}}
 
 
-def _intake(state: RunState, ingest: Json) -> dict[str, Any] | None:
+def _intake(state: RunState, ingest: Json, again: int) -> dict[str, Any] | None:
     out = lock_outs(state.lock).get("tonight/intake")
     if not out:
         return None
@@ -258,7 +262,8 @@ def _intake(state: RunState, ingest: Json) -> dict[str, Any] | None:
         "quarantined": ingest.get("quarantined", 0),
         "quarantine_keys": ingest.get("quarantine_keys", []),
     }
-    return {**facts, **(ingest.get("intake") or {"assets": 0, "slices": {}})}
+    taken = ingest.get("intake") or {"assets": 0, "slices": {}}
+    return {**facts, **taken, **({"again": again} if again else {})}
 
 
 def _base_files(main: Mainline, parent: str) -> dict[str, str]:

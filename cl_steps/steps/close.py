@@ -6,6 +6,9 @@ its reports. A run that was promoted is closed already; one that failed may be c
 What evaluate and gate say counts, where keys are trusted, only as a judge signed it. Of a branch that somebody changed
 nothing counts: its run failed, and took in nothing.
 
+Pictures whose consent has ended (`consent_until`) are withdrawn here, after the first night that found them so; that
+night learnt nothing new of them.
+
 It closes other runs of the line, too, that nobody closed: Airflow skips the close of a run that takes longer than a run
 may, and a person who is interrupted may not come back. Who goes on with one later closes it anew.
 """
@@ -31,10 +34,12 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import RunState, branch_of, checked_out, run_state
 from cl_steps.run.context import StepReport, write_report
 from cl_steps.run.stage import push_branch
+from cl_steps.steps.overlap import taken_before
 from cl_steps.steps.staleness import why_stale
 from cl_steps.store.pointers import dvc_file, read_dvc_file
 from cl_steps.verify.judging import why_not_believed
 
+REASON = "consent ended (consent_until)"
 LOST = timedelta(days=8)
 """So long after the last that came from it a run that nobody closed is closed: Airflow ends most runs after a week."""
 
@@ -45,12 +50,31 @@ def run(line: Line, run_id: str) -> Outcome:
         main.mend_tags()
         ended = main.ledger().outcome(run_id)
         result = ended if ended in FINAL else _end(main, line, run_id, lost=False)
+        _withdraw_ended(main, line, run_id)
         for other in _open_runs(main) - {run_id}:
             try:
                 _end_lost(main, line, other)
             except RetainError as error:
                 say(f"close: run {other} stays open: {error}")
         return result  # type: ignore[return-value]
+
+
+def _withdraw_ended(main: Mainline, line: Line, run_id: str) -> None:
+    """Have withdrawn what ingest found that consent has ended for: an act signed like a person's, which asks itself."""
+    try:
+        with checked_out(line, run_id) as root:
+            found = run_state(root).figures("ingest").get("consent_ended")
+        if not isinstance(found, list) or set(map(str, found)) <= main.ledger().tombstones.keys():
+            return
+        # Here and not above: a night that withdraws nothing needs none of it.
+        from cl_steps.acts.withdrawal import Request, withdraw
+
+        day = main.moment().date().isoformat()
+        done = withdraw(line, Request(None, None, REASON, erase=False, by="retain", through="close", ended=day))
+    except RetainError as error:
+        say(f"close: nothing is withdrawn for ended consent: {error}")
+        return
+    say(f"close: {len(done.event.assets)} images are withdrawn, since consent ended (event {done.event.id})")
 
 
 def _open_runs(main: Mainline) -> set[str]:
@@ -99,7 +123,9 @@ def _close(main: Mainline, line: Line, root: Path, state: RunState, lost: str = 
     stale = _stale(main, line, state)
     result = outcome(state.reports, promoted=False, stale=bool(stale))
     _complete(root, line, state, result)
-    main.swap(lambda: _change(main, state, result, stale or unsigned or _why(state, result, lost)))
+    base = beginning(main, state.spec.id).base
+    why = stale or unsigned or _why(state, result, lost)
+    main.swap(lambda: _change(main, state, result, why, taken_before(main, line, state, base)))
     return result
 
 
@@ -127,12 +153,12 @@ def _complete(root: Path, line: Line, state: RunState, result: Outcome) -> None:
     push_branch(root, line, state.spec.id, "close: the rest is skipped")
 
 
-def _change(main: Mainline, state: RunState, result: Outcome, why: str) -> Change | None:
+def _change(main: Mainline, state: RunState, result: Outcome, why: str, again: int = 0) -> Change | None:
     ledger = main.ledger()
     if ledger.outcome(state.spec.id) in FINAL:
         return None
     moment = main.moment()
-    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment)
+    event = run_event(state, result, why, rebase=ledger.rebases.get(state.spec.id), at=moment, again=again)
     files = {**_intake_file(ledger, state), event_path("run", state.spec.id, moment): event_bytes(event)}
     return Change(files, f"close run {state.spec.id}: {result}\n\nRun-Id: {state.spec.id}\n")
 

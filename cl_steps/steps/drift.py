@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from cl_steps.config import Drift
@@ -24,10 +23,10 @@ from cl_steps.data.shards import (
     MANIFEST_SCHEMA,
     Asset,
     batched,
-    decode,
     distinct,
     iter_assets,
     read_manifest,
+    read_table,
     write_table,
 )
 from cl_steps.documents import write_json
@@ -94,7 +93,7 @@ def measure(assets: Iterable[Asset], extractor: Extractor, total: int) -> Items:
     features = [np.empty((0, extractor.num_features), np.float32)]
     properties = [np.empty((0, len(PROPERTIES)))]
     for some in batched(progress(assets, total, "measuring pictures"), AT_ONCE):
-        images = [decode(asset.image) for asset in some]
+        images = [asset.picture() for asset in some]
         features.append(extractor.image_features(images))
         properties.append(np.stack([properties_of(i, a.text) for i, a in zip(images, some, strict=True)]))
         seen.extend(_without_image(asset) for asset in some)
@@ -159,7 +158,7 @@ def _read_reference(folder: Path, extractor: Extractor) -> Items:
 def _write_next_reference(context: Context, items: Items, manifest: pa.Table, extractor: Extractor) -> None:
     kept = bounded(items, context.params.drift.reference_per_slice, context.params.seed)
     path = context.path("state/reference") / KNOWN
-    known = pq.read_table(path).cast(MANIFEST_SCHEMA) if path.is_file() else MANIFEST_SCHEMA.empty_table()
+    known = read_table(path) if path.is_file() else MANIFEST_SCHEMA.empty_table()
     _write_reference(context.fresh("tonight/drift/reference"), kept, pa.concat_tables([known, manifest]), extractor)
 
 

@@ -27,7 +27,6 @@ from PIL import Image, ImageOps
 from cl_steps.config import Params
 from cl_steps.data.evaluation import write_next
 from cl_steps.data.shards import (
-    decode,
     iter_assets,
     manifest_of,
     read_manifest,
@@ -165,7 +164,7 @@ def _images(folders: list[Path], groups: Mapping[str, SliceSet], denoiser: Denoi
     """The chosen images, by SHA-256, at their sizes; a sealed row is not decoded."""
     wanted = {row["sha256"] for group in groups.values() for row in group.rows}
     assets = (asset for folder in folders for asset in iter_assets(folder, "evaluation", wanted))
-    return {asset.sha256: decode(asset.image, denoiser.size_for((asset.width, asset.height))) for asset in assets}
+    return {asset.sha256: asset.picture(denoiser.size_for((asset.width, asset.height))) for asset in assets}
 
 
 def _measure(benches: Benches, line: Line, params: Params) -> tuple[Measured, Figures, Decision]:

@@ -2,7 +2,8 @@
 
 The batch is every pending intake with tonight's new assets, or exactly the batch of an earlier run that a person
 approved (`run.batch`); then nothing is taken in, and neither in a rebase, whose batch is empty: what landed stays where
-it is, and what is pending stays so. What was withdrawn, and copies of it, are in no batch.
+it is, and what is pending stays so. What was withdrawn, and copies of it, are in no batch, nor is what may be used no
+more since consent ended.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ from cl_steps.data.shards import (
     write_dataset,
     write_manifest,
 )
-from cl_steps.data.withdrawn import Withdrawn
+from cl_steps.data.withdrawn import Withdrawn, consent_ended
 from cl_steps.errors import Unavailable
+from cl_steps.landing.names import ARCHIVES, is_metadata, suffix
 from cl_steps.landing.snapshot import Snapshot
 from cl_steps.ledger.fold import Ledger, read_ledger
 from cl_steps.run.context import Context, StepReport
@@ -54,13 +57,17 @@ def run(context: Context) -> StepReport:
     ledger = read_ledger(context.root / "events")
     withdrawn = Withdrawn.of(ledger.tombstones.values())
     folder = context.fresh("tonight/intake")
-    intake, landed = _take_in(context, ledger, withdrawn, folder)
+    known = _known(context, ledger)
+    intake, landed = _take_in(context, ledger, withdrawn, known, folder)
     runs, batch = _assemble(context, _members(context, ledger), withdrawn, folder)
-    figures = {**_figures(ledger, intake, runs, batch), "landing": asdict(landed)}
+    ended = {"consent_ended": _consent_ended(context, ledger, known)}
+    figures = {**_figures(ledger, intake, runs, batch), **ended, "landing": asdict(landed)}
     return _report(context, figures, landed)
 
 
-def _take_in(context: Context, ledger: Ledger, withdrawn: Withdrawn, folder: Path) -> tuple[Intake | None, Landed]:
+def _take_in(
+    context: Context, ledger: Ledger, withdrawn: Withdrawn, known: pa.Table, folder: Path
+) -> tuple[Intake | None, Landed]:
     """Tonight's intake, written into `folder`, and what became of all that arrived.
 
     There is none (and an empty dataset is written) in a rebase, where a run repeats an earlier batch, and where its
@@ -70,10 +77,10 @@ def _take_in(context: Context, ledger: Ledger, withdrawn: Withdrawn, folder: Pat
         write_dataset(folder, [])
         write_quarantine(folder, [])
         return None, Landed()
-    params, known = context.params, _known(context, ledger)
+    params, today = context.params, _today(context)
     # A run sees a copy under names of ours; a person's own checkout has the folder itself.
     landing = Snapshot.at(context.root) or context.path("landing")
-    intake = take_in(landing, params.ingest, params.seed, context.run.id, known, withdrawn=withdrawn)
+    intake = take_in(landing, params.ingest, params.seed, context.run.id, known, withdrawn=withdrawn, today=today)
     not_kept = intake.write(folder, ledger.quarantined)
     return intake, replace(intake.landed, not_kept=not_kept)
 
@@ -84,6 +91,17 @@ def _known(context: Context, ledger: Ledger) -> pa.Table:
     tables = [read_table(learnt)] if learnt.is_file() else []
     intakes = manifest_of(context.root / "data" / run for run in sorted(ledger.intakes))
     return distinct(pa.concat_tables([*tables, intakes]))
+
+
+def _today(context: Context) -> str:
+    """The day on which the run began: it stays the same however late a step is tried again."""
+    return context.run.started[:10] or datetime.now(UTC).date().isoformat()
+
+
+def _consent_ended(context: Context, ledger: Ledger, known: pa.Table) -> list[str]:
+    """The SHA-256 of what was taken in and may be used no more; `close` has it withdrawn. Not all of very many."""
+    names = known.filter(pa.array(consent_ended(known, _today(context))))["sha256"].to_pylist()
+    return [name for name in names if name not in ledger.tombstones][:NUM_REMEMBERED]
 
 
 def _members(context: Context, ledger: Ledger) -> dict[str, Path]:
@@ -106,18 +124,19 @@ def _assemble(
         parts[context.run.id] = tonight
     kept = [MANIFEST_SCHEMA.empty_table()]
     for run, part in parts.items():
-        kept.append(_copy_part(part, folder / run, withdrawn, context.params.ingest.near_duplicate_rmse))
+        manifest = read_manifest(part)
+        gone = withdrawn.among(manifest, context.params.ingest.near_duplicate_rmse)
+        gone |= consent_ended(manifest, _today(context))
+        kept.append(_copy_part(part, folder / run, manifest.filter(pa.array(~gone)), whole=not gone.any()))
     manifest = distinct(pa.concat_tables(kept).combine_chunks())
     write_manifest(folder, manifest)
     return sorted(parts), manifest
 
 
-def _copy_part(part: Path, target: Path, withdrawn: Withdrawn, rmse: float) -> pa.Table:
-    """Copy an intake's shards, byte for byte, or write them anew without what was withdrawn since; the rows kept."""
-    manifest = read_manifest(part)
-    kept = manifest.filter(pa.array(~withdrawn.among(manifest, rmse)))
+def _copy_part(part: Path, target: Path, kept: pa.Table, *, whole: bool) -> pa.Table:
+    """Copy an intake's shards, byte for byte, or write them anew with the rows kept alone; returns those."""
     target.mkdir()
-    if kept.num_rows == manifest.num_rows:
+    if whole:
         for shard in sorted(part.glob("shard-*.parquet")):
             shutil.copyfile(shard, target / shard.name)
         return kept
@@ -136,13 +155,18 @@ def _figures(ledger: Ledger, intake: Intake | None, runs: list[str], batch: pa.T
     return {
         **(intake.counts if intake else dict.fromkeys(COUNTS, 0)),
         "quarantined_before": len(refused) - len(news),
-        "unusable": sum(bool(item.origin) for item in news),
+        "unusable": sum(_is_for_a_picture(item.origin) for item in news),
         "quarantine_keys": sorted(item.key for item in news)[:NUM_REMEMBERED],
         "quarantine": [{"file": item.file, "code": item.code, "reason": item.reason} for item in refused[:NUM_SHOWN]],
         "intake": {"assets": new.num_rows, "slices": dict(Counter(new["slice"].to_pylist()))},
         "batch": {"runs": runs, "assets": batch.num_rows, "slices": _slices(batch), "digest": digest},
         "approved": {"by": answer.by, "reason": answer.reason, "run": answer.run} if answer else None,
     }
+
+
+def _is_for_a_picture(origin: str) -> bool:
+    """Whether a file of this name was meant as a picture; a line of metadata has none."""
+    return bool(origin) and not is_metadata(origin) and suffix(origin) not in ARCHIVES
 
 
 def _slices(batch: pa.Table) -> dict[str, dict[str, int]]:

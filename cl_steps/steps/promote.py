@@ -41,6 +41,7 @@ from cl_steps.repository.mainline import Change, Mainline, reading
 from cl_steps.repository.run_branch import RunState, checked_out, run_state
 from cl_steps.stats.decision import decide
 from cl_steps.stats.figures import read_figures
+from cl_steps.steps.overlap import taken_before
 from cl_steps.steps.staleness import why_stale
 from cl_steps.store import dvc
 from cl_steps.store.objects import Store
@@ -144,7 +145,8 @@ def _change(main: Mainline, line: Line, state: RunState, begun: Beginning, root:
         _refuse_unjudged(trust, record)
     asked = ledger.rebases.get(state.spec.id)
     moment = main.moment()
-    event = run_event(state, "promoted", state.reports["gate"].why, f"v{number}", asked, moment)
+    again = taken_before(main, line, state, begun.base)
+    event = run_event(state, "promoted", state.reports["gate"].why, f"v{number}", asked, moment, again)
     following = next_champion(champion, number, list(record.slices), rebased=asked is not None)
     files = {
         **state_files(state),

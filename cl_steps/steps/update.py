@@ -260,7 +260,7 @@ def _encoded_by(denoiser: Denoiser, base: Path) -> str:
     """The digest of all that says what a picture or a caption becomes."""
     package, device = Path(__file__).parents[1], denoiser.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    code = (*sorted((package / "models").glob("*.py")), package / "data" / "images.py")
+    code = (file for name in ("models", "data") for file in sorted((package / name).glob("*.py")))
     parts = (_digest_of(_files(base)), _digest_of(code), str(denoiser.dtype), name, torch.__version__)
     return hashlib.sha256("\n".join((*parts, diffusers.__version__, transformers.__version__)).encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cl_steps.config import Params, load_params
-from cl_steps.data.shards import decode, iter_assets, read_manifest
+from cl_steps.data.shards import iter_assets, read_manifest
 from cl_steps.errors import IntegrityError
 from cl_steps.models.lora import adapter_digest
 from cl_steps.models.model import Denoiser, open_denoiser
@@ -144,7 +144,7 @@ def _bench(state: Path, denoiser: Denoiser, params: Params, plan: str, slices: l
     ]
     wanted = {row["sha256"] for row in rows}
     images = {
-        asset.sha256: decode(asset.image, denoiser.size_for((asset.width, asset.height)))
+        asset.sha256: asset.picture(denoiser.size_for((asset.width, asset.height)))
         for asset in iter_assets(state / "global_eval", "evaluation", wanted)
     }
     held_out = {}

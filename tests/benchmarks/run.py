@@ -254,7 +254,7 @@ def _long_line(folder: Path, versions: int, arrivals: int, replay: int) -> tuple
     import numpy as np
     import pyarrow as pa
 
-    from cl_steps.data.shards import MANIFEST_SCHEMA
+    from cl_steps.data.shards import LATER, MANIFEST_SCHEMA
     from tests.lines.explaining import Fabricated
 
     made, names = Fabricated(folder), []
@@ -270,6 +270,7 @@ def _long_line(folder: Path, versions: int, arrivals: int, replay: int) -> tuple
             "licence": "",
             "consent": "",
             "run": "r",
+            **dict.fromkeys(LATER),
         }
         prints = {"dhash": [row[:8].tobytes() for row in thumbs], "thumbnail": [row.tobytes() for row in thumbs]}
         columns = {"sha256": shas, "text": shas, "group": shas, "width": [32] * arrivals, "height": [32] * arrivals}

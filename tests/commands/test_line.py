@@ -144,6 +144,7 @@ def test_a_held_run_is_answered_once_with_a_reason(line: Path, cli: Cli) -> None
 def test_pictures_of_a_version(line: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "s.png"
     assert cli("sample", "a handwritten three in blue ink", "--dir", line, "--out", out, "--count", 3)[0] == 0
+    assert "its end is cut" in cli("sample", "a three " * 20, "--dir", line, "--out", out, "--count", 1)[2]
     assert out.read_bytes().startswith(b"\x89PNG")
     assert cli("sample", "x", "--dir", line, "--version", "v9", "--out", out)[0] == 2
 

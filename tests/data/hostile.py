@@ -38,7 +38,7 @@ def counted(intake: Intake) -> int:
     counts, landed = intake.counts, intake.landed
     taken = counts["new"] + counts["duplicates"] + counts["known"]
     quarantined = counts["quarantined"] - landed.lines
-    return taken + quarantined + landed.metadata + landed.hidden + sum(landed.left.values())
+    return taken + quarantined + landed.metadata + landed.hidden + sum((*landed.left.values(), *landed.passed.values()))
 
 
 def hostile_objects(seed: int, count: int, limits: Ingest = LIMITS) -> dict[str, bytes]:

@@ -10,13 +10,13 @@ from functools import cache
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from cl_steps.config import Ingest
 from cl_steps.data import duplicates
 from cl_steps.data.duplicates import Prints, components, near_any, near_pairs, prints_of
-from cl_steps.data.images import dhash, thumbnail
+from cl_steps.data.images import detail, dhash, thumbnail
 from tests.data.landings import encoded
 
 RMSE = Ingest().near_duplicate_rmse
@@ -24,7 +24,7 @@ Copy = Callable[[Image.Image], Image.Image]
 
 
 def prints(images: list[Image.Image]) -> Prints:
-    return prints_of(map(dhash, images), map(thumbnail, images))
+    return prints_of(map(dhash, images), map(thumbnail, images), map(detail, images))
 
 
 @cache
@@ -164,3 +164,45 @@ def test_float32_is_exact() -> None:
     score = duplicates._augmented(extremes, own=True) @ duplicates._augmented(extremes, own=False).T
     wide = extremes.features.astype(np.float64)
     assert np.array_equal(-2 * score, ((wide[:, None] - wide[None]) ** 2).sum(axis=2))
+
+
+def face(eyes: str, mouth: str) -> Image.Image:
+    """As designers of emoji draw them: one yellow face, told apart by a few strokes."""
+    image = Image.new("RGB", (512, 512), "white")
+    draw, ink = ImageDraw.Draw(image), (102, 69, 0)
+    draw.ellipse((16, 16, 496, 496), fill=(255, 204, 77))
+    for middle in (168, 344):
+        around = (middle - 32, 168, middle + 32, 232)
+        if eyes == "round":
+            draw.ellipse(around, fill=ink)
+        else:
+            low, high = (200, 200) if eyes == "flat" else (184, 216)
+            draw.line((middle - 40, low, middle + 40, high), fill=ink, width=10)
+    if mouth == "open":
+        draw.chord((150, 240, 362, 432), 0, 180, fill=ink)
+    elif mouth == "flat":
+        draw.line((170, 344, 342, 344), fill=ink, width=6)
+    else:
+        draw.arc((150, 240, 362, 400), *((20, 160) if mouth == "glad" else (200, 340)), fill=ink, width=6)
+    return image.resize((128, 128), Image.Resampling.LANCZOS)
+
+
+FACES = [face(eyes, mouth) for eyes in ("round", "slanted", "flat") for mouth in ("open", "flat", "glad", "sad")]
+
+
+def test_faces_that_differ_in_a_few_strokes_are_distinct() -> None:
+    own = prints(FACES)
+    assert pairs(own, own) == {(n, n) for n in range(len(FACES))}
+    blurred = prints_of(map(dhash, FACES), map(thumbnail, FACES))
+    assert len(pairs(blurred, blurred)) > len(FACES), "without finer cells some are the same"
+
+
+@pytest.mark.parametrize("copy", [jpeg, resized(0.75), resized(2), lambda image: jpeg(resized(0.5)(image), 70)])
+def test_copies_of_faces_are_recognised(copy: Copy) -> None:
+    assert {(n, n) for n in range(len(FACES))} <= pairs(prints(list(map(copy, FACES))), prints(FACES))
+
+
+def test_pictures_without_finer_cells_are_compared_by_the_others() -> None:
+    own, blurred = prints(FACES), prints_of(map(dhash, FACES), map(thumbnail, FACES))
+    assert pairs(own, blurred) == pairs(blurred, own) == pairs(blurred, blurred)
+    assert len(set(components(own, blurred, np.arange(len(blurred)), RMSE).tolist())) < 2 * len(FACES)

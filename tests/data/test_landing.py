@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -59,7 +61,7 @@ def test_hidden_files_and_metadata_are_counted_too(tmp_path: Path) -> None:
     intake = take(tmp_path)
     assert (intake.counts["new"], intake.landed.hidden, intake.landed.metadata, intake.landed.lines) == (4, 3, 1, 1)
     assert {(q.file, q.code) for q in intake.quarantine} == {
-        ("metadata.jsonl:5", "missing_file"),
+        ("metadata.jsonl:5", "no_image"),
         ("x/metadata.csv", "bad_header"),
     }
 
@@ -119,3 +121,17 @@ def test_what_was_withdrawn_is_not_kept(tmp_path: Path) -> None:
     row = Quarantined("f", "withdrawn", "", hashlib.sha256(b"x").hexdigest(), 1, content=b"x")
     assert write_quarantine(tmp_path, [row], [row], max_bytes=100) == 0
     assert kept(tmp_path) == {}
+
+
+def test_a_file_on_its_way_is_left_for_another_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encoded(picture(40, 100), "JPEG")
+    for name, content in (("half.jpg", whole[:900]), ("empty.jpg", b""), ("old.jpg", whole[:900]), ("all.jpg", whole)):
+        put(tmp_path, name, content)
+        put(tmp_path, name.replace("jpg", "txt"), name.encode())
+    os.utime(tmp_path / "old.jpg", (0, 0))
+    monkeypatch.setattr("cl_steps.landing.folder.now", time.time)
+    intake = take(tmp_path)
+    assert [(q.file, q.code) for q in intake.quarantine] == [("old.jpg", "damaged")]
+    assert (intake.counts["new"], dict(intake.landed.left)) == (1, {"changed": 2})
+    put(tmp_path, "half.jpg", whole[:-1] + whole[-1:] + b" ")
+    assert take(tmp_path, settle_seconds=0).landed.left == {}

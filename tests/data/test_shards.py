@@ -11,18 +11,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cl_steps.data import shards
 from cl_steps.data.images import dhash, thumbnail
 from cl_steps.data.shards import (
+    LATER,
     Asset,
     content_digest,
     iter_assets,
     manifest_of,
     read_assets,
     read_manifest,
+    read_table,
     write_dataset,
     write_manifest,
+    write_table,
 )
 from cl_steps.errors import IntegrityError
 from tests.data.landings import encoded, picture
@@ -123,3 +127,17 @@ def test_hugging_face_reads_the_image_column_as_images(tmp_path: Path) -> None:
     assert features["image"] == {"_type": "Image"}
     assert set(features) == set(schema.names)
     assert schema.field("image").type == pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def test_a_table_of_an_older_release_has_nothing_in_the_later_columns(tmp_path: Path) -> None:
+    write_dataset(tmp_path, ASSETS)
+    write_table(tmp_path / "known.parquet", read_manifest(tmp_path).drop_columns(list(LATER)))
+    rows = read_table(tmp_path / "known.parquet").to_pylist()
+    assert [row["sha256"] for row in rows] == [asset.sha256 for asset in ASSETS]
+    assert {row[name] for row in rows for name in LATER} == {"", b""}
+
+
+def test_an_asset_is_seen_on_its_own_background() -> None:
+    image = encoded(Image.new("LA", (8, 8), (0, 0)))
+    seen = dataclasses.replace(ASSETS[0], image=image, background="#204060")
+    assert seen.picture((4, 4)).getpixel((0, 0)) == (0x20, 0x40, 0x60)

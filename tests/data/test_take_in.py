@@ -71,10 +71,6 @@ def transparent(alpha: int) -> Image.Image:
     return image
 
 
-def palette_with_hole() -> bytes:
-    return encoded(picture(61).convert("P"), "PNG", transparency=picture(61).convert("P").getpixel((0, 0)))
-
-
 IMAGES = {
     "empty": (b"", "empty_file"),
     "text": (b"hello, I am no image", "not_an_image"),
@@ -93,10 +89,9 @@ IMAGES = {
     "apng": (animated("PNG"), "animated"),
     "animated webp": (animated("WEBP"), "animated"),
     "cmyk": (encoded(picture(73).convert("CMYK"), "JPEG"), "cmyk"),
-    "sixteen bit": (encoded(Image.fromarray(np.full((32, 32), 40_000, np.uint16))), "sixteen_bit"),
-    "transparent": (encoded(transparent(100)), "transparent"),
-    "transparent webp": (encoded(transparent(100), "WEBP", lossless=True), "transparent"),
-    "transparent palette": (palette_with_hole(), "transparent"),
+    "more than sixteen bits": (encoded(Image.fromarray(np.full((32, 32), 9, np.float32)), "TIFF"), "not_an_image"),
+    "nothing to see": (encoded(Image.new("LA", (32, 32))), "transparent"),
+    "a strip": (encoded(picture(74).crop((0, 0, 20, 200))), "extreme_shape"),
     "too small": (encoded(picture(74).crop((0, 0, 15, 200))), "too_small"),
 }
 
@@ -159,6 +154,8 @@ CAPTIONS = {
     "nul": (claim(text="a\0b"), "bad_caption"),
     "turned direction": (claim(text="a\u202egnp.exe"), "bad_caption"),
     "lone surrogate": ('{"file_name": "bad.png", "text": "\\udfff"}', "bad_caption"),
+    "never a character": (claim(text="a\ufdd0b"), "bad_caption"),
+    "the last of a plane": (claim(text="a\U0001ffffb"), "bad_caption"),
     "a text of texts": (claim(text=[["x"]]), "bad_type"),
     "a list of slices": (claim(slice=["a"]), "bad_type"),
     "slice in capitals": (claim(slice="Ink"), "bad_slice"),
@@ -293,6 +290,15 @@ def test_captions_are_normalised(tmp_path: Path) -> None:
     assert text == "caf\u00e9 au lait \U0001f469\u200d\U0001f373"
 
 
+@pytest.mark.parametrize("word", ["\U0001fae9", "\uf8ff", "\U0003fffd", "\u2068\u05d0\u2069", "\U000e0067"])
+def test_no_verdict_depends_on_what_python_knows_of_unicode(tmp_path: Path, word: str) -> None:
+    """An emoji of Unicode 16, a maker's own sign, one of some day, a word kept apart, a flag's tag."""
+    put(tmp_path, f"{word}.png", encoded(picture(0)))
+    jsonl(tmp_path, {"file_name": f"{word}.png", "text": f"a {word}"})
+    intake = take(tmp_path)
+    assert (intake.quarantine, intake.assets.manifest["text"].to_pylist()) == ((), [f"a {word}"])
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "image"),
     [
@@ -304,6 +310,11 @@ def test_captions_are_normalised(tmp_path: Path) -> None:
         ("PNG", {}, picture(6).convert("1")),
         ("PNG", {}, picture(7).convert("P")),
         ("PNG", {}, transparent(255)),
+        ("PNG", {}, transparent(100)),
+        ("WEBP", {"lossless": True}, transparent(100)),
+        ("PNG", {"transparency": 3}, picture(61).convert("P")),
+        ("PNG", {}, Image.fromarray(np.full((32, 32), 40_000, np.uint16))),
+        ("AVIF", {}, picture(12)),
         ("PNG", {}, picture(8).convert("LA")),
         ("MPO", {"save_all": True, "append_images": [picture(9)]}, picture(10)),
         ("JPEG", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"}, picture(11)),

@@ -17,6 +17,7 @@ from cl_steps.errors import NoUsableData, RetainError, Unavailable, UsageError
 from cl_steps.landing import snapshot
 from cl_steps.landing.bounds import SCRATCH
 from cl_steps.landing.entries import Changed, Entry, Listing, TooLarge
+from cl_steps.landing.folder import Folder
 from cl_steps.landing.place import open_landing
 from cl_steps.landing.snapshot import BYTES, Snapshot, take_snapshot
 from cl_steps.repository.line import Line
@@ -107,7 +108,7 @@ def test_more_files_than_fit_are_left_and_each_has_its_turn(tmp_path: Path) -> N
     names = [f"{number}.png" for number in range(16)]
     landing = fill(tmp_path / "landing", *names, "metadata.jsonl", ".git/x", ".git/y")
     seen: set[str] = set()
-    for night in range(12):
+    for night in range(16):
         found = why(taken(landing, tmp_path / "root", Ingest(max_files=5), f"r-{night}"))
         assert sorted(found.values()) == [""] * 5 + ["files"] * 14
         assert (found["metadata.jsonl"], found[".git/x"]) == ("", "files")
@@ -191,6 +192,14 @@ def test_what_grows_meanwhile_fills_no_disk(tmp_path: Path) -> None:
     found = Snapshot.at(tmp_path)
     assert found
     assert [entry.left for entry in found.listing(bounds).entries] == [""] * 3 + ["bytes"] * 6
+
+
+def test_a_file_that_grows_between_listing_and_reading_is_left(tmp_path: Path) -> None:
+    folder = Folder(fill(tmp_path, "a.png", content=b"abc"))
+    (entry,) = folder.listing(AMPLE).entries
+    (tmp_path / "a.png").write_bytes(b"abcdef")
+    with pytest.raises(Changed):
+        folder.read(entry, 100)
 
 
 def test_a_landing_of_which_nothing_can_be_read_is_away(tmp_path: Path) -> None:

@@ -171,6 +171,30 @@ def test_a_no_is_no_yes_to_the_same_batch() -> None:
     assert fold([*events, answer("a", yes=True), answer("a", yes=False)]).answer_for("digest-a") is None
 
 
+def test_a_no_to_an_alarm_sets_aside_what_that_night_took_in_and_no_other() -> None:
+    sound = [run("a", "no_update") | {"drift": "quiet"}, run("b", "no_update") | {"drift": None}]
+    held = run("c", "held", members=["a", "b", "c"]) | {"drift": "alarming"}
+    assert fold([*sound, held]).pending(3) == ()
+    refused = fold([*sound, held, answer("c", yes=False)])
+    assert refused.pending(3) == ("a",)
+    assert {name: intake.why for name, intake in refused.intakes.items()} == {
+        "a": "",
+        "b": "run c was refused by x",
+        "c": "run c was refused by x",
+    }
+
+
+def test_a_no_to_what_is_no_alarm_sets_aside_the_whole_batch() -> None:
+    events = [run("a", "no_update") | {"drift": "quiet"}, run("b", "held", members=["a", "b"]) | {"drift": "drifted"}]
+    assert fold([*events, answer("b", yes=False)]).pending(3) == ()
+
+
+def test_a_no_does_not_bring_back_what_is_settled_otherwise() -> None:
+    events = [run("a", "no_update") | {"drift": "quiet"}, run("b", "held", members=["a", "b"]) | {"drift": "alarming"}]
+    learnt = run("c", "promoted", members=["a"])
+    assert fold([*events, learnt, answer("b", yes=False)]).intakes["a"].status == "learnt"
+
+
 def test_only_a_held_run_waits_for_its_approved_batch() -> None:
     said = [run("a", "held"), answer("a", yes=True)]
     assert fold([*said, {**run("a", "promoted"), "version": "v2"}]).approved() is None

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -24,10 +23,10 @@ from cl_steps.data.intake import take_in
 from cl_steps.data.shards import (
     MANIFEST_SCHEMA,
     Asset,
-    decode,
     distinct,
     iter_assets,
     read_manifest,
+    read_table,
     write_dataset,
     write_table,
 )
@@ -97,7 +96,7 @@ def _drift(verdict: str, context: Context) -> StepReport:
     reference, folder = context.path("state/reference"), context.fresh("tonight/drift/figures")
     write_items(folder / "features.parquet", batch, EXTRACTOR)
     items = joined(read_items(reference / "features.parquet", EXTRACTOR, NUM_FEATURES), batch)
-    known = pq.read_table(reference / "known.parquet").cast(MANIFEST_SCHEMA)
+    known = read_table(reference / "known.parquet")
     rows = pa.concat_tables([known, read_manifest(context.path("tonight/batch"))])
     _write_reference(context.fresh("tonight/drift/reference"), items, rows, context.params)
     return StepReport(verdict, f"drift says {verdict}")
@@ -188,7 +187,7 @@ def _measured(assets: Iterable[Asset]) -> Items:
     seen = sorted(assets, key=_name)
     thumbs = np.array([np.frombuffer(asset.thumbnail, np.uint8) for asset in seen]).reshape(len(seen), 64, 3)
     features = np.column_stack([thumbs.mean(axis=1), thumbs.std(axis=(1, 2))]).astype(np.float32)
-    properties = np.array([properties_of(decode(asset.image), asset.text) for asset in seen]).reshape(len(seen), -1)
+    properties = np.array([properties_of(asset.picture(), asset.text) for asset in seen]).reshape(len(seen), -1)
     unknown = np.full(len(seen), np.nan, np.float32)
     names, slices = tuple(asset.sha256 for asset in seen), tuple(asset.slice for asset in seen)
     return Items(names, slices, features, unknown, unknown, properties)

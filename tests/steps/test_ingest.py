@@ -234,3 +234,15 @@ def test_a_rebase_takes_nothing_in_and_leaves_what_waits(tmp_path: Path) -> None
     assert (report.figures["batch"]["runs"], report.figures["batch"]["assets"]) == ([], 0)
     assert not read_assets(tmp_path / "tonight/batch")
     assert night(tmp_path, "night-2").figures["batch"]["runs"] == ["night-1", "night-2"]
+
+
+def test_texts_and_archives_beside_good_pictures_are_nothing_unusable(tmp_path: Path) -> None:
+    fill(tmp_path / "landing", range(12))
+    for number in range(12):
+        put(tmp_path / "landing", f"{number:03d}.txt", b"an old caption")
+    for name in ("README.md", "images.zip", "sub/metadata.csv", "Thumbs.db"):
+        put(tmp_path / "landing", name, b"junk")
+    report = night(tmp_path)
+    assert (report.verdict, report.figures["new"], report.figures["unusable"]) == ("ok", 12, 0)
+    assert "passed over 1 archives: unpack them" in report.why
+    assert report.figures["landing"]["passed"] == {"archives": 1, "others": 1, "texts": 1}
