@@ -23,6 +23,8 @@ from cl_steps.models.quantised import is_linear, quantise
 from cl_steps.models.watching import networks
 from cl_steps.progress import say
 
+BACKEND = "inductor"
+
 
 def place(pipeline: DiffusionPipeline, device: torch.device, compute: Compute) -> None:
     """Freeze a pipeline and bring its parts to a device, its networks as `compute` says.
@@ -48,6 +50,10 @@ def _place_network(network: ModelMixin, device: torch.device, compute: Compute) 
                 f"a {type(network).__name__} cannot compute blocks again: set compute.checkpointing to false"
             )
         network.enable_gradient_checkpointing()
+    if compute.compile:
+        if not getattr(network, "_repeated_blocks", None):
+            raise UsageError(f"a {type(network).__name__} names no blocks to compile: set compute.compile to false")
+        network.compile_repeated_blocks(backend=BACKEND)
     if compute.shard and torch.distributed.is_initialized():
         shard(network, device)
     elif compute.offload and device.type == "cuda":
