@@ -125,7 +125,9 @@ def test_compiled_blocks_give_the_same_and_are_compiled_once_whatever_the_adapte
 
 def test_a_network_without_blocks_to_compile_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusers.UNet2DConditionModel._repeated_blocks", None)
-    with pytest.raises(UsageError, match=r"names no blocks to compile: set compute\.compile to false"):
+    with pytest.raises(
+        UsageError, match=r"no UNet2DConditionModel names blocks to compile: set compute\.compile to false"
+    ):
         opened(base, compile=True)
 
 
@@ -137,5 +139,5 @@ def test_offloading_has_no_say_without_a_gpu(folder: Path, capsys: pytest.Captur
 
 def test_a_network_that_cannot_compute_again_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusers.UNet2DConditionModel._supports_gradient_checkpointing", False)
-    with pytest.raises(UsageError, match=r"UNet2DConditionModel cannot compute blocks again: set compute\.checkpoint"):
+    with pytest.raises(UsageError, match=r"no UNet2DConditionModel can compute blocks again: set compute\.checkpoint"):
         opened(base, checkpointing=True)
