@@ -32,7 +32,7 @@ PILLOW_MAX_PIXELS = 178_956_970
 """Pillow itself opens nothing larger (twice its `Image.MAX_IMAGE_PIXELS`)."""
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{2,60}")
 AUTO = ("auto",)
-KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*")
+KEY = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*")
 """A parameter's dotted name."""
 
 
@@ -309,13 +309,15 @@ class Compute(Block):
     checkpointing: bool = False
     offload: bool = False
     shard: bool = False
+    compile: bool = False
     threads: Annotated[int, Field(ge=0, le=4096), Whole] = 0
 
     @model_validator(mode="after")
-    def _only_whole_weights_lie_elsewhere(self) -> Compute:
-        for name in ("offload", "shard"):
-            if getattr(self, name) and self.base != "full":
-                raise ValueError(f"{name} is for a base that is full: leave out one of {name} and base")
+    def _fit_together(self) -> Compute:
+        away = next((name for name in ("offload", "shard") if getattr(self, name)), None)
+        other = "base" if self.base != "full" else "compile"
+        if away and (self.base != "full" or self.compile):
+            raise ValueError(f"{away} is for whole weights that are not compiled: leave out one of {away} and {other}")
         return self
 
 

@@ -212,44 +212,66 @@ class Attached(Row):
 
 
 class Branch:
-    """What an adapter does beside one layer; while it is entered it is the layer's `forward`."""
+    """What an adapter does beside one layer; while it is entered the layer's class is one that asks it."""
 
     def __init__(self, attached: Attached, name: str, layer: nn.Module, rank: int) -> None:
-        self._attached, self._layer = attached, layer
+        self._attached, self._layer, self._kind = attached, layer, type(layer)
         self._down_key, self._up_key = shapes(name, layer, rank)
-        self._scale = attached.lora.alpha / rank
-        self._own: Callable[[Tensor], Tensor] | None = None
-        self._base: Callable[[Tensor], Tensor] = layer.forward
+        self._scale, self._is_conv = attached.lora.alpha / rank, isinstance(layer, nn.Conv2d)
+        self.own: Callable[[Tensor], Tensor] | None = None
         self.dtype = torch.float32
 
     def enter(self) -> None:
-        """Stand before the layer's forward, be it the class's or one that was put there (as offloading does)."""
-        self._own, self._base = self._layer.__dict__.get("forward"), self._layer.forward
-        self._layer.__dict__["forward"] = self
+        """Stand beside the layer's forward, be it the class's or one that was put there (as offloading does)."""
+        self.own = self._layer.__dict__.pop("forward", None)
+        self._layer.__dict__["branch"] = self
+        self._layer.__class__ = _beside(self._kind)
 
     def leave(self) -> None:
         """Give the layer back what it had; where it never was entered, nothing happens."""
-        if self._layer.__dict__.get("forward") is self:
-            del self._layer.__dict__["forward"]
-            if self._own is not None:
-                self._layer.__dict__["forward"] = self._own
+        if self._layer.__dict__.get("branch") is self:
+            del self._layer.__dict__["branch"]
+            self._layer.__class__ = self._kind
+            if self.own is not None:
+                self._layer.__dict__["forward"] = self.own
 
     def take(self, dtype: torch.dtype) -> None:
         """Have A and B at hand in a precision: that which the layer gave when it was last called."""
         weights = self._attached.tensors(dtype)
         self.dtype, self._down, self._up = dtype, weights[self._down_key], weights[self._up_key]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """What the layer gives with the adapter: x (..., in) or (N, in, h, w)."""
-        y = self._base(x)
+    def added(self, layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """y + s B A x for the layer, which gave y for x (..., in) or (N, in, h, w)."""
         if y.dtype != self.dtype:
             self.take(y.dtype)
         x = x.to(y.dtype)
-        if isinstance(self._layer, nn.Conv2d):
-            inner = self._layer._conv_forward(x, self._down, None)
+        if self._is_conv:
+            inner = layer._conv_forward(x, self._down, None)  # type: ignore[operator]
             return torch.add(y, functional.conv2d(inner, self._up), alpha=self._scale)
         rows = x.reshape(-1, x.shape[-1]) @ self._down.t()
         return torch.addmm(y.reshape(-1, y.shape[-1]), rows, self._up.t(), alpha=self._scale).view(y.shape)
+
+
+class Beside(nn.Module):
+    """A layer with a branch. All that is its branch's own it reads there, so that layers of a kind compile once."""
+
+    branch: Branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer gives with the adapter."""
+        branch = self.branch
+        y: Tensor = super().forward(x) if branch.own is None else branch.own(x)
+        return branch.added(self, x, y)
+
+
+BESIDE: dict[type, type[nn.Module]] = {}
+"""By a layer's class, that of such a layer with a branch: one for all of them."""
+
+
+def _beside(kind: type[nn.Module]) -> type[nn.Module]:
+    if kind not in BESIDE:
+        BESIDE[kind] = type(kind.__name__, (Beside, kind), {})
+    return BESIDE[kind]
 
 
 def _all_shapes(layers: Mapping[str, nn.Module], rank: int) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,8 @@ from cl_steps.models.quantised import is_linear, quantise
 from cl_steps.models.watching import networks
 from cl_steps.progress import say
 
+BACKEND = "inductor"
+
 
 def place(pipeline: DiffusionPipeline, device: torch.device, compute: Compute) -> None:
     """Freeze a pipeline and bring its parts to a device, its networks as `compute` says.
@@ -32,6 +34,11 @@ def place(pipeline: DiffusionPipeline, device: torch.device, compute: Compute) -
     """
     parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     lighter = [part for part in networks(pipeline).values() if isinstance(part, ModelMixin)]
+    names = " or ".join(type(part).__name__ for part in lighter)
+    if compute.checkpointing and not any(part._supports_gradient_checkpointing for part in lighter):
+        raise UsageError(f"no {names} can compute blocks again: set compute.checkpointing to false")
+    if compute.compile and not any(part._repeated_blocks for part in lighter):
+        raise UsageError(f"no {names} names blocks to compile: set compute.compile to false")
     for part in parts:
         part.requires_grad_(False).eval()
         if any(part is network for network in lighter):
@@ -42,12 +49,10 @@ def place(pipeline: DiffusionPipeline, device: torch.device, compute: Compute) -
 def _place_network(network: ModelMixin, device: torch.device, compute: Compute) -> None:
     if compute.base != "full":
         quantise(network, compute.base, device)
-    if compute.checkpointing:
-        if not network._supports_gradient_checkpointing:
-            raise UsageError(
-                f"a {type(network).__name__} cannot compute blocks again: set compute.checkpointing to false"
-            )
+    if compute.checkpointing and network._supports_gradient_checkpointing:
         network.enable_gradient_checkpointing()
+    if compute.compile and network._repeated_blocks:
+        network.compile_repeated_blocks(backend=BACKEND)
     if compute.shard and torch.distributed.is_initialized():
         shard(network, device)
     elif compute.offload and device.type == "cuda":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from cl_steps.config import Compute, Lora
 from cl_steps.errors import UsageError
+from cl_steps.models import placing
 from cl_steps.models.model import Denoiser, open_denoiser
 from cl_steps.models.placing import Streamed, offload, weights
 from tests.models.whole import WHOLE
@@ -91,6 +94,43 @@ def test_what_moves_the_network_leaves_its_weights_away_and_nothing_keeps_them(d
     assert (layer.weight.dtype, layer.bias.dtype) == (torch.float32, torch.float64)
 
 
+@pytest.fixture
+def _eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is compiled runs as it was seen; nothing is kept of it for other tests."""
+    monkeypatch.setattr(placing, "BACKEND", "eager")
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("_eager")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch hides it, and pytest makes it an error
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "FluxPipeline"])
+def test_compiled_blocks_give_the_same_and_are_compiled_once_whatever_the_adapter(name: str, tmp_path: Path) -> None:
+    WHOLE.get(name, make_tiny_pipeline)(tmp_path)
+    plain, compiled = opened(tmp_path), opened(tmp_path, compile=True, checkpointing=True)
+    (output, gradient, _), (again, its_gradient, _) = learnt(plain), learnt(compiled)
+    torch.testing.assert_close(again, output, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(its_gradient, gradient, rtol=1e-4, atol=1e-6)
+    graphs = [0]
+    for number in range(3):
+        compiled.adapters.add_fresh(f"other {number}", Lora(rank=2, alpha=4), seed=number)
+        x, t = torch.ones((2, *compiled.latent_shape)), compiled.schedule.at(torch.tensor([0.3, 0.8]).double())
+        with torch.no_grad():
+            compiled.predict(x, t, compiled.encode_prompts(["a red digit", "b"]), f"other {number}")
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert 0 < graphs[1] == graphs[2] == graphs[3]
+
+
+def test_a_network_without_blocks_to_compile_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusers.UNet2DConditionModel._repeated_blocks", None)
+    with pytest.raises(
+        UsageError, match=r"no UNet2DConditionModel names blocks to compile: set compute\.compile to false"
+    ):
+        opened(base, compile=True)
+
+
 def test_offloading_has_no_say_without_a_gpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = opened(folder, offload=True)
     assert "compute.offload has no say here" in capsys.readouterr().err
@@ -99,5 +139,5 @@ def test_offloading_has_no_say_without_a_gpu(folder: Path, capsys: pytest.Captur
 
 def test_a_network_that_cannot_compute_again_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusers.UNet2DConditionModel._supports_gradient_checkpointing", False)
-    with pytest.raises(UsageError, match=r"UNet2DConditionModel cannot compute blocks again: set compute\.checkpoint"):
+    with pytest.raises(UsageError, match=r"no UNet2DConditionModel can compute blocks again: set compute\.checkpoint"):
         opened(base, checkpointing=True)
