@@ -338,12 +338,10 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _whole_weights_to_change(self) -> Params:
-        if self.update.lora.rank == "full" and (
-            self.compute.base != "full" or self.compute.offload or self.compute.shard
-        ):
-            raise ValueError(
-                "update.lora.rank full needs all weights as they are: leave out compute.base, offload, shard"
-            )
+        how = self.compute
+        if self.update.lora.rank == "full" and (how.base != "full" or how.offload or how.shard or how.compile):
+            others = "compute.base, offload, shard and compile"
+            raise ValueError(f"update.lora.rank full needs all weights as they are: leave out {others}")
         return self
 
 

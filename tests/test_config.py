@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_steps.config import load_params, load_run, parse_overrides
+from cl_steps.config import Params, load_params, load_run, parse_overrides
 from cl_steps.errors import UsageError
 
 
@@ -110,3 +110,16 @@ def test_an_override_that_is_none(pair: str) -> None:
 
 def test_override_values_are_yaml() -> None:
     assert parse_overrides(["a.b=1", "c=[1, 2]", "d=x"]) == {"a.b": 1, "c": [1, 2], "d": "x"}
+
+
+@pytest.mark.parametrize("knob", [{"base": "int8"}, {"offload": True}, {"shard": True}, {"compile": True}])
+def test_every_weight_learns_of_whole_weights_alone(knob: dict[str, object]) -> None:
+    full = {"update": {"lora": {"rank": "full"}}}
+    assert Params.model_validate(full).update.lora.rank == "full"
+    with pytest.raises(ValueError, match="needs all weights as they are"):
+        Params.model_validate({**full, "compute": knob})
+    Params.model_validate({"compute": knob})
+
+
+def test_a_method_may_have_a_digit_in_its_name() -> None:
+    assert parse_overrides(["update.methods.l2sp.weight=3"]) == {"update.methods.l2sp.weight": 3}
