@@ -19,7 +19,8 @@ from torch import Tensor
 from cl_steps.config import Update
 from cl_steps.data.images import by_size
 from cl_steps.documents import Json
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
+from cl_steps.learning.methods.method import STUDENT
 from cl_steps.learning.plan import generator, stratified
 from cl_steps.learning.pools import Pool
 from cl_steps.models.model import Denoiser

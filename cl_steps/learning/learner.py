@@ -23,20 +23,19 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Update
-from cl_steps.data.images import by_size
 from cl_steps.errors import UsageError
 from cl_steps.learning.methods.catalogue import NONE, Kept, Methods
-from cl_steps.learning.methods.method import Forward
+from cl_steps.learning.methods.method import STUDENT, Forward
 from cl_steps.learning.plan import WHOLE, Plan, Planner, Stage, generator, stratified
 from cl_steps.learning.pools import Pool, Pools
 from cl_steps.learning.processes import ALONE, Processes
 from cl_steps.learning.sharing import Part, parts_of, rows_at_once
+from cl_steps.learning.stages import mask_of, nearest_first
 from cl_steps.models.model import Denoiser
 from cl_steps.progress import say
 
 Result = TypeVar("Result")
 
-STUDENT = "default"
 BETAS = (0.9, 0.99)
 TAIL_SHARE = 0.1
 FLOAT16_SCALE = 1024.0  # keeps small gradients of half precision from vanishing; a step that overflows is skipped
@@ -85,7 +84,7 @@ class Learner:
         made = methods.make(self, self.kept)
         self.penalties, self.rules = made.terms, made.rules
         self.planner = self._planner(made.stages or WHOLE)
-        self._masks = [self._mask(stage.layers) for stage in self.planner.stages]
+        self._masks = [mask_of(denoiser.adapters, stage.layers) for stage in self.planner.stages]
         self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
         self._sums = torch.zeros(3 + len(made.terms), dtype=torch.float64, device=denoiser.device)
         if in_step:
@@ -223,33 +222,8 @@ class Learner:
             self.update.caption_dropout,
             self.update.steps,
             stages,
-            self._nearness() if any(stage.nearest < 1 for stage in stages) else (),
+            nearest_first(self, self.rows_at_once) if any(stage.nearest < 1 for stage in stages) else (),
         )
-
-    def _nearness(self) -> list[int]:
-        """The places of the new items, those first whose loss is least before anything is learnt."""
-        losses: dict[int, float] = {}
-        for size, places in by_size(self.new.sizes).items():
-            rows, denoiser = torch.tensor(places), self.denoiser.at(size)
-            plan = self.plan_of(self.new, rows, "nearness", *size)
-            # All at the same noise level, which says how well a picture is known and not how hard a level is.
-            t = denoiser.schedule.at(torch.full((len(places),), 0.5, dtype=torch.float64))
-            latents = torch.stack([self.new.latents[place] for place in places])
-            texts = [self.new.texts[place] for place in places]
-            found = denoiser.errors(latents, torch.stack(plan.noise), t, texts, STUDENT, self.rows_at_once)
-            losses |= dict(zip(places, found.tolist(), strict=True))
-        return sorted(losses, key=lambda place: (losses[place], place))
-
-    def _mask(self, layers: tuple[str, ...]) -> Tensor | None:
-        """Which weights learn (P,), where not all do."""
-        if not layers:
-            return None
-        weights = self.denoiser.adapters.weights(STUDENT)
-        rows = [torch.full((weight.numel(),), any(word in name for word in layers)) for name, weight in weights.items()]
-        mask = torch.cat(rows).to(self.denoiser.device)
-        if not bool(mask.any()):
-            raise UsageError(f"no layer that learns has {' or '.join(layers)} in its name: name other layers")
-        return mask
 
     def _gradients(self, plan: Plan) -> Tensor:
         """Leave the gradients of this process' share of the loss; returns its share of each term."""

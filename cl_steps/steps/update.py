@@ -44,10 +44,10 @@ from cl_steps.learning.encoding import Encoder, encoder
 from cl_steps.learning.guard import Bank, Guard, Looks
 from cl_steps.learning.kept import read_kept, write_kept
 from cl_steps.learning.launch import employed, is_alive, launch
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
 from cl_steps.learning.loop import Keeper, train
 from cl_steps.learning.methods.catalogue import REBASE, Methods
-from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.methods.method import STUDENT, TEACHER
 from cl_steps.learning.pools import EMPTY, Pool, Pools
 from cl_steps.learning.processes import ALONE, Processes, joined
 from cl_steps.models.checkpoints import Checkpoints

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from cl_steps.config import Lora, Update
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
 from cl_steps.learning.methods.catalogue import Methods
-from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.methods.method import STUDENT, TEACHER
 from cl_steps.learning.pools import EMPTY, Pool, Pools
 from cl_steps.models.model import Denoiser
 

@@ -30,7 +30,7 @@ from torch.func import functional_call
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cl_steps.config import Compute, Lora
-from cl_steps.learning.learner import STUDENT
+from cl_steps.learning.methods.method import STUDENT
 from cl_steps.models.model import Denoiser, open_denoiser
 from tests.benchmarks.beside import Loss, Step, add_peft, encoded, latents_of, noise_loss, ours, theirs
 from tests.benchmarks.scoreboard import Scoreboard, busy, this_machine

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from cl_steps.config import METHOD_NAMES, PRESETS, Compute, Lora, Update, methods_of
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
 from cl_steps.learning.methods.catalogue import Kept, Methods
-from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.methods.method import STUDENT, TEACHER
 from cl_steps.learning.pools import Pool, Pools
 from cl_steps.learning.processes import ALONE, Processes
 from cl_steps.models.model import Denoiser, open_denoiser

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Compute, Lora, Update
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
 from cl_steps.learning.methods.catalogue import Methods
-from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.methods.method import STUDENT, TEACHER
 from cl_steps.learning.pools import Pool, Pools
 from cl_steps.learning.processes import Group, joined
 from cl_steps.models.model import Denoiser, open_denoiser

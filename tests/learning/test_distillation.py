@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cl_steps.learning.learner import STUDENT
 from cl_steps.learning.methods.distillation import Distillation
-from cl_steps.learning.methods.method import TEACHER, Forward
+from cl_steps.learning.methods.method import STUDENT, TEACHER, Forward
 from cl_steps.models.model import Denoiser
 from tests.learning.conftest import LORA
 from tests.tiny import disturb

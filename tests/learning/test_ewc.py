@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Update
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
 from cl_steps.learning.methods import ewc
 from cl_steps.learning.methods.catalogue import Methods
 from cl_steps.learning.methods.ewc import Diagonal, Knobs, Rank1, rank1
+from cl_steps.learning.methods.method import STUDENT
 from cl_steps.learning.pools import Pool
 from tests.learning.conftest import MakeLearner
 

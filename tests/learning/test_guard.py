@@ -9,7 +9,8 @@ import torch
 
 from cl_steps.learning import guard as module
 from cl_steps.learning.guard import DRAWS, MAX_PER_SLICE, MIN_PER_SLICE, Bank, Guard, Looks, compare
-from cl_steps.learning.learner import STUDENT, Learner
+from cl_steps.learning.learner import Learner
+from cl_steps.learning.methods.method import STUDENT
 from tests.learning.conftest import UPDATE, MakeLearner, pool
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cl_steps.config import Update
 from cl_steps.errors import UsageError
-from cl_steps.learning.learner import BETAS, MAX_SKIPPED, STUDENT, Learner, average_decay, learning_rate
-from cl_steps.learning.methods.method import TEACHER
+from cl_steps.learning.learner import BETAS, MAX_SKIPPED, Learner, average_decay, learning_rate
+from cl_steps.learning.methods.method import STUDENT, TEACHER
 from cl_steps.models.model import Denoiser
 from tests.learning.conftest import UPDATE, MakeLearner
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cl_steps.errors import UsageError
 from cl_steps.learning.guard import Bank, Guard
-from cl_steps.learning.learner import STUDENT, Learner
-from cl_steps.learning.methods.method import TEACHER, Forward, Over
+from cl_steps.learning.learner import Learner
+from cl_steps.learning.methods.method import STUDENT, TEACHER, Forward, Over
 from cl_steps.learning.plan import Plan, Planner
 from cl_steps.learning.pools import Pool, Pools
 from cl_steps.learning.sharing import parts_of, rows_at_once

@@ -25,6 +25,7 @@ from cl_steps.learning.encoding import encoder
 from cl_steps.learning.guard import Guard, Looks
 from cl_steps.learning.learner import Learner
 from cl_steps.learning.methods.catalogue import Methods
+from cl_steps.learning.methods.method import STUDENT, TEACHER
 from cl_steps.learning.plan import Plan
 from cl_steps.learning.processes import ALONE
 from cl_steps.models.lora import FILE_NAME, adapter_digest
@@ -363,7 +364,7 @@ def test_the_student_begins_where_the_champion_ended_and_the_champion_teaches(ro
     fresh.adapters.add_fresh("default", LORA, seed=0)
     expected = champion.adapters.weights("default")
     assert any(not torch.equal(value, fresh.adapters.weights("default")[key]) for key, value in expected.items())
-    for name in (update.STUDENT, update.TEACHER):
+    for name in (STUDENT, TEACHER):
         assert all(torch.equal(value, expected[key]) for key, value in denoiser.adapters.weights(name).items())
 
 

@@ -24,12 +24,10 @@ from pydantic import Field
 from torch import Tensor
 
 from cl_steps.config import Amount, Block, Count
-from cl_steps.learning.methods.method import Forward, Made, Method, Over, Tensors, Trainee
+from cl_steps.learning.methods.method import STUDENT, Forward, Made, Method, Over, Tensors, Trainee
 from cl_steps.learning.pools import Pool
 from cl_steps.models.model import Denoiser
 from cl_steps.progress import progress
-
-STUDENT = "default"
 
 
 class Knobs(Block):

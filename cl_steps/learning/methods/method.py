@@ -22,6 +22,8 @@ from cl_steps.learning.pools import Pool, Pools
 from cl_steps.models.captions import Conditions
 from cl_steps.models.model import Denoiser
 
+STUDENT = "default"
+"""The adapter that learns."""
 TEACHER = "teacher"
 """The adapter that a method which `teaches` compares with: where the student began."""
 Over = Literal["new", "replayed", "all", "weights"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cl_steps.config import Lora, Serving
-from cl_steps.learning.learner import STUDENT
+from cl_steps.learning.methods.method import STUDENT
 from cl_steps.models.model import Denoiser
 from cl_steps.models.targets import attention_targets
 from tests.benchmarks.beside import Batch, Step, add_peft, captions, encoded, latents_of, ours, theirs
