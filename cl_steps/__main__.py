@@ -315,6 +315,9 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; on SIGTERM it raises SystemExit with status 143."""
     chosen = vars(_parser().parse_args(argv))
+    # Threads of torch's spin while they wait for each other: where others use the processors too, or a pod has a share
+    # of them, a step of training takes up to a hundred times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # They warn of processors and adapters that nothing here uses, the one as soon as it is imported.
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")

@@ -21,3 +21,15 @@ def test_a_command_is_a_function_of_its_own_folder_that_takes_just_its_arguments
 
 def test_a_command_gets_nothing_but_its_own_arguments() -> None:
     assert set(vars(_parser().parse_args(["migrate"]))) == {"command", "dir"}
+
+
+def test_threads_that_wait_leave_the_processors_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["status", str(tmp_path)]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE", "who says otherwise is heard"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert main(["status", str(tmp_path)]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    capsys.readouterr()
