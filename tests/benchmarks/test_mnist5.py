@@ -24,7 +24,8 @@ from tests.benchmarks.mnist5.digits import Digits, latents, read_digits, resized
 from tests.benchmarks.mnist5.nets import MAKE, NETS, open_net, train
 from tests.benchmarks.mnist5.runs import OTHERS, Bench, Run
 from tests.benchmarks.mnist5.scores import coverage, divergence, frechet, kernel_distance
-from tests.benchmarks.mnist5.settings import Choice, Row, read_settings
+from tests.benchmarks.mnist5.settings import TASKS, Choice, Row, read_settings
+from tests.benchmarks.mnist5.trials import tried
 from tests.benchmarks.scoreboard import read
 
 SETTINGS = read_settings()
@@ -66,7 +67,7 @@ MakeRun = Callable[..., Run]
 @pytest.fixture
 def make_run(bench: Bench, tmp_path: Path) -> MakeRun:
     def make(name: str) -> Run:
-        return Run(bench, SETTINGS.rows[name], SETTINGS.choice(name), 0, tmp_path / name)
+        return Run(bench, SETTINGS.rows[name], SETTINGS.choice(name), 0, tmp_path / name / "seed-0")
 
     return make
 
@@ -100,7 +101,7 @@ def test_every_row_learns(make_run: MakeRun, name: str) -> None:
 
 def without_times(done: list[dict[str, object]]) -> list[dict[str, object]]:
     return [
-        {key: value for key, value in task.items() if key not in {"minutes", "cpu_seconds_a_step"}} for task in done
+        {key: value for key, value in task.items() if key not in {"cpu_minutes", "cpu_seconds_a_step"}} for task in done
     ]
 
 
@@ -291,3 +292,20 @@ def test_a_mean_has_an_error_where_there_are_seeds_and_ties_are_called_ties() ->
     assert (several.value, several.error) == (2.0, 1.0)
     assert several.ties_with(table.Mean.of([2.5, 3.5]))
     assert not several.ties_with(other)
+
+
+def test_trials_say_how_far_each_choice_is_from_held_out_pictures(digits: Digits, tmp_path: Path) -> None:
+    nets = {name: open_net(name, FORM.size) for name in MAKE}
+    bench = Bench(FORM, digits, nets, TASKS[:2], "held_out")
+    for row in ("joint", "default"):
+        found = tried(SETTINGS, row, bench, tmp_path)
+        assert len(set(found)) == len(SETTINGS.rows[row].choices)
+    assert set(bench.real["plain"].asked.tolist()) == {0, 1, 2, 3}
+    assert len(bench.real["plain"].asked) == 4 * 6
+
+
+def test_every_row_begins_alike_and_the_first_task_is_learnt_once(make_run: MakeRun) -> None:
+    one, other = make_run("lwf").play(), make_run("gd_rank1").play()
+    assert without_times(one)[0] == without_times(other)[0]
+    assert one[0]["cpu_seconds_a_step"] == other[0]["cpu_seconds_a_step"]
+    assert one[1]["weights"] != other[1]["weights"]

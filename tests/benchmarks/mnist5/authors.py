@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 
 from cl_steps.config import Amount, Block
 from cl_steps.learning.learner import STUDENT, Learner
-from cl_steps.learning.methods.method import TEACHER, Forward, Made, Method, Over
+from cl_steps.learning.methods.method import TEACHER, Forward, Made, Method, Over, Tensors, Trainee
 from cl_steps.models.model import Denoiser
 
 
@@ -50,9 +50,16 @@ class SecondPass:
         return mse_loss(denoiser.predict(x_t, t, conditions, STUDENT), taught)
 
 
+def made(knobs: Knobs, learner: Trainee, kept: Tensors) -> Made:
+    """The term."""
+    del kept
+    assert isinstance(learner, Learner)
+    return Made(terms=(SecondPass(knobs.weight, learner),))
+
+
 METHOD = Method(
     "Generative distillation, as arXiv 2509.23593 runs it",
     Knobs,
-    lambda knobs, learner, _: Made(terms=(SecondPass(knobs.weight, learner),)),
+    made,
     teaches=True,
 )

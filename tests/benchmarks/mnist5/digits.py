@@ -86,7 +86,8 @@ def resized(png: bytes, size: int) -> Pictures:
     around = [((PADDED - side) // 2, PADDED - side - (PADDED - side) // 2) for side in picture.shape]
     block = PADDED // size
     blocks = np.pad(picture, around).reshape(size, block, size, block)
-    return np.round(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    found: Pictures = np.round(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return found
 
 
 def latents(pictures: Pictures) -> Tensor:

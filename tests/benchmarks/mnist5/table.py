@@ -59,7 +59,8 @@ def gather(out: Path, form: str, settings: Settings, folder: Path) -> Found:
 
 def figures(tasks: Sequence[Json]) -> dict[str, float]:
     """Of one row and seed; `forgetting` is the mean rise of a task's FD since it was learnt."""
-    last, found = tasks[-1], {}
+    last = tasks[-1]
+    found: dict[str, float] = {}
     for name in NETS:
         score = last["scores"][name]
         found |= {f"{key} {name}": score[key] for key in ("fd", "kid", "coverage", "accuracy", "kld")}
@@ -68,7 +69,7 @@ def figures(tasks: Sequence[Json]) -> dict[str, float]:
             rises = [score["tasks"][word] - fd for word, fd in since.items()]
             found[f"forgetting {name}"] = statistics.fmean(rises)
     found["seconds"] = last["cpu_seconds_a_step"]
-    found["minutes"] = sum(task["minutes"] for task in tasks)
+    found["minutes"] = sum(task["cpu_minutes"] for task in tasks)
     return found
 
 
@@ -111,7 +112,7 @@ def table(found: Found, settings: Settings) -> Iterator[str]:
     """Lines of Markdown, the best row first."""
     rows = means(found)
     order = sorted(rows, key=lambda row: rows[row][f"fd {NETS[0]}"].value)
-    yield f"| place | row | seeds | {' | '.join(COLUMNS)} | step | minutes |"
+    yield f"| place | row | seeds | {' | '.join(COLUMNS)} | step | CPU minutes |"
     yield "|" + "---|" * (len(COLUMNS) + 5)
     for place, row in enumerate(order, 1):
         own, beside = rows[row], [rows[other] for other in order[max(0, place - 2) : place + 1] if other != row]
