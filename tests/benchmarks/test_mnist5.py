@@ -20,6 +20,7 @@ from cl_steps.learning.learner import STUDENT, Learner
 from cl_steps.learning.methods.method import TEACHER
 from tests.benchmarks.mnist5 import runs, table
 from tests.benchmarks.mnist5.__main__ import main
+from tests.benchmarks.mnist5.cost import costs
 from tests.benchmarks.mnist5.digits import Digits, latents, read_digits, resized
 from tests.benchmarks.mnist5.nets import MAKE, NETS, open_net, train
 from tests.benchmarks.mnist5.runs import OTHERS, Bench, Run
@@ -266,7 +267,7 @@ def test_a_row_keeps_what_it_may(bench: Bench, tmp_path: Path) -> None:
         run = Run(bench, Row(words="x", old=old, choices=(choice,)), choice, 0, tmp_path)
         run.denoiser = runs.new_denoiser(FORM, 0)
         run.denoiser.adapters.add_fresh(STUDENT, Lora(rank="full"), seed=0)
-        found = run._pools(2, run._methods())
+        found = run._pools(2, run.methods())
         assert set(found.new.texts) == {"4", "5"}
         assert set(found.old.texts) <= {"0", "1", "2", "3"}
         return len(found.replay), len(found.memory)
@@ -309,3 +310,10 @@ def test_every_row_begins_alike_and_the_first_task_is_learnt_once(make_run: Make
     assert without_times(one)[0] == without_times(other)[0]
     assert one[0]["cpu_seconds_a_step"] == other[0]["cpu_seconds_a_step"]
     assert one[1]["weights"] != other[1]["weights"]
+
+
+def test_a_step_of_each_row_is_measured_by_a_plain_one(bench: Bench) -> None:
+    found = costs(bench, SETTINGS, ["joint", "gd_rank1", "agem"], rounds=4)
+    assert found["finetune"] == 1
+    assert set(found) == {"finetune", "joint", "gd_rank1", "agem"}
+    assert min(found.values()) > 0

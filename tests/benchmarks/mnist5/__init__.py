@@ -10,4 +10,5 @@ moving average, fresh noise and the rate's decay, joint training included, so th
     authors     the second student pass of the paper's own distillation         nets      what pictures are compared by
     scores      the distances                                                   runs      a row and seed, task by task
     trials      which choice of a row's knobs, on held-out training pictures    table     Markdown, plot, scoreboard
+    cost        what a step of each row costs beside a plain one
 """

@@ -93,6 +93,11 @@ class Run:
         """The classes of each task; all at once where all is known from the start."""
         return (self.bench.classes,) if self.row.old == "all" else self.bench.tasks
 
+    def begin(self) -> None:
+        """A network and a student that have learnt nothing."""
+        self.denoiser = new_denoiser(self.bench.form, self.seed)
+        self.denoiser.adapters.add_fresh(STUDENT, Lora(rank="full"), seed=0)
+
     def play(self) -> list[Json]:
         """What was measured after each task."""
         done = [
@@ -100,11 +105,9 @@ class Run:
         ]
         if len(done) == len(self.tasks):
             return done
-        self.denoiser = new_denoiser(self.bench.form, self.seed)
+        self.begin()
         while done and not self._goes_on_from(len(done) - 1, done[-1]["weights"]):
             done.pop()
-        if not done:
-            self.denoiser.adapters.add_fresh(STUDENT, Lora(rank="full"), seed=0)
         return [*done, *(self._task(number) for number in range(len(done), len(self.tasks)))]
 
     def _task(self, number: int) -> Json:
@@ -123,8 +126,17 @@ class Run:
 
     def _learn(self, number: int) -> tuple[Learner, float]:
         """The learner after a task, its average in the student; and the CPU seconds of a step."""
+        learner = self.learner(number)
+        is_first = not number and self.row.old != "all"
+        average, seconds = self._first(learner) if is_first else self._trained(learner)
+        learner.put(average)
+        self.kept = self.methods().keep(learner, learner.new, learner.kept)
+        return learner, seconds
+
+    def learner(self, number: int) -> Learner:
+        """The learner before a task, on the student as it is."""
         form, row, seed = self.bench.form, self.row, 100 * self.seed + number
-        adapters, methods = self.denoiser.adapters, self._methods()
+        adapters, methods = self.denoiser.adapters, self.methods()
         pools = self._pools(number, methods)
         steps = sum(map(form.steps_of, range(len(self.bench.tasks)))) if row.old == "all" else form.steps_of(number)
         rate = form.learning_rate * self.choice.rate
@@ -142,11 +154,7 @@ class Run:
             adapters.add_fresh(TEACHER, Lora(rank="full"), seed=0)
             adapters.put(TEACHER, adapters.flat(STUDENT).detach())
         own = methods if number else NONE
-        learner = Learner(self.denoiser, pools, update, seed=seed, methods=own, kept=self.kept if number else {})
-        average, seconds = self._first(learner) if not number and row.old != "all" else self._trained(learner)
-        learner.put(average)
-        self.kept = methods.keep(learner, pools.new, learner.kept)
-        return learner, seconds
+        return Learner(self.denoiser, pools, update, seed=seed, methods=own, kept=self.kept if number else {})
 
     def _trained(self, learner: Learner) -> tuple[Tensor, float]:
         """The average after all steps, and the CPU seconds of one."""
@@ -167,7 +175,8 @@ class Run:
         found = load_file(file)
         return found["average"].to(learner.student.device), float(found["seconds"])
 
-    def _methods(self) -> Methods:
+    def methods(self) -> Methods:
+        """Those of the choice, with its knobs."""
         said = {name: dict(knobs) for name, knobs in self.choice.methods.items()}
         if "ewc" in said:
             said["ewc"]["draws"] = self.bench.form.fisher_draws
