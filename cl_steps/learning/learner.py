@@ -2,10 +2,10 @@
 
 Each step: a planned batch of new and replayed items, one forward pass of the student,
 
-    loss = mean over the new + mean over the replayed + sum of weight * penalty,
+    loss = mean over the new + w * mean over the replayed + sum of weight * penalty,
 
-AdamW without weight decay (decay would pull the adapter to the base, and so forget), warm-up and cosine, clipping, and
-an exponential moving average, which is what is promoted.
+w is 1 unless `update.methods.replay.weight` says otherwise; AdamW without weight decay (decay would pull the adapter to
+the base, and so forget), warm-up and cosine, clipping, and an exponential moving average, which is what is promoted.
 
 A step may be divided: among processes that compute its shares at the same time, and in parts that one process computes
 one after the other because its device's memory holds no more. Neither changes the result, beyond rounding.
@@ -83,6 +83,7 @@ class Learner:
         self.kept = methods.begin(self, kept)
         made = methods.make(self, self.kept)
         self.penalties, self.rules = made.terms, made.rules
+        self._replayed = made.replayed if len(self.replay) else 0.0
         self.planner = self._planner(made.stages or WHOLE)
         self._masks = [mask_of(denoiser.adapters, stage.layers) for stage in self.planner.stages]
         self._skipped = torch.zeros((), dtype=torch.int64, device=denoiser.device)
@@ -228,7 +229,7 @@ class Learner:
     def _gradients(self, plan: Plan) -> Tensor:
         """Leave the gradients of this process' share of the loss; returns its share of each term."""
         self.optimizer.zero_grad(set_to_none=True)
-        weights = (1.0, float(len(self.replay) > 0), *(penalty.weight for penalty in self.penalties))
+        weights = (1.0, self._replayed, *(penalty.weight for penalty in self.penalties))
         total = torch.zeros(len(weights), device=self.denoiser.device)
         for part in parts_of(plan, self.processes.rank, self.processes.size, self.parts):
             with self.denoiser.adapters.active(STUDENT):

@@ -258,3 +258,15 @@ def test_the_gradient_is_that_of_all_terms_together(make_learner: MakeLearner, m
     assert all(float(part.abs().max()) > 0 for part in parts), "each term pulls"
     total = sum(weight * part for weight, part in zip(weights, parts, strict=False))
     torch.testing.assert_close(found, total, atol=1e-5, rtol=1e-4)
+
+
+def test_the_denoising_loss_of_replayed_items_counts_as_much_as_it_is_told_to(make_learner: MakeLearner) -> None:
+    """With 0 what is replayed is only compared on."""
+    gradients = {}
+    for weight in (0.0, 0.5, 1.0):
+        learner = make_learner(method="replay_distill", methods={"replay": {"weight": weight}})
+        learner._gradients(learner.planner.plan(0))
+        assert learner.student.grad is not None
+        gradients[weight] = learner.student.grad.clone()
+    torch.testing.assert_close(gradients[0.5], (gradients[0.0] + gradients[1.0]) / 2)
+    assert not torch.allclose(gradients[0.0], gradients[1.0])

@@ -5,6 +5,7 @@ A method is a file of this folder; `config.PRESETS` has the usual sets. Whatever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -84,6 +85,7 @@ class Methods:
             tuple(term for one in made for term in one.terms),
             tuple(rule for one in made for rule in one.rules),
             stages[0] if stages else (),
+            math.prod(one.replayed for one in made),
         )
 
     def keep(self, trainee: Trainee, learnt: Pool, kept: Kept) -> Kept:

@@ -113,11 +113,12 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """What a method is for one night."""
+    """What a method is for one night; `replayed` is what the denoising loss of replayed rows counts."""
 
     terms: tuple[Term, ...] = ()
     rules: tuple[Rule, ...] = ()
     stages: tuple[Stage, ...] = ()
+    replayed: float = 1.0
 
 
 class NoKnobs(Block):
