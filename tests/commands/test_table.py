@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-from cl_steps.__main__ import COMMANDS, Command, _parser
+from cl_steps.__main__ import COMMANDS, Command, _parser, main
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
