@@ -295,6 +295,26 @@ def test_a_mean_has_an_error_where_there_are_seeds_and_ties_are_called_ties() ->
     assert not several.ties_with(other)
 
 
+@pytest.mark.parametrize(
+    ("distances", "places"),
+    [
+        ({"joint": [1.0, 1.2], "default": [1.1, 1.3], "finetune": [9.0, 9.1]}, ["1=", "2=", "3"]),
+        ({"joint": [1.0], "default": [3.0, 3.1]}, ["1?", "2"]),
+    ],
+)
+def test_the_table_has_the_best_row_first_and_says_which_are_even(
+    distances: dict[str, list[float]], places: list[str]
+) -> None:
+    def task(fd: float) -> dict[str, object]:
+        score = dict.fromkeys(("fd", "kid", "coverage", "accuracy", "kld"), fd) | {"tasks": {"01": fd}}
+        return {"scores": dict.fromkeys(MAKE, score), "cpu_minutes": 1.0}
+
+    found = {row: {str(seed): [task(fd)] for seed, fd in enumerate(fds)} for row, fds in distances.items()}
+    _, _, *lines = table.table(found, SETTINGS, {"default": 1.5})
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == places
+    assert next(line for line in lines if "our default" in line).split(" | ")[-2] == "1.50"
+
+
 def test_trials_say_how_far_each_choice_is_from_held_out_pictures(digits: Digits, tmp_path: Path) -> None:
     nets = {name: open_net(name, FORM.size) for name in MAKE}
     bench = Bench(FORM, digits, nets, TASKS[:2], "held_out")

@@ -14,7 +14,7 @@ from tests.benchmarks.mnist5.runs import Bench, Run
 from tests.benchmarks.mnist5.settings import Settings, read_settings
 from tests.benchmarks.mnist5.table import RESULTS, show
 from tests.benchmarks.scoreboard import RESULTS as BOARD
-from tests.benchmarks.scoreboard import Scoreboard, busy, this_machine
+from tests.benchmarks.scoreboard import Scoreboard, this_machine
 
 
 def arguments(settings: Settings, given: Sequence[str] | None) -> argparse.Namespace:
@@ -59,7 +59,7 @@ def main(given: Sequence[str] | None = None) -> int:
         if not asked.table:
             play(settings, asked)
         command = f"python -m tests.benchmarks.mnist5 --data FOLDER --form {asked.form}"
-        board = Scoreboard(command, this_machine(), busy(), file=asked.board)
+        board = Scoreboard(command, this_machine(), file=asked.board)
         print(show(asked.out, asked.form, settings, board, asked.results))
     except RetainError as error:
         print(error, file=sys.stderr)

@@ -40,8 +40,8 @@ class Mean:
         return f"{self.value:.3g}" + ("" if math.isnan(self.error) else f" ± {self.error:.2g}")
 
     def ties_with(self, other: Mean) -> bool:
-        """Whether the two do not differ at a level of 5 %; of one seed nobody knows."""
-        return not abs(self.value - other.value) > Z * math.hypot(self.error, other.error)
+        """Whether the two do not differ at a level of 5 %."""
+        return abs(self.value - other.value) <= Z * math.hypot(self.error, other.error)
 
 
 def gather(out: Path, form: str, settings: Settings, folder: Path) -> Found:
@@ -118,7 +118,7 @@ def table(found: Found, settings: Settings, costs: Mapping[str, float]) -> Itera
     yield "|" + "---|" * (len(COLUMNS) + 5)
     for place, row in enumerate(order, 1):
         own, beside = rows[row], [rows[other] for other in order[max(0, place - 2) : place + 1] if other != row]
-        tie = "=" if any(_ties(own, other) for other in beside) else ""
+        tie = _tie(own, beside)
         cells = (" / ".join(str(own.get(f"{key} {name}", "-")) for name in NETS) for key in COLUMNS.values())
         step = f"{costs[row]:.2f}" if row in costs else "-"
         yield (
@@ -127,9 +127,12 @@ def table(found: Found, settings: Settings, costs: Mapping[str, float]) -> Itera
         )
 
 
-def _ties(one: Mapping[str, Mean], other: Mapping[str, Mean]) -> bool:
+def _tie(own: Mapping[str, Mean], beside: Sequence[Mapping[str, Mean]]) -> str:
+    """Whether a row ties with one beside it; `?` where it has one seed, so that nobody knows."""
     fd = f"fd {NETS[0]}"
-    return one[fd].ties_with(other[fd])
+    if math.isnan(own[fd].error):
+        return "?"
+    return "=" if any(own[fd].ties_with(other[fd]) for other in beside) else ""
 
 
 def plot(found: Found, settings: Settings, file: Path) -> None:
