@@ -15,7 +15,7 @@ noise, at the weights that were promoted, which are theta*. In the space of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -93,19 +93,26 @@ def keep(knobs: Knobs, trainee: Trainee, learnt: Pool, kept: Tensors) -> Tensors
         for g in gradients(knobs.draws, trainee, learnt):
             fisher += g.square() / knobs.draws
         return {"fisher": fisher + knobs.gamma * kept["fisher"] if "fisher" in kept else fisher, "at": at}
-    mu, c = rank1(list(gradients(knobs.draws, trainee, learnt)))
+    mu, c = rank1(lambda: gradients(knobs.draws, trainee, learnt))
     new = {"mu": mu[None], "c": c[None], "at": at[None]}
     before = kept if kept.keys() == new.keys() else {name: value[:0] for name, value in new.items()}
     return {name: torch.cat([before[name], new[name]])[-knobs.versions :].contiguous() for name in new}
 
 
-def rank1(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(mu (P,), c ()) of gradients (P,) each; c is 0 where they cancel."""
-    rows = torch.stack(gradients).double()
-    mu = rows.mean(dim=0)
+def rank1(again: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
+    """(mu (P,), c ()) of gradients (P,) each, which `again` gives twice, one at a time; c is 0 where they cancel.
+
+    All of them together would be many times the adapter's size.
+    """
+    mu, count = torch.zeros((), dtype=torch.float64), 0
+    for g in again():
+        mu, count = mu + g.double(), count + 1
+    mu /= count
     norm = mu.square().sum()
-    c = (rows @ mu).square().mean() / norm.square() if norm > 0 else norm
-    return mu.float(), c.float()
+    if not norm > 0:
+        return mu.float(), norm.float()
+    along = sum(float(g.double() @ mu) ** 2 for g in again()) / count
+    return mu.float(), (along / norm.square()).float()
 
 
 def gradients(draws: int, trainee: Trainee, pool: Pool) -> Iterator[Tensor]:
