@@ -15,6 +15,7 @@ from cl_steps.formats.facts import Facts, gather
 from cl_steps.operations.models import Model, fetched
 from cl_steps.repository.line import resolve
 from cl_steps.repository.mainline import reading
+from cl_steps.trace.versions import parameters
 
 CARD, BASE_CARD, BOM, CREDENTIALS = "README.md", "BASE_README.md", "bom.cdx.json", "content-credentials.json"
 LICENCES = ("licen[cs]e*", "LICEN[CS]E*")
@@ -39,6 +40,8 @@ def export(version: str, out: str, dir: str, merged: bool, format: str) -> str:
     line = resolve(dir)
     with fetched(line, version) as model, reading(line.git) as main:
         facts = gather(line, main, model.version)
+        if not merged and parameters(facts.record).get("update.lora.rank") == "full":
+            raise UsageError(f"{model.version} has every weight of its base learnt, which is no LoRA: add --merged")
         draft = target.with_name(f".{target.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         try:
@@ -57,7 +60,6 @@ def export(version: str, out: str, dir: str, merged: bool, format: str) -> str:
 
 
 def _write_parts(model: Model, folder: Path) -> None:
-    _refuse_full(model)
     shutil.copytree(model.base, folder)
     shutil.copyfile(model.adapter / "pytorch_lora_weights.safetensors", folder / "pytorch_lora_weights.safetensors")
 
@@ -76,17 +78,9 @@ def _write_comfyui(model: Model, file: Path) -> None:
     from cl_steps.models.interchange import write_comfyui
     from cl_steps.models.lora import read_adapter
 
-    _refuse_full(model)
     adapter = read_adapter(model.adapter)
     index = json.loads((model.base / "model_index.json").read_text(encoding="utf-8"))
     write_comfyui(file, adapter, str(index[adapter.parts[0]][1]))
-
-
-def _refuse_full(model: Model) -> None:
-    from cl_steps.models.lora import read_adapter
-
-    if read_adapter(model.adapter).lora.rank == "full":
-        raise UsageError("this line learns every weight of its base, which is no LoRA: export it with --merged")
 
 
 def _write_papers(model: Model, facts: Facts, folder: Path, card: str) -> None:

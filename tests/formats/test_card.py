@@ -143,6 +143,21 @@ def test_an_export_has_its_papers(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_a_version_whose_every_weight_was_learnt_is_no_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = line_after(tmp_path / "line", nights=1)
+    put_base(line, {"model_index.json": b"{}"})
+    with reading(line.git) as found:
+        changed = {}
+        for record in documents(found):
+            record["parameters"]["file"].setdefault("update", {})["lora"] = {"rank": "full"}
+            changed[version_file(record["version"])] = json_text(record).encode()
+        assert found.push(Change(changed, "another rank"))
+    folder = Path(line.git).parents[1]
+    assert main(["export", "champion", str(tmp_path / "out"), "--dir", str(folder)]) == 2
+    assert "which is no LoRA: add --merged" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".out*"))
+
+
 def test_a_base_brings_its_card_and_licence_along(tmp_path: Path) -> None:
     for name in ("README.md", "LICENSE", "model_index.json", "code.py", "weights.bin"):
         (tmp_path / "base").mkdir(exist_ok=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from cl_steps.commands.export import _refuse_full
 from cl_steps.config import Lora
 from cl_steps.errors import IntegrityError, UsageError
 from cl_steps.models.adapters import fold
@@ -96,15 +94,6 @@ def test_what_does_not_fit_is_refused(changed: Denoiser, lora: Lora, tmp_path: P
             changed.adapters.load("teacher", tmp_path)
     finally:
         del changed.pipeline.unet.more
-
-
-def test_it_is_exported_merged_alone(changed: Denoiser, lora: Lora, tmp_path: Path) -> None:
-    changed.adapters.save("default", tmp_path / "full")
-    with pytest.raises(UsageError, match="export it with --merged"):
-        _refuse_full(SimpleNamespace(adapter=tmp_path / "full"))  # type: ignore[arg-type]
-    changed.adapters.add_fresh("lora", lora, seed=0)
-    changed.adapters.save("lora", tmp_path / "lora")
-    _refuse_full(SimpleNamespace(adapter=tmp_path / "lora"))  # type: ignore[arg-type]
 
 
 def test_half_precision_is_kept(changed: Denoiser) -> None:
