@@ -25,9 +25,9 @@ from cl_steps.landing.entries import Changed, Entry, Listing, Source, TooLarge, 
 
 SECONDS = 120
 BYTES_A_SECOND = 2**20
+"""An archive may take so long: a hostile one loops."""
 INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 """What the process knows of our environment: no credential."""
-"""An archive may take so long: a hostile one loops."""
 DAMAGED = 5
 _ENDINGS = {0: "", 3: "no_images"}
 

@@ -18,9 +18,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from cl_steps.data.shards import Asset, batched, iter_assets, read_manifest
-from cl_steps.digests import sha256
 from cl_steps.learning.pools import Pool
 from cl_steps.learning.processes import Processes
+from cl_steps.models.captions import caption_name
 from cl_steps.models.model import Denoiser
 from cl_steps.models.packs import Packs
 from cl_steps.models.watching import Size
@@ -75,14 +75,14 @@ class Encoder:
         """
         rows = [_rows(self.denoiser, folder, split) for folder, split in splits]
         pictures = {row.name: row for some in rows for row in some}
-        captions = dict.fromkeys(["", *(row.text for some in rows for row in some)])
+        captions = {caption_name(text): text for text in ("", *(row.text for some in rows for row in some))}
         self._encode_pictures(splits, [row for name, row in pictures.items() if name not in self.packs])
-        self.denoiser.keep_prompts(self._share([text for text in captions if sha256(text.encode()) not in self.packs]))
+        self.denoiser.keep_prompts(self._share([text for name, text in captions.items() if name not in self.packs]))
         self.packs.flush()
         self.processes.any(False)
         self.packs.look()
         if not self.processes.here[0]:
-            self.packs.only({*pictures, *(sha256(text.encode()) for text in captions)})
+            self.packs.only({*pictures, *captions})
         return [_pool(self.packs, some) for some in rows]
 
     def _share(self, items: Sequence[Item]) -> Sequence[Item]:

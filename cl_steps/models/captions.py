@@ -70,23 +70,24 @@ class Captions:
 
     def conditions(self, text: str) -> Conditions:
         """Those of a caption, on the CPU, its arguments sorted by name."""
-        spoken: Values = {"prompt": [text]}
-        return whole(self.kept[digests.sha256(text.encode())]) if self.keep(text) else spoken
+        name = self.keep(text)
+        return whole(self.kept[name]) if name else {"prompt": [text]}
 
     @torch.no_grad()
-    def keep(self, text: str) -> bool:
-        """Encode a caption, unless that was done before; whether it can be."""
-        name, spoken = digests.sha256(text.encode()), {"prompt": [text]}
+    def keep(self, text: str) -> str:
+        """Encode a caption, unless that was done before; what it is kept as, empty where it cannot be encoded."""
+        name, spoken = caption_name(text), {"prompt": [text]}
         if name in self.kept:
-            return True
+            return name
         if self.are_encoded is False:
-            return False
+            return ""
         own = encoded(self.watcher, self.size, spoken)
         if self.are_encoded is None:
             self.are_encoded = bool(own) and self._takes(own, spoken)
-        if self.are_encoded:
-            self.kept[name] = parts_of(own)
-        return self.are_encoded
+        if not self.are_encoded:
+            return ""
+        self.kept[name] = parts_of(own)
+        return name
 
     @torch.no_grad()
     def against(self, negative: str, settings: Values) -> Conditions:
@@ -115,6 +116,11 @@ def encoded(watcher: Watcher, size: Size | None, spoken: Values) -> Values:
     """What a call makes of the captions that it is given, on the CPU; empty where it keeps that to itself."""
     filled = watcher.watch(Filled(watcher, spoken), size, spoken)
     return {name: _on_cpu(value) for name, value in filled.items() if not name.startswith(NEGATIVE)}
+
+
+def caption_name(text: str) -> str:
+    """What a caption's conditions are kept as."""
+    return digests.sha256(text.encode())
 
 
 def parts_of(conditions: Conditions) -> Parts:

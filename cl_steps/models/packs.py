@@ -114,9 +114,10 @@ class Packs:
             self._places[name] = pack
 
     def _drop(self, pack: str) -> None:
-        self._places = {name: where for name, where in self._places.items() if where != pack}
         self._files.pop(pack, None)
-        self._index.pop(pack, None)
+        for name in self._index.pop(pack, {}):
+            if self._places[name] == pack:
+                del self._places[name]
         for place in filter(None, (self._here, self._place)):
             try:
                 place.delete(pack)

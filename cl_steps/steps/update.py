@@ -75,17 +75,19 @@ def run(context: Context) -> StepReport:
     """
     began = time.monotonic()
     check_shape(context.path(ADAPTER), context.params.update.lora)
-    checkpoints = Checkpoints(context.work, run_key(context) if context.work else "")
+    base = base_digest(context) if context.work else ""
+    checkpoints = Checkpoints(context.work, run_key(context, base) if context.work else "")
     machine = Machine.of(os.environ).counted(torch.cuda.device_count)
     if machine.total > 1:
-        return _shared(context, checkpoints, machine)
+        return _shared(context, checkpoints, base, machine)
     with tempfile.TemporaryDirectory(prefix="retain-") as scratch:
-        return learn(context, checkpoints, Path(scratch), parts=machine.parts, began=began)
+        return learn(context, checkpoints, base, Path(scratch), parts=machine.parts, began=began)
 
 
 def learn(
     context: Context,
     checkpoints: Checkpoints,
+    digest: str,
     scratch: Path,
     processes: Processes = ALONE,
     *,
@@ -95,13 +97,13 @@ def learn(
 ) -> StepReport:
     """What one process does; only the first of several keeps checkpoints, writes and reports, the others' is empty.
 
-    `scratch` is a folder of this node alone, for what is encoded. Where each holds a share of the base all do the same,
-    so that they keep step.
+    `digest` is the base's (`base_digest`); `scratch` is a folder of this node alone, for what is encoded. Where each
+    holds a share of the base all do the same, so that they keep step.
     """
     methods = REBASE if context.run.rebase else Methods.of(context.params.update)
     base, params = context.path(NEW_BASE if context.run.rebase else BASE), context.params
     denoiser = open_denoiser(base, params.compute, params.serving)
-    place = open_work(context.work, "encoded", _encoded_by(denoiser, base)) if context.work else None
+    place = open_work(context.work, "encoded", _encoded_by(denoiser, digest)) if context.work else None
     learner, probes = prepare(context, denoiser, methods, encoder(denoiser, processes, place, scratch), parts)
     if learner.in_step:
         learner.keep_step([text for pool in probes for text in pool.texts])
@@ -153,7 +155,7 @@ def work(folder: Path) -> None:
             checkpoints = Checkpoints(context.work, job["key"])
             abandoned = partial(_is_gone, int(job["parent"]))
             report = learn(
-                context, checkpoints, folder / "encoded", processes,
+                context, checkpoints, job["base"], folder / "encoded", processes,
                 parts=job["parts"], began=began, is_abandoned=abandoned,
             )  # fmt: skip
         if not processes.rank:
@@ -161,13 +163,14 @@ def work(folder: Path) -> None:
             write_json(folder / "result.json", facts)
 
 
-def _shared(context: Context, checkpoints: Checkpoints, machine: Machine) -> StepReport:
+def _shared(context: Context, checkpoints: Checkpoints, base: str, machine: Machine) -> StepReport:
     """The same by several processes on this checkout, which read and write it as this one would."""
     _check_gpus(context.params.compute, machine)
     job = {
         "root": str(context.root.resolve()),
         "work": str(context.work) if context.work else None,
         "key": checkpoints.key,
+        "base": base,
         "params": context.params.model_dump_json(),
         "run": context.run.model_dump_json(),
         "parts": machine.parts,
@@ -235,19 +238,28 @@ AS_GOOD = {"threads", "checkpointing", "offload", "shard"}
 """Of `compute` what changes time and memory only: a run goes on from its checkpoint with another choice."""
 
 
-def run_key(context: Context) -> str:
-    """The digest of everything that training depends on: who has the same key may share checkpoints."""
+def base_digest(context: Context) -> str:
+    """The digest of the base that is learnt on; it reads all of it."""
+    return _digest_of(_files(context.path(NEW_BASE if context.run.rebase else BASE)))
+
+
+def run_key(context: Context, base: str = "") -> str:
+    """The digest of everything that training depends on: who has the same key may share checkpoints.
+
+    `base` is that of `base_digest`, where it is known.
+    """
     package = Path(__file__).parents[1]
     folders = (sorted((package / name).rglob("*.py")) for name in ("learning", "models"))
     code = [Path(__file__), *chain.from_iterable(folders)]
-    bases = (BASE, NEW_BASE) if context.run.rebase else (BASE,)
+    before = (_digest_of(_files(context.path(BASE))),) if context.run.rebase else ()
     parts = (
         context.params.update.model_dump_json(),
         context.params.compute.model_dump_json(exclude=AS_GOOD),
         str(context.params.seed),
         str((context.params.serving.width, context.params.serving.height)),
         adapter_digest(context.path(ADAPTER)),
-        *(_digest_of(_files(context.path(base))) for base in bases),
+        *before,
+        base or base_digest(context),
         content_digest(read_manifest(context.path(BATCH))),
         content_digest(read_manifest(context.path(REPLAY))),
         _digest_of(code),
@@ -256,12 +268,12 @@ def run_key(context: Context) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _encoded_by(denoiser: Denoiser, base: Path) -> str:
+def _encoded_by(denoiser: Denoiser, base: str) -> str:
     """The digest of all that says what a picture or a caption becomes."""
     package, device = Path(__file__).parents[1], denoiser.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     code = (file for name in ("models", "data") for file in sorted((package / name).glob("*.py")))
-    parts = (_digest_of(_files(base)), _digest_of(code), str(denoiser.dtype), name, torch.__version__)
+    parts = (base, _digest_of(code), str(denoiser.dtype), name, torch.__version__)
     return hashlib.sha256("\n".join((*parts, diffusers.__version__, transformers.__version__)).encode()).hexdigest()
 
 

@@ -6,17 +6,19 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from cl_steps.config import Lora
 from cl_steps.errors import UsageError
 from cl_steps.learning.learner import Learner
+from cl_steps.models import captions as module
 from tests.benchmarks.scoreboard import read as read_scoreboard
+from tests.gpu.trial import sections
 from tests.gpu.trial.__main__ import main
 from tests.gpu.trial.models import MINIATURE, REAL
 from tests.gpu.trial.outcome import Outcome, Trial, read, record
@@ -24,8 +26,7 @@ from tests.gpu.trial.sections import SECTIONS, Figure, NotThereYet, Section, Set
 
 SETTING = Setting(torch.device("cpu"), is_miniature=True)
 FIGURE = Figure("models/one", 2.0, "steps/s", "tiny", "<= 1")
-IS_QUANTISED = find_spec("cl_steps.models.quantised") is not None and find_spec("torchao") is not None
-LATER = ("learning", *(f"{name}, quantised" for name in REAL if not IS_QUANTISED))
+LATER = ("learning",)
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +202,14 @@ def played(folder: Path, **sections: Callable[[Setting], Iterator[Figure]]) -> O
     trial = Trial(SETTING, folder / "trial.json")
     trial.run({name: Section(figures, 60) for name, figures in sections.items()}, 600)
     return trial.outcome
+
+
+def test_what_the_script_encodes_in_each_step_is_encoded_in_each_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = MINIATURE["SD 1.5"].open(torch.device("cpu"), torch.float32)
+    picture = Image.new("RGB", denoiser.size)
+    sections._encode_anew(denoiser, picture)
+    encoded: list[object] = []
+    own = module.encoded
+    monkeypatch.setattr(module, "encoded", lambda *given: (encoded.append(given), own(*given))[1])
+    sections._encode_anew(denoiser, picture)
+    assert len(encoded) == denoiser.encoded_at_once

@@ -53,7 +53,7 @@ def test_a_margin_is_added_to_the_multipliers() -> None:
 
 
 def memories(learner: Learner) -> list[Tensor]:
-    return [Memory.of(learner, (name,), 3).gradient(learner) for name in ("a", "b")]
+    return [Memory.of(learner, name, 3).gradient(learner) for name in ("a", "b")]
 
 
 def test_gem_projects_by_slices_in_the_learner(make_learner: MakeLearner) -> None:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from cl_steps.config import Lora
-from cl_steps.digests import sha256
 from cl_steps.errors import UsageError
 from cl_steps.learning.methods.distillation import Distillation
 from cl_steps.learning.methods.method import TEACHER, Forward
-from cl_steps.models.captions import Captions, parts_of
+from cl_steps.models.captions import Captions, caption_name, parts_of
 from cl_steps.models.family import Family, derive, resized
 from cl_steps.models.latents import Finished
 from cl_steps.models.model import Denoiser
@@ -71,7 +70,7 @@ def model(name: str) -> Denoiser:
     """A denoiser with the adapters of student and teacher, both empty; captions are `rows`, by number."""
     denoiser = Denoiser(built(name), CPU, family=family(name))
     encoded = {str(row): own for row, own in enumerate(rows(name, 2)) if "prompt" not in own}
-    denoiser.captions.kept = {sha256(text.encode()): parts_of(own) for text, own in encoded.items()}
+    denoiser.captions.kept = {caption_name(text): parts_of(own) for text, own in encoded.items()}
     lora = Lora(rank=2, alpha=4, target_modules=attention_targets(denoiser.family.watcher.networks))
     for adapter in ("default", TEACHER):
         denoiser.adapters.add_fresh(adapter, lora, seed=0)

@@ -60,21 +60,18 @@ class Counting:
 
 @dataclass(frozen=True)
 class Memory:
-    """Items of one slice, or of several, with timesteps and noise that stay."""
+    """Items of a slice, with timesteps and noise that stay."""
 
     pool: Pool
     plan: Plan
 
     @classmethod
-    def of(cls, trainee: Trainee, slices: tuple[str, ...], rows: int) -> Memory:
-        """At random, as many of each slice."""
-        pool, chosen = trainee.pools.old, []
-        for name in slices:
-            places = torch.tensor([place for place, own in enumerate(pool.slices) if own == name])
-            random = generator(trainee.seed, "memory", name)
-            chosen.append(places[torch.randperm(len(places), generator=random)[:rows]])
-        places = torch.cat(chosen)
-        return cls(pool, trainee.plan_of(pool, places, "memory", *slices))
+    def of(cls, trainee: Trainee, name: str, rows: int) -> Memory:
+        """So many items of a slice, at random."""
+        pool = trainee.pools.old
+        places = torch.tensor([place for place, own in enumerate(pool.slices) if own == name])
+        chosen = torch.randperm(len(places), generator=generator(trainee.seed, "memory", name))[:rows]
+        return cls(pool, trainee.plan_of(pool, places[chosen], "memory", name))
 
     def gradient(self, trainee: Trainee) -> Tensor:
         """(P,), at the student as it is."""
@@ -88,7 +85,7 @@ class Gem(Counting):
         super().__init__(trainee)
         names = sorted(set(trainee.pools.old.slices))
         self._margin = knobs.margin
-        self._memories = [Memory.of(trainee, (name,), knobs.rows) for name in names]
+        self._memories = [Memory.of(trainee, name, knobs.rows) for name in names]
 
     def __call__(self, trainee: Trainee, gradient: Tensor) -> None:
         """Project the gradient, in place; one exchange with the CPU, of T x (T + 1) numbers."""

@@ -12,7 +12,9 @@ from PIL import Image
 
 from cl_steps.config import Lora, Serving
 from cl_steps.learning.methods.method import STUDENT
+from cl_steps.models.captions import caption_name
 from cl_steps.models.model import Denoiser
+from cl_steps.models.quantised import quantise
 from cl_steps.models.targets import attention_targets
 from tests.benchmarks.beside import Batch, Step, add_peft, captions, encoded, latents_of, ours, theirs
 from tests.gpu.trial.models import MINIATURE, REAL, Hold, Model
@@ -150,10 +152,6 @@ def sampling(name: str, setting: Setting) -> Iterator[Figure]:
 
 def quantised(name: str, setting: Setting) -> Iterator[Figure]:
     """Our steps on a base that holds its weights in fewer bits (`compute.base`); of diffusers' scripts none does so."""
-    try:
-        from cl_steps.models.quantised import quantise
-    except ImportError as error:
-        raise NotThereYet("a base in fewer bits") from error
     model = setting.models[name]
     for bits in BITS:
         denoiser, lora = _opened(model, setting, partial(quantise, bits=bits, device=setting.device))
@@ -228,7 +226,7 @@ def _encode_anew(denoiser: Denoiser, picture: Image.Image) -> None:
     """As many pictures as are encoded at a time, and as many captions, of which none is known yet."""
     denoiser.encode_images([picture] * denoiser.encoded_at_once)
     for text in captions()[: denoiser.encoded_at_once]:
-        denoiser.captions.kept.pop(text, None)
+        denoiser.captions.kept.pop(caption_name(text), None)
         denoiser.encode_prompts([text])
 
 
